@@ -1,0 +1,131 @@
+"""Every way in which a request can fail, as one tree.
+
+GalenError                     code, message, param, retry_after_s
+├── RequestError               the caller's fault: repeating it unchanged cannot help
+│   ├── NotFoundError          a model, a route or an object that does not exist
+│   └── TooLargeError          a body or a header beyond its limit
+├── OverloadedError            nobody's fault: come back after `retry_after_s`
+├── UnavailableError           ours: Redis or every worker is away, or we are shutting down
+├── DeadlineError              ours: the request ran out of its time
+└── WorkerError                ours: the engine or its worker failed while it held the request
+
+`ErrorCode` is the stable, public name of each cause. What does *not* live here: HTTP status codes
+and OpenAI's error types (`services/gateway/error_handlers.py`).
+"""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Stable names that clients may compare with; never renamed once released."""
+
+    # the JSON body
+    INVALID_JSON = "invalid_json"
+    DUPLICATE_KEY = "duplicate_key"
+    TOO_DEEP = "too_deep"
+    INVALID_UNICODE = "invalid_unicode"
+    STRING_TOO_LONG = "string_too_long"
+    # parameters
+    MISSING_PARAMETER = "missing_required_parameter"
+    INVALID_VALUE = "invalid_value"
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    # images
+    INVALID_IMAGE = "invalid_image"
+    UNSUPPORTED_IMAGE_TYPE = "unsupported_image_type"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_SMALL = "image_too_small"
+    TOO_MANY_IMAGES = "too_many_images"
+    URL_FETCH_DISABLED = "url_fetch_disabled"
+    # HTTP
+    BAD_REQUEST = "bad_request"
+    NOT_FOUND = "not_found"
+    MODEL_NOT_FOUND = "model_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    REQUEST_TOO_LARGE = "request_too_large"
+    REQUEST_TIMEOUT = "request_timeout"
+    # the server's side
+    OVERLOADED = "overloaded"
+    SHUTTING_DOWN = "shutting_down"
+    BACKEND_UNAVAILABLE = "backend_unavailable"
+    TIMEOUT = "timeout"
+    WORKER_LOST = "worker_lost"
+    REQUEST_POISONED = "request_poisoned"
+    INPUT_EXPIRED = "input_expired"
+    PROTOCOL_MISMATCH = "protocol_mismatch"
+    INTERNAL_ERROR = "internal_error"
+
+
+class GalenError(Exception):
+    """Base of the tree.
+
+    Args:
+        code: the stable name of the cause.
+        message: what was wrong, what is allowed, what to do; never text of a prompt or an answer.
+        param: the request's parameter at fault, in OpenAI's spelling.
+        retry_after_s: seconds after which the same request may succeed; None where it will not.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(GalenError):
+    """The request itself is at fault; not retryable."""
+
+
+class NotFoundError(RequestError):
+    """What the request names does not exist; not retryable."""
+
+
+class TooLargeError(RequestError):
+    """A body or header exceeds its limit; not retryable."""
+
+
+class OverloadedError(GalenError):
+    """The queue has no room; retryable after `retry_after_s`."""
+
+
+class UnavailableError(GalenError):
+    """Redis, every worker of the model or this process is away; retryable after `retry_after_s`."""
+
+
+class DeadlineError(GalenError):
+    """The request's time ran out; retryable, though likely to end the same way."""
+
+
+class WorkerError(GalenError):
+    """The engine failed; retryable only where `code` is not REQUEST_POISONED."""
+
+
+_CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
+    ErrorCode.NOT_FOUND: NotFoundError,
+    ErrorCode.MODEL_NOT_FOUND: NotFoundError,
+    ErrorCode.REQUEST_TOO_LARGE: TooLargeError,
+    ErrorCode.OVERLOADED: OverloadedError,
+    ErrorCode.SHUTTING_DOWN: UnavailableError,
+    ErrorCode.BACKEND_UNAVAILABLE: UnavailableError,
+    ErrorCode.TIMEOUT: DeadlineError,
+    ErrorCode.WORKER_LOST: WorkerError,
+    ErrorCode.REQUEST_POISONED: WorkerError,
+    ErrorCode.INPUT_EXPIRED: WorkerError,
+    ErrorCode.PROTOCOL_MISMATCH: WorkerError,
+    ErrorCode.INTERNAL_ERROR: WorkerError,
+}
+
+
+def error_from_code(code: ErrorCode, message: str, param: str | None = None) -> GalenError:
+    """Return the exception of the tree that belongs to `code` (a failure read off the wire)."""
+    return _CLASS_BY_CODE.get(code, RequestError)(code, message, param=param)

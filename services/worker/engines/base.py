@@ -1,0 +1,71 @@
+"""What an engine is: the one interface between the worker's loop and an inference library.
+
+An engine takes whole requests, batches them as it likes, and gives events back one *step* at a
+time. It knows nothing of Redis, HTTP or OpenAI. Tests that every engine must pass:
+`tests/worker/engine_contract.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from services.protocol.messages import EngineEvent, GenerationRequest, ModelCard
+
+EmitStep = Callable[[Sequence[EngineEvent]], None]
+"""Receives all events of one engine step; called on the event loop's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineJob:
+    """A request with its images loaded, in the order in which `ImagePart`s stand in it.
+
+    Args:
+        images: decoded, RGB; the engine must not change them (they are shared by a cache).
+    """
+
+    request: GenerationRequest
+    images: tuple[Image.Image, ...]
+
+
+class StepProgress(Protocol):
+    """Where an engine says that it moves; read by another process, so it must be cheap."""
+
+    def admitting(self, request_ids: Sequence[str]) -> None:
+        """Say which requests enter the batch now; a death before the next call is put on them."""
+        ...
+
+    def step_done(self) -> None:
+        """Say that a step is complete; nothing is being admitted any more."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs many requests at once, in steps.
+
+    Life: `start` once, then `submit` and `abort` at any time, then `close` once. All calls come
+    from the event loop's thread and return at once; `start` may take as long as loading takes.
+    For each submitted request the engine emits `Tokens` any number of times and then exactly one
+    `Finished` or `Failed`, or nothing more once it was aborted.
+    """
+
+    async def start(self, emit: EmitStep, progress: StepProgress) -> ModelCard:
+        """Load the model; raises EngineStartError with one readable line if that cannot be."""
+        ...
+
+    def submit(self, job: EngineJob) -> None:
+        """Queue a request for the next step; bad requests become a `Failed` event, never a raise."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request: its sequence leaves the batch at the next step border."""
+        ...
+
+    async def close(self) -> None:
+        """Stop stepping and free the model."""
+        ...
+
+
+class EngineStartError(Exception):
+    """The engine cannot start: its message is one line for the operator, with what to do next."""
