@@ -172,6 +172,7 @@ class Lost(msgspec.Struct, frozen=True, array_like=True, tag="l"):
     Args:
         strike: the request may be why the worker died; its next attempt counts a strike more.
         suspect: it probably is why: the next attempt runs alone.
+        final: the delivery limit is reached; the request stands in the dead-letter stream.
     """
 
     request_id: str
@@ -179,6 +180,7 @@ class Lost(msgspec.Struct, frozen=True, array_like=True, tag="l"):
     reason: LossReason
     strike: bool
     suspect: bool
+    final: bool
 
 
 GenerationEvent = Tokens | Finished | Failed | Lost

@@ -1,0 +1,72 @@
+# Every target sets up .venv by itself; a set-up that is up to date costs 0.2 s.
+# `make` alone prints this list of targets.
+
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin
+# Debian packages that the tests need; installed by `make test` where it may, else one line says how.
+DEBIAN_PACKAGES :=
+# More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.PHONY: help demo test test-faults lint typecheck contracts bench golden all clean \
+	python setup setup-demo system-packages c-compiler
+
+help: ## Print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup-demo ## Start the platform with a small model, ask it about an image, keep serving
+	@$(RUN)/galen up $(ARGS)
+
+test: setup system-packages ## Run the test suite
+	@$(RUN)/python -m pytest $(ARGS)
+
+test-faults: setup system-packages ## Run each fault test 20 times with 200 requests (long)
+	@$(RUN)/python -m pytest tests/faults --fault-repetitions 20 --fault-requests 200 $(ARGS)
+
+lint: setup ## Check rules and format with ruff
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+
+typecheck: setup ## Check types with pyright
+	@$(RUN)/pyright
+
+contracts: setup ## Check who may import whom
+	@$(RUN)/lint-imports --no-logo
+
+bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (long)
+	@$(RUN)/python -m benchmarks.run $(ARGS)
+
+golden: setup ## Write the golden files anew; review the difference before you commit it
+	@$(RUN)/python -m pytest -m "not gpu" --update-golden tests $(ARGS)
+
+all: ## Run exactly what CI runs
+	@./.ci/run
+
+clean: ## Remove what was built or cached (.venv as well)
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .demo
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ------------------------------------------------------------------------ called by the ones above
+
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "galen needs Python 3.11: install python3.11 (Debian: sudo apt-get install python3.11 python3.11-venv)," \
+	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+
+setup: python
+	@$(PYTHON) scripts/bootstrap.py --extras worker,dev
+
+setup-demo: python
+	@$(PYTHON) scripts/bootstrap.py --extras worker
+
+system-packages: python
+	@$(PYTHON) scripts/system_packages.py $(DEBIAN_PACKAGES)
+
+c-compiler:
+	@command -v cc >/dev/null || { \
+	  echo "the load generator needs a C compiler: install one (Debian: sudo apt-get install gcc libc6-dev)" >&2; exit 1; }

@@ -1,0 +1,121 @@
+"""OpenAI's answers as structs: usage, choices, log-probabilities, models, errors. Pure.
+
+Form: https://platform.openai.com/docs/api-reference/chat/object.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from services.protocol.messages import FinishReason, TokenLogprob
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Exact token counts; image tokens are part of `prompt_tokens`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    """An alternative to a token, natural log."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobContent(msgspec.Struct, frozen=True):
+    """A token, its log-probability (natural log) and its alternatives."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(msgspec.Struct, frozen=True):
+    """One entry per token of the answer."""
+
+    content: list[TokenLogprobContent]
+    refusal: None = None
+
+
+class AnswerMessage(msgspec.Struct, frozen=True):
+    """What the model answered."""
+
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One of the n answers."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: ChoiceLogprobs | None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True):
+    """The body of an answer that is not streamed."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class Model(msgspec.Struct, frozen=True):
+    """An entry of /v1/models; the fields after `owned_by` are ours."""
+
+    id: str
+    created: int
+    engine: str
+    context_length: int
+    max_images: int
+    state: str
+    owned_by: str = "galen"
+    object: Literal["model"] = "model"
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """The body of /v1/models."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """The body of every error."""
+
+    error: ErrorBody
+
+
+def logprobs_content(entries: Sequence[TokenLogprob]) -> list[TokenLogprobContent]:
+    """Return OpenAI's form of log-probabilities."""
+    return [
+        TokenLogprobContent(
+            token=entry.token,
+            logprob=entry.logprob,
+            bytes=list(entry.token.encode()),
+            top_logprobs=[
+                TopLogprob(token, logprob, list(token.encode())) for _, token, logprob in entry.top
+            ],
+        )
+        for entry in entries
+    ]

@@ -1,0 +1,340 @@
+"""Sends requests to the queue and events to the replies that wait for them.
+
+One reader task serves all requests of this process. The gateway knows which tokens a client has
+seen, so it is the gateway that sends a request on when its worker is lost: as the next attempt,
+with those tokens, or not at all where an exact continuation is impossible.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+
+from services.gateway.catalogue import ModelCatalogue
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.replies import Reply, Ticket
+from services.gateway.settings import GatewaySettings
+from services.protocol import keys
+from services.protocol.connection import REDIS_AWAY, Backoff
+from services.protocol.errors import ErrorCode, OverloadedError, UnavailableError
+from services.protocol.event_stream import EventReader
+from services.protocol.messages import (
+    Failed,
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    Lost,
+    ProtocolError,
+    Tokens,
+    decode_events,
+)
+from services.protocol.request_queue import QueueFull, RequestQueue
+
+_log = structlog.get_logger()
+
+MAX_ATTEMPTS = 16
+"""Of one request, counting those that cost it no strike; a bound against a loop nobody foresaw."""
+_MAX_UNREAD_ITEMS = 50_000
+"""Events waiting for a client that reads too slowly; it is cut beyond that."""
+
+
+class Dispatcher:
+    """All requests that this gateway has under way."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        queue: RequestQueue,
+        reader: EventReader,
+        catalogue: ModelCatalogue,
+        metrics: GatewayMetrics,
+        gateway_id: str,
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._reader = reader
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self.gateway_id = gateway_id
+        self.is_redis_up = False
+        self.redis_up_since = time.monotonic()
+        self._tickets: dict[str, Ticket] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    async def submit(self, reply: Reply, requests: Sequence[GenerationRequest]) -> None:
+        """Queue one request per choice; events come to `reply`.
+
+        Raises:
+            OverloadedError: the lane is full; nothing was queued.
+            UnavailableError: Redis is away; what may have been queued is taken back.
+        """
+        if not self.is_redis_up:
+            raise _redis_away()
+        for choice, request in enumerate(requests):
+            ticket = Ticket(choice, request, reply)
+            reply.tickets.append(ticket)
+            self._tickets[request.request_id] = ticket
+        try:
+            for request in requests:
+                full = await self._queue.enqueue(
+                    request, max_waiting=self._settings.max_waiting
+                )
+                if full is not None:
+                    raise self._overloaded(full, request.model)
+        except REDIS_AWAY:
+            self.cancel(reply)
+            raise _redis_away() from None
+        except BaseException:
+            self.cancel(reply)
+            raise
+
+    def cancel(self, reply: Reply) -> None:
+        """Give up what is left of a reply: out of the queue, out of the engine."""
+        for ticket in reply.tickets:
+            if self._tickets.pop(ticket.request.request_id, None) is not None:
+                self._metrics.cancelled.inc()
+                self._spawn(self._revoke(ticket.request.request_id))
+
+    async def _revoke(self, request_id: str) -> None:
+        """Take a request back; tries until Redis has answered."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._queue.revoke(self.gateway_id, request_id)
+                return
+            except REDIS_AWAY:
+                await backoff.wait()
+
+    @property
+    def num_open(self) -> int:
+        """Choices under way."""
+        return len(self._tickets)
+
+    def replies(self) -> list[Reply]:
+        """Return every reply with a choice under way, once."""
+        return list({id(t.reply): t.reply for t in self._tickets.values()}.values())
+
+    # --- events ---------------------------------------------------------------------------------------
+
+    async def read_forever(self) -> None:
+        """Read the reply stream and hand events on; cancelled at the gateway's end."""
+        backoff = Backoff(first_s=0.05)
+        while True:
+            try:
+                payloads = await self._reader.read()
+            except REDIS_AWAY as error:
+                self._redis_lost(type(error).__name__)
+                await backoff.wait()
+                continue
+            if not self.is_redis_up:
+                self.is_redis_up = True
+                self.redis_up_since = time.monotonic()
+                _log.info("redis.connected")
+            backoff.reset()
+            for payload in payloads:
+                self._route_batch(payload)
+
+    def data_lost(self) -> None:
+        """Redis came back empty, or our lease ran out: send everything again, from where it is."""
+        _log.warning("redis.state.lost", open=len(self._tickets))
+        self._reader.restart()
+        for ticket in list(self._tickets.values()):
+            self._take_back(ticket)
+
+    def fail(self, reply: Reply, code: ErrorCode, message: str) -> None:
+        """End a reply with an error of our own, and give up what is left of it."""
+        if not reply.tickets:
+            return
+        request = reply.tickets[0].request
+        reply.put((0, Failed(request.request_id, request.attempt, code, message)))
+        self.cancel(reply)
+
+    def _redis_lost(self, cause: str) -> None:
+        if self.is_redis_up:
+            _log.error("redis.lost", cause=cause, open=len(self._tickets))
+        self.is_redis_up = False
+
+    def _route_batch(self, payload: bytes) -> None:
+        try:
+            batch = decode_events(payload)
+        except ProtocolError as error:
+            self._metrics.undecodable.inc()
+            _log.error("events.undecodable", cause=str(error), size=len(payload))
+            return
+        for event in batch.events:
+            ticket = self._tickets.get(event.request_id)
+            if ticket is None or event.attempt != ticket.request.attempt:
+                self._metrics.stale_events.inc()
+                continue
+            self._route(ticket, event)
+
+    def _route(self, ticket: Ticket, event: GenerationEvent) -> None:
+        match event:
+            case Tokens():
+                self._route_tokens(ticket, event)
+            case Finished():
+                if event.completion_tokens != ticket.next_index:
+                    self._repair(ticket)
+                    return
+                del self._tickets[event.request_id]
+                ticket.reply.put((ticket.choice, event))
+            case Failed():
+                del self._tickets[event.request_id]
+                ticket.reply.put((ticket.choice, event))
+            case Lost():
+                self._send_on(ticket, event)
+            case _:
+                assert_never(event)
+
+    def _route_tokens(self, ticket: Ticket, event: Tokens) -> None:
+        skip = ticket.next_index - event.index
+        if skip < 0:
+            self._repair(ticket)
+            return
+        if skip:  # a write that was repeated after its reply was lost
+            if skip >= len(event.token_ids):
+                return
+            event = msgspec.structs.replace(
+                event,
+                index=ticket.next_index,
+                token_ids=event.token_ids[skip:],
+                texts=event.texts[skip:],
+                logprobs=event.logprobs[skip:] if event.logprobs is not None else None,
+            )
+        ticket.next_index += len(event.token_ids)
+        if ticket.reply.stream:
+            ticket.token_ids += event.token_ids
+        reply = ticket.reply
+        reply.put((ticket.choice, event))
+        if reply.waiting_items > _MAX_UNREAD_ITEMS:
+            self._metrics.stalled_clients.inc()
+            reply.abandon()
+
+    # --- the next attempt ---------------------------------------------------------------------------------
+
+    def _send_on(self, ticket: Ticket, lost: Lost) -> None:
+        request = ticket.request
+        self._metrics.lost.labels(lost.reason).inc()
+        _log.warning(
+            "request.lost",
+            request_id=request.request_id,
+            attempt=request.attempt,
+            reason=lost.reason,
+            shown_tokens=ticket.next_index,
+            suspect=lost.suspect,
+        )
+        if lost.final or request.attempt >= MAX_ATTEMPTS:
+            self._give_up(ticket, lost)
+        elif not self._may_resume(ticket):
+            self._fail_ticket(ticket, ErrorCode.WORKER_LOST, _CANNOT_RESUME)
+        else:
+            self._spawn(self._resend(ticket, strike=lost.strike, alone=lost.suspect))
+
+    def _give_up(self, ticket: Ticket, lost: Lost) -> None:
+        if lost.suspect:
+            self._fail_ticket(ticket, ErrorCode.REQUEST_POISONED, _POISONED)
+        else:
+            self._fail_ticket(ticket, ErrorCode.WORKER_LOST, _LOST_TOO_OFTEN)
+
+    def _fail_ticket(self, ticket: Ticket, code: ErrorCode, message: str) -> None:
+        request = ticket.request
+        self._tickets.pop(request.request_id, None)
+        ticket.reply.put(
+            (ticket.choice, Failed(request.request_id, request.attempt, code, message))
+        )
+
+    def _may_resume(self, ticket: Ticket) -> bool:
+        """Whether another worker can go on exactly where the client's text ends."""
+        if not ticket.token_ids:
+            return True
+        sampling = ticket.request.sampling
+        needs = {"greedy" if sampling.temperature == 0 else "sampling"}
+        if sampling.logprobs is not None:
+            needs.add("logprobs")
+        return needs <= self._catalogue.find(ticket.request.model).card.resumes
+
+    async def _resend(self, ticket: Ticket, *, strike: bool, alone: bool) -> None:
+        request = msgspec.structs.replace(
+            ticket.request,
+            attempt=ticket.request.attempt + 1,
+            strikes=ticket.request.strikes + int(strike),
+            alone=alone,
+            resume_token_ids=tuple(ticket.token_ids),
+        )
+        ticket.request = request
+        if not ticket.reply.stream:
+            ticket.next_index = 0
+        backoff = Backoff()
+        while self._tickets.get(request.request_id) is ticket:
+            try:
+                await self._queue.enqueue(request)
+            except REDIS_AWAY:
+                await backoff.wait()
+                continue
+            if self._tickets.get(request.request_id) is not ticket:
+                await self._revoke(request.request_id)  # cancelled while we were sending
+            return
+
+    def _repair(self, ticket: Ticket) -> None:
+        """Events are missing: let another attempt produce them again."""
+        self._metrics.gaps.inc()
+        _log.error("events.gap", request_id=ticket.request.request_id, at=ticket.next_index)
+        self._take_back(ticket)
+
+    def _take_back(self, ticket: Ticket) -> None:
+        """End the present attempt, of which no event counts from now on, and begin the next."""
+        request = ticket.request
+        ticket.request = msgspec.structs.replace(request, attempt=request.attempt + 1)
+        self._spawn(self._take_back_and_resend(ticket))
+
+    async def _take_back_and_resend(self, ticket: Ticket) -> None:
+        request_id = ticket.request.request_id
+        await self._revoke(request_id)
+        if self._tickets.get(request_id) is not ticket:
+            return
+        if ticket.request.attempt > MAX_ATTEMPTS or not self._may_resume(ticket):
+            self._fail_ticket(ticket, ErrorCode.BACKEND_UNAVAILABLE, _STATE_LOST)
+            return
+        await self._resend(ticket, strike=False, alone=False)
+
+    def _overloaded(self, full: QueueFull, model: str) -> OverloadedError:
+        self._metrics.refused.labels(ErrorCode.OVERLOADED.value).inc()
+        return OverloadedError(
+            ErrorCode.OVERLOADED,
+            f"{full.waiting} requests wait for the model {model!r}, the most that may; "
+            "try again later",
+            retry_after_s=1.0 + secrets.randbelow(8),
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def settled(self) -> None:
+        """Return when cancellations under way are written, or after a moment."""
+        if self._background:
+            await asyncio.wait(list(self._background), timeout=keys.COMMAND_TIMEOUT_S)
+
+
+_CANNOT_RESUME = (
+    "the worker was lost in the middle of the answer, and this kind of generation "
+    "cannot be continued exactly elsewhere; send the request again"
+)
+_LOST_TOO_OFTEN = "the workers that held the request were lost; it is not tried again"
+_POISONED = "the request made every worker that ran it crash; do not send it again"
+_STATE_LOST = "the queue was lost in the middle of the answer; send the request again"
+
+
+def _redis_away() -> UnavailableError:
+    return UnavailableError(
+        ErrorCode.BACKEND_UNAVAILABLE,
+        "the request queue is not reachable at the moment; try again later",
+        retry_after_s=2.0,
+    )

@@ -1,0 +1,113 @@
+"""From our errors to HTTP: the one place that knows status codes and OpenAI's error types."""
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from services.gateway.chunks import ErrorAnswer, ErrorBody
+from services.protocol.errors import ErrorCode, GalenError
+
+_log = structlog.get_logger()
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.NOT_FOUND: (404, _INVALID),
+    ErrorCode.MODEL_NOT_FOUND: (404, _INVALID),
+    ErrorCode.METHOD_NOT_ALLOWED: (405, _INVALID),
+    ErrorCode.REQUEST_TIMEOUT: (408, _INVALID),
+    ErrorCode.REQUEST_TOO_LARGE: (413, _INVALID),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, _INVALID),
+    ErrorCode.OVERLOADED: (503, _SERVER),
+    ErrorCode.SHUTTING_DOWN: (503, _SERVER),
+    ErrorCode.BACKEND_UNAVAILABLE: (503, _SERVER),
+    ErrorCode.WORKER_LOST: (503, _SERVER),
+    ErrorCode.TIMEOUT: (504, _SERVER),
+    ErrorCode.REQUEST_POISONED: (500, _SERVER),
+    ErrorCode.INPUT_EXPIRED: (500, _SERVER),
+    ErrorCode.PROTOCOL_MISMATCH: (500, _SERVER),
+    ErrorCode.INTERNAL_ERROR: (500, _SERVER),
+}
+"""Every other code is the request's fault: 400, invalid_request_error."""
+
+_NOT_AGAIN = frozenset({
+    ErrorCode.REQUEST_POISONED, ErrorCode.WORKER_LOST, ErrorCode.TIMEOUT,
+    ErrorCode.PROTOCOL_MISMATCH,
+})  # fmt: skip
+"""A client that repeats these by itself would do harm (OpenAI's client obeys the header)."""
+
+_CODE_BY_STATUS = {
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.REQUEST_TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+}
+_MESSAGE_BY_STATUS = {
+    404: "there is no such route; see /docs for those that exist",
+    405: "this route does not take this method; see /docs",
+}
+
+
+def status_and_type(code: ErrorCode) -> tuple[int, str]:
+    """Return the HTTP status and OpenAI's type of a code."""
+    return STATUS_BY_CODE.get(code, (400, _INVALID))
+
+
+def error_answer(error: GalenError) -> ErrorAnswer:
+    """Return the body for an error."""
+    _, kind = status_and_type(error.code)
+    return ErrorAnswer(ErrorBody(error.message, kind, error.param, error.code.value))
+
+
+def error_response(error: GalenError) -> Response:
+    """Return the whole response for an error."""
+    status, _ = status_and_type(error.code)
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if error.code in _NOT_AGAIN:
+        headers["x-should-retry"] = "false"
+    body = msgspec.json.encode(error_answer(error))
+    return Response(body, status, headers, media_type="application/json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of the application leave in OpenAI's shape."""
+    app.add_exception_handler(GalenError, _on_galen_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, on_unexpected_error)
+
+
+async def _on_galen_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GalenError)  # noqa: S101 - registered for this class
+    request.scope["galen.code"] = error.code.value
+    return error_response(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+    status = error.status_code
+    code = _CODE_BY_STATUS.get(status, ErrorCode.BAD_REQUEST)
+    message = _MESSAGE_BY_STATUS.get(status, "the request is not valid HTTP for this server")
+    return await _on_galen_error(request, GalenError(code, message))
+
+
+async def _on_validation_error(request: Request, _error: Exception) -> Response:
+    message = "a parameter of the request is not valid"
+    return await _on_galen_error(request, GalenError(ErrorCode.INVALID_VALUE, message))
+
+
+async def on_unexpected_error(request: Request, error: Exception) -> Response:
+    """A bug of ours: logged by its type and place, never shown."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else ""
+    _log.error("request.broken", error=type(error).__name__, place=place)
+    message = "an internal error occurred; the operator finds it in the log by the request id"
+    return await _on_galen_error(request, GalenError(ErrorCode.INTERNAL_ERROR, message))

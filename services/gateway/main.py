@@ -1,0 +1,197 @@
+"""The gateway's process: application, life cycle, signals.
+
+    GALEN_GATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 python -m services.gateway.main
+
+SIGTERM: `/readyz` turns to 503 at once, new requests get 503, running ones end; then the process
+exits with code 0. A second SIGTERM ends running requests with an error event and exits.
+"""
+
+import asyncio
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+from setproctitle import setproctitle
+
+from services.gateway.catalogue import ModelCatalogue
+from services.gateway.dispatch import Dispatcher
+from services.gateway.error_handlers import install_error_handlers
+from services.gateway.media.decoder import ImageDecoder
+from services.gateway.media.images import ImageLimits, ImageResolver
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.middleware import RequestIdMiddleware
+from services.gateway.pulse import Pulse
+from services.gateway.routes import chat, health, models
+from services.gateway.settings import GatewaySettings
+from services.gateway.state import GatewayState
+from services.protocol import keys
+from services.protocol.connection import REDIS_AWAY, connect
+from services.protocol.errors import ErrorCode
+from services.protocol.event_stream import EventReader
+from services.protocol.image_store import ImageStore
+from services.protocol.request_queue import RequestQueue
+from services.protocol.worker_directory import WorkerDirectory
+from services.settings_guard import unknown_variables
+from services.telemetry import configure_logging
+
+_log = structlog.get_logger()
+
+_FORCED_EXIT_S = 1.0
+"""After a second SIGTERM: time for the last error events to leave."""
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """Return the application; its parts begin and end with its lifespan."""
+    metrics = GatewayMetrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _gateway(settings, metrics) as state:
+            app.state.galen = state
+            yield
+
+    app = FastAPI(title="Galen", lifespan=lifespan, redoc_url=None)
+    install_error_handlers(app)
+    for routes in (chat, models, health):
+        app.include_router(routes.router)
+    app.add_middleware(RequestIdMiddleware, metrics=metrics)
+    return app
+
+
+@asynccontextmanager
+async def _gateway(
+    settings: GatewaySettings, metrics: GatewayMetrics
+) -> AsyncIterator[GatewayState]:
+    """Begin the gateway's parts, and end them in the opposite order."""
+    url = settings.redis_url.get_secret_value()
+    commands, beats, pictures = connect(url), connect(url), connect(url)
+    blocking = connect(url, blocking=True, max_connections=2)
+    gateway_id = f"gateway-{secrets.token_hex(6)}"
+    catalogue = ModelCatalogue()
+    queue, reader = RequestQueue(commands), EventReader(blocking, gateway_id)
+    dispatcher = Dispatcher(settings, queue, reader, catalogue, metrics, gateway_id)
+    directory = WorkerDirectory(beats)
+    pulse = Pulse(settings, dispatcher, directory, catalogue, metrics)
+    decoder = ImageDecoder(num_children=settings.decoder_processes)
+    limits = ImageLimits(
+        max_images=settings.max_images, max_image_bytes=settings.max_image_bytes
+    )
+    images = ImageResolver(
+        decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
+    )
+    await decoder.start()
+    try:
+        await pulse.beat()
+        _log.info("gateway.ready", gateway_id=gateway_id)
+    except REDIS_AWAY as error:
+        _log.warning("gateway.started.without_redis", cause=type(error).__name__)
+    loops = (
+        dispatcher.read_forever(),
+        pulse.beat_forever(),
+        pulse.watch_replies(),
+        pulse.measure_lag(),
+    )
+    tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
+    try:
+        yield GatewayState(settings, metrics, catalogue, dispatcher, images, pulse)
+    finally:
+        await dispatcher.settled()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await directory.gateway_leave(gateway_id)
+        except REDIS_AWAY:
+            _log.warning("gateway.left.unannounced")
+        await decoder.close()
+        for client in (commands, beats, pictures, blocking):
+            await client.aclose()
+
+
+async def _essential(loop: "asyncio.Future[None]") -> None:
+    """Run a loop without which the gateway is of no use: its failure ends the process."""
+    try:
+        await loop
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        _log.exception("gateway.loop.broken")
+        signal.raise_signal(signal.SIGTERM)
+        raise
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn with a drain: seen as not ready first, then closed to new connections."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: GatewaySettings) -> None:
+        super().__init__(config)
+        self._app = app
+        self._settings = settings
+        self._signals = 0
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Begin to drain with the first signal, end with the second."""
+        self._signals += 1
+        state: GatewayState | None = getattr(self._app.state, "galen", None)
+        if state is None:
+            self.should_exit = True
+            return
+        loop = asyncio.get_running_loop()
+        state.is_draining = True
+        if self._signals == 1:
+            _log.info("gateway.draining", open=state.dispatcher.num_open)
+            loop.call_later(self._settings.drain_delay_s, self._close)
+            return
+        for reply in state.dispatcher.replies():
+            message = "the gateway was told to stop before the answer was complete"
+            state.dispatcher.fail(reply, ErrorCode.SHUTTING_DOWN, message)
+        self._close()
+        loop.call_later(_FORCED_EXIT_S, self._force)
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+    def _force(self) -> None:
+        self.force_exit = True
+
+
+def main() -> None:
+    """Entry point of `galen gateway`."""
+    unknown = unknown_variables(GatewaySettings)
+    if unknown:
+        sys.exit("; ".join(unknown))
+    try:
+        settings = GatewaySettings()
+    except ValidationError as error:
+        sys.exit(f"bad gateway settings: {error}")
+    configure_logging("gateway", settings.log_format, settings.log_level)
+    setproctitle("galen gateway")
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        h11_max_incomplete_event_size=16 << 10,
+        timeout_graceful_shutdown=int(settings.drain_timeout_s) or None,
+    )
+    server = GatewayServer(config, app, settings)
+    server.run()
+    sys.exit(0 if server.started else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""From the image URLs of one request to references into the image store.
+
+Each image is decoded once and uploaded once: what comes again only has its lifetime renewed. What
+does *not* live here: finding the URLs in a request (`openai_schemas.py`), decoding (`decoder.py`).
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from services.gateway.media.data_url import MAX_IMAGE_BYTES, DataUrl, parse_data_url
+from services.gateway.media.decode_messages import DecodedImage
+from services.gateway.media.decoder import ImageDecoder
+from services.protocol.errors import ErrorCode, RequestError
+from services.protocol.image_store import ByteBoundedCache, ImageStore, image_key, pack_image
+from services.protocol.messages import ImageRecipe, ImageRef
+
+_HASH_STEP = 1024 * 1024
+# Shorter URLs are hashed in less time than a thread takes to start on it.
+_HASH_IN_LOOP_LENGTH = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """One image of a request.
+
+    Args:
+        url: of the `image_url` part.
+        param: where it stands, for error messages: `messages.0.content.1.image_url.url`.
+    """
+
+    url: str
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Limits on the images of one request.
+
+    Args:
+        max_images: in all messages; a model's own limit may be lower.
+        max_total_pixels: of all images as sent, repeated ones counted each time.
+        max_image_bytes: of one image, decoded from base64.
+    """
+
+    max_images: int = 16
+    max_total_pixels: int = 64_000_000
+    max_image_bytes: int = MAX_IMAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An image as it goes to the store; `blob` is kept in case the store loses it."""
+
+    ref: ImageRef
+    blob: bytes
+    source_pixels: int
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.blob)
+
+
+class ImageResolver:
+    """Turns image URLs into references; one per gateway process.
+
+    Args:
+        cache_bytes: of packed images that are kept here, least recently used ones dropped first.
+    """
+
+    def __init__(
+        self,
+        decoder: ImageDecoder,
+        store: ImageStore,
+        *,
+        limits: ImageLimits | None = None,
+        cache_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._decoder = decoder
+        self._store = store
+        self._limits = limits or ImageLimits()
+        self._cache: ByteBoundedCache[_Prepared] = ByteBoundedCache(cache_bytes)
+
+    async def resolve(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        tenant_id: str,
+        recipe: ImageRecipe | None,
+        max_images: int | None = None,
+    ) -> list[ImageRef]:
+        """Return a reference per image, in order; all of them are in the store then.
+
+        The images are decoded concurrently, equal ones once; the first error ends the rest.
+
+        Args:
+            max_images: the model's own limit, where it has one.
+
+        Raises:
+            RequestError: an image is not taken; `param` says which.
+            OverloadedError, UnavailableError: decoder or store cannot do it now.
+        """
+        if not images:
+            return []
+        self._check_count(images, max_images)
+        urls = [
+            parse_data_url(image.url, max_bytes=self._limits.max_image_bytes, param=image.param)
+            for image in images
+        ]
+        digests = await _cache_keys(urls, tenant_id, recipe)
+        budget = _PixelBudget(self._limits.max_total_pixels)
+        repeats = {digest: digests.count(digest) for digest in digests}
+        first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    digest: group.create_task(
+                        self._resolve_one(
+                            _Job(urls[place], images[place].param, digest, repeats[digest]),
+                            tenant_id,
+                            recipe,
+                            budget,
+                        )
+                    )
+                    for digest, place in first.items()
+                }
+        except BaseExceptionGroup as error:
+            raise error.exceptions[0] from None
+        return [tasks[digest].result() for digest in digests]
+
+    def _check_count(self, images: Sequence[ImageInput], max_images: int | None) -> None:
+        allowed = self._limits.max_images
+        if max_images is not None:
+            allowed = min(allowed, max_images)
+        if len(images) > allowed:
+            raise RequestError(
+                ErrorCode.TOO_MANY_IMAGES,
+                f"the request has {len(images)} images; at most {allowed} are taken",
+                param=images[allowed].param,
+            )
+
+    async def _resolve_one(
+        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None, budget: "_PixelBudget"
+    ) -> ImageRef:
+        prepared = self._cache.get(job.digest)
+        if prepared is not None:
+            budget.spend(prepared.source_pixels * job.repeats, job.param)
+            if not await self._store.refresh(prepared.ref.sha256):
+                await self._store.put(prepared.ref.sha256, prepared.blob)
+            return prepared.ref
+        decoded = await self._decode(job, recipe)
+        budget.spend(decoded.source_pixels * job.repeats, job.param)
+        prepared = await asyncio.to_thread(_prepare, decoded, tenant_id)
+        await self._store.put(prepared.ref.sha256, prepared.blob)
+        self._cache.put(job.digest, prepared)
+        return prepared.ref
+
+    async def _decode(self, job: "_Job", recipe: ImageRecipe | None) -> DecodedImage:
+        try:
+            return await self._decoder.decode(
+                job.url.url, job.url.declared_mime, recipe, payload_start=job.url.payload_start
+            )
+        except RequestError as error:
+            raise RequestError(error.code, error.message, param=job.param) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    url: DataUrl
+    param: str
+    digest: str
+    repeats: int
+
+
+class _PixelBudget:
+    """What is left of a request's pixels; spent image by image, as their sizes become known."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._left = max_pixels
+
+    def spend(self, num_pixels: int, param: str) -> None:
+        self._left -= num_pixels
+        if self._left < 0:
+            raise RequestError(
+                ErrorCode.TOO_MANY_IMAGES,
+                f"the images of the request have more than {self._max_pixels} pixels in all",
+                param=param,
+            )
+
+
+async def _cache_keys(
+    urls: Sequence[DataUrl], tenant_id: str, recipe: ImageRecipe | None
+) -> list[str]:
+    salt = msgspec.msgpack.encode((tenant_id, recipe))
+    texts = [url.url for url in urls]
+    if sum(map(len, texts)) <= _HASH_IN_LOOP_LENGTH:
+        return _hash_all(salt, texts)
+    return await asyncio.to_thread(_hash_all, salt, texts)
+
+
+def _hash_all(salt: bytes, texts: Sequence[str]) -> list[str]:
+    return [_hash(salt, text) for text in texts]
+
+
+def _hash(salt: bytes, text: str) -> str:
+    digest = hashlib.sha256(salt)  # a MessagePack value ends itself: no length is needed
+    for position in range(0, len(text), _HASH_STEP):
+        digest.update(text[position : position + _HASH_STEP].encode("ascii"))
+    return digest.hexdigest()
+
+
+def _prepare(decoded: DecodedImage, tenant_id: str) -> _Prepared:
+    key = image_key(
+        tenant_id,
+        f"{decoded.mode}/{decoded.encoding}",
+        decoded.width,
+        decoded.height,
+        decoded.preprocessing_version,
+        decoded.data,
+    )
+    return _Prepared(
+        ref=ImageRef(key, decoded.width, decoded.height),
+        blob=pack_image(decoded.encoding, decoded.width, decoded.height, decoded.data),
+        source_pixels=decoded.source_pixels,
+    )

@@ -1,0 +1,166 @@
+"""OpenAI's chat dialect as msgspec structs: what we read, with every range closed.
+
+Unknown fields are refused by name: a parameter that would be ignored in silence is worse than an
+error. Source of names and ranges: OpenAI's API reference, chat completions; `top_k` and
+`repetition_penalty` as vLLM and transformers spell them. Why msgspec and not pydantic:
+docs/decisions/0006-msgspec-at-the-http-border.md.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from services.protocol.errors import ErrorCode, RequestError
+
+MAX_MESSAGES = 256
+MAX_CHOICES = 8
+MAX_TOKENS = 1_000_000
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 256
+MAX_TEXT_LENGTH = 4 << 20
+MAX_NAME_LENGTH = 4096
+
+Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
+Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
+TokenBudget = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class TextContent(_Strict, frozen=True, tag_field="type", tag="text"):
+    """A part of text."""
+
+    text: Text
+
+
+class ImageUrl(_Strict, frozen=True):
+    """Where an image is; `detail` other than auto is refused until it acts."""
+
+    url: str
+    detail: Literal["auto"] = "auto"
+
+
+class ImageContent(_Strict, frozen=True, tag_field="type", tag="image_url"):
+    """A part that is an image."""
+
+    image_url: ImageUrl
+
+
+UserParts = Annotated[list[TextContent | ImageContent], Meta(min_length=1, max_length=256)]
+TextParts = Annotated[list[TextContent], Meta(min_length=1, max_length=256)]
+
+
+class SystemMessage(_Strict, frozen=True, tag_field="role", tag="system"):
+    """What the model is told first."""
+
+    content: Text | TextParts
+
+
+class DeveloperMessage(_Strict, frozen=True, tag_field="role", tag="developer"):
+    """OpenAI's newer name of a system message."""
+
+    content: Text | TextParts
+
+
+class UserMessage(_Strict, frozen=True, tag_field="role", tag="user"):
+    """What the user says and shows."""
+
+    content: Text | UserParts
+
+
+class AssistantMessage(_Strict, frozen=True, tag_field="role", tag="assistant"):
+    """What the model answered before."""
+
+    content: Text | TextParts
+
+
+ChatMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage
+
+
+class StreamOptions(_Strict, frozen=True):
+    """`include_usage`: a last chunk without choices holds the usage."""
+
+    include_usage: bool = False
+
+
+class ChatCompletionRequest(_Strict, frozen=True):
+    """The body of POST /v1/chat/completions; null means the default, as at OpenAI."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenBudget | None = None
+    max_completion_tokens: TokenBudget | None = None
+    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(min_length=1, max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    user: Annotated[str, Meta(max_length=512)] | None = None
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`(?: - at `\$\.?(.*)`)?$")
+_PLACE = re.compile(r"(.*) - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
+_SHOWN = 200
+
+
+def read_chat_request(value: Any) -> ChatCompletionRequest:
+    """Return the request in a parsed JSON value; raises RequestError with its parameter's name."""
+    try:
+        request = msgspec.convert(value, ChatCompletionRequest, strict=True)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    _check_together(request)
+    return request
+
+
+def _check_together(request: ChatCompletionRequest) -> None:
+    """Check what no single field can say."""
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        _refuse("max_tokens", "max_tokens and max_completion_tokens mean the same: send one")
+    if request.top_logprobs is not None and not request.logprobs:
+        _refuse("top_logprobs", "top_logprobs needs logprobs: true")
+    if request.stream_options is not None and not request.stream:
+        _refuse("stream_options", "stream_options needs stream: true")
+    if request.top_k == 0:
+        _refuse("top_k", "top_k must be -1 (every token) or at least 1")
+
+
+def _refuse(param: str, message: str) -> None:
+    raise RequestError(ErrorCode.INVALID_VALUE, message, param=param)
+
+
+def _refusal(problem: str) -> RequestError:
+    """Return the error for a complaint of msgspec, whose texts hold names and ranges only."""
+    if match := _UNKNOWN.match(problem):
+        name = _path(match[2], match[1])[:_SHOWN]
+        message = f"the parameter {name!r} is not supported here; leave it out"
+        return RequestError(ErrorCode.UNSUPPORTED_PARAMETER, message, param=name)
+    if match := _MISSING.match(problem):
+        name = _path(match[2], match[1])
+        message = f"the required parameter {name!r} is missing"
+        return RequestError(ErrorCode.MISSING_PARAMETER, message, param=name)
+    place = _PLACE.match(problem)
+    param = place[2] if place else None
+    if place and "`str` of length <=" in problem and param is not None:
+        code = ErrorCode.INVALID_VALUE if param.startswith("stop") else ErrorCode.STRING_TOO_LONG
+        return RequestError(code, place[1], param=param)
+    complaint = (place[1] if place else problem)[:_SHOWN]
+    return RequestError(ErrorCode.INVALID_VALUE, complaint, param=param)
+
+
+def _path(parent: str | None, name: str) -> str:
+    return f"{parent}.{name}" if parent else name

@@ -1,0 +1,102 @@
+"""What comes back for one HTTP request: a mailbox between the reader of events and the response.
+
+The reader puts events in, the response takes all that are ready at once, so that a slow socket
+costs one write, not one per token. A reply has one ticket per choice.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from services.protocol.messages import Failed, Finished, GenerationRequest, Tokens
+
+
+class Ping:
+    """Nothing happened for a while: say so to the client."""
+
+
+class ClientGone:
+    """The client has left: nobody reads the answer any more."""
+
+
+ReplyItem = tuple[int, Tokens | Finished | Failed | Ping | ClientGone]
+"""Index of the choice, and what happened to it."""
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One choice of a reply that is under way.
+
+    Args:
+        request: as last sent; `attempt` says whose events count.
+        next_index: number of the next token to come.
+        token_ids: tokens that were put into the mailbox, so that another worker can go on.
+    """
+
+    choice: int
+    request: GenerationRequest
+    reply: "Reply"
+    next_index: int = 0
+    token_ids: list[int] = field(default_factory=list)
+
+
+class Reply:
+    """The mailbox of one HTTP request.
+
+    Args:
+        deadline: monotonic seconds at which the request is given up.
+    """
+
+    __slots__ = (
+        "_items", "_waiter", "abandoned", "deadline", "heard", "received", "response_task",
+        "sending_since", "stream", "tickets", "watch",
+    )  # fmt: skip
+
+    def __init__(self, *, stream: bool, timeout_s: float) -> None:
+        now = time.monotonic()
+        self.stream = stream
+        self.received = now
+        self.deadline = now + timeout_s
+        self.heard = now
+        self.sending_since = 0.0
+        self.tickets: list[Ticket] = []
+        self.abandoned = False
+        self.response_task: asyncio.Task[object] | None = None
+        self.watch: asyncio.Task[None] | None = None
+        self._items: list[ReplyItem] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: ReplyItem) -> None:
+        """Add what happened, and wake the response."""
+        self._items.append(item)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self) -> list[ReplyItem]:
+        """Return everything that has come since the last call; waits for something."""
+        if not self._items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        items, self._items = self._items, []
+        return items
+
+    def abandon(self) -> None:
+        """The client has left: wake the response, wherever it waits."""
+        self.abandoned = True
+        self.put((0, ClientGone()))
+        if self.sending_since and self.response_task is not None:
+            self.response_task.cancel()
+
+    def close(self) -> None:
+        """The response is complete, or given up: stop watching the client."""
+        if self.watch is not None:
+            self.watch.cancel()
+
+    @property
+    def waiting_items(self) -> int:
+        """Events that the response has not taken yet."""
+        return len(self._items)

@@ -1,0 +1,151 @@
+"""POST /v1/chat/completions: the way of one request through the gateway."""
+
+import asyncio
+import time
+from typing import Any, assert_never
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.types import Receive
+
+from services.gateway.admission import admit
+from services.gateway.body import read_json
+from services.gateway.chunks import ChatCompletion
+from services.gateway.media.images import ImageInput
+from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
+from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem
+from services.gateway.sse import SseFormatter
+from services.gateway.state import GatewayState, state_of
+from services.gateway.streaming import ChatStream, record_ends
+from services.gateway.translate import (
+    CompletionBuilder,
+    Origin,
+    generation_requests,
+    image_urls,
+)
+from services.protocol.errors import ErrorCode, RequestError, error_from_code
+from services.protocol.messages import Failed, Finished, Lane, Tokens
+
+router = APIRouter()
+
+ANONYMOUS = "anonymous"
+"""Every caller's tenant, until there are keys."""
+LANE_HEADER = "x-galen-lane"
+
+_BODY_SCHEMA: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object", "required": ["model", "messages"]}}},
+    }
+}
+
+
+@router.post("/v1/chat/completions", summary="Answer a conversation", openapi_extra=_BODY_SCHEMA)
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation with images, whole or as a stream, as OpenAI's API does."""
+    state = state_of(request)
+    # 1. Nothing is decoded, and no worker touched, before the request is admitted.
+    state.check_open()
+    lane = _lane(request)
+    chat = read_chat_request(await read_json(request, state.settings))
+    card = admit(chat, state.catalogue)
+    # 2. Images go to the store, once; the request only names them.
+    inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
+    refs = await state.images.resolve(inputs, tenant_id=ANONYMOUS, recipe=card.image_recipe)
+    # 3. One generation per choice goes to the queue; a client that leaves takes it back.
+    origin = Origin(
+        request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane
+    )
+    reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)
+    await state.dispatcher.submit(reply, generation_requests(chat, refs, origin))
+    reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
+    if chat.stream:
+        return await _stream(state, reply, chat, origin.request_id)
+    try:
+        return await _answer(request, state, reply, chat, origin.request_id)
+    finally:
+        reply.close()
+        state.dispatcher.cancel(reply)
+
+
+async def _stream(
+    state: GatewayState, reply: Reply, chat: ChatCompletionRequest, request_id: str
+) -> Response:
+    """Wait for the first event, so that an early error has its status; then stream."""
+    try:
+        first = await reply.take()
+        _raise_failure(first)
+    except BaseException:
+        reply.close()
+        state.dispatcher.cancel(reply)
+        raise
+    include_usage = chat.stream_options is not None and chat.stream_options.include_usage
+    formatter = SseFormatter(request_id, chat.model, int(_now()), include_usage=include_usage)
+    return ChatStream(
+        state, reply, first, formatter, model=chat.model, include_usage=include_usage
+    )
+
+
+async def _answer(
+    request: Request,
+    state: GatewayState,
+    reply: Reply,
+    chat: ChatCompletionRequest,
+    request_id: str,
+) -> Response:
+    """Collect all choices into one body."""
+    builder = CompletionBuilder(len(reply.tickets))
+    while not builder.is_complete:
+        items = await reply.take()
+        _raise_failure(items)
+        if reply.abandoned:
+            return Response(status_code=499)
+        for choice, item in items:
+            match item:
+                case Tokens():
+                    builder.add_tokens(choice, item)
+                case Finished():
+                    builder.add_end(choice, item)
+                case Failed() | Ping() | ClientGone():
+                    pass
+                case _:
+                    assert_never(item)
+    fields = record_ends(state.metrics, chat.model, builder.ends)
+    state.metrics.duration.labels(chat.model).observe(time.monotonic() - reply.received)
+    request.scope["galen.fields"] = {"model": chat.model, "stream": False, **fields}
+    body: ChatCompletion = builder.build(
+        request_id, chat.model, int(_now()), logprobs=bool(chat.logprobs)
+    )
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _raise_failure(items: list[ReplyItem]) -> None:
+    for _, item in items:
+        if isinstance(item, Failed):
+            raise error_from_code(ErrorCode(item.code), item.message, item.param)
+
+
+async def _watch_client(receive: Receive, reply: Reply) -> None:
+    """Abandon the reply when its client leaves."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            reply.abandon()
+            return
+
+
+def _lane(request: Request) -> Lane:
+    name = request.headers.get(LANE_HEADER, "interactive")
+    if name == "interactive" or name == "batch":
+        return name
+    raise RequestError(
+        ErrorCode.INVALID_VALUE,
+        f"the header {LANE_HEADER} is {name[:40]!r}; it may be interactive or batch",
+        param=LANE_HEADER,
+    )
+
+
+def _now() -> float:
+    """Seconds of the calendar, for `created`."""
+    return time.time()  # noqa: TID251 - a date for clients, no duration

@@ -1,0 +1,37 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from services.gateway.catalogue import CatalogueEntry
+from services.gateway.chunks import Model, ModelList
+from services.gateway.state import state_of
+
+router = APIRouter()
+
+
+@router.get("/v1/models", summary="List the models that are served")
+async def list_models(request: Request) -> Response:
+    """Every model with a worker, in OpenAI's form."""
+    entries = state_of(request).catalogue.list()
+    return _json(ModelList([_model(entry) for entry in entries]))
+
+
+@router.get("/v1/models/{model:path}", summary="Describe one model")
+async def show_model(request: Request, model: str) -> Response:
+    """One model; 404 where no worker ever served it."""
+    return _json(_model(state_of(request).catalogue.find(model)))
+
+
+def _model(entry: CatalogueEntry) -> Model:
+    states = {worker.state for worker in entry.workers}
+    state = next((s for s in ("ready", "draining", "stalled", "starting") if s in states), "gone")
+    card = entry.card
+    return Model(
+        card.id, card.created, card.engine, card.context_length, card.max_images, state=state
+    )
+
+
+def _json(body: Model | ModelList) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,0 +1,40 @@
+"""What the routes work with: made once by the application's lifespan, found in `app.state`."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from services.gateway.catalogue import ModelCatalogue
+from services.gateway.dispatch import Dispatcher
+from services.gateway.media.images import ImageResolver
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.pulse import Pulse
+from services.gateway.settings import GatewaySettings
+from services.protocol.errors import ErrorCode, UnavailableError
+
+
+@dataclass(slots=True)
+class GatewayState:
+    """The gateway's parts."""
+
+    settings: GatewaySettings
+    metrics: GatewayMetrics
+    catalogue: ModelCatalogue
+    dispatcher: Dispatcher
+    images: ImageResolver
+    pulse: Pulse
+    is_draining: bool = False
+
+    def check_open(self) -> None:
+        """Raise UnavailableError while this process is shutting down."""
+        if self.is_draining:
+            raise UnavailableError(
+                ErrorCode.SHUTTING_DOWN,
+                "this gateway is shutting down; send the request again",
+                retry_after_s=1.0,
+            )
+
+
+def state_of(request: Request) -> GatewayState:
+    """Return the state of the application that serves `request`."""
+    return request.app.state.galen

@@ -1,0 +1,119 @@
+"""Every Redis key, lifetime and limit of the wire, in one place.
+
+Names that come from outside (models, tenants) are percent-quoted, so that no name can run into the
+next part of a key and `|` can separate fields in a hash value.
+
+    galen:leases              zset   worker -> end of its lease, Redis time in ms
+    galen:workers             hash   worker -> WorkerRecord
+    galen:models              hash   model -> WorkerRecord of the last worker that served it
+    galen:work:M:L:T          stream of requests of model M, lane L, tenant T; group `workers`
+    galen:ring:M:L            list   tenants with waiting requests, in the order of their turns
+    galen:ringset:M:L         set    the same tenants, to add each once
+    galen:depth               hash   M|L -> waiting requests
+    galen:bell:M              list   one element wakes one idle worker of M
+    galen:alone-owner:M       string the worker that drains itself to run suspects alone
+    galen:running:W           hash   request -> attempt|strikes|entry|gateway|stream, held by W
+    galen:control:W           list   cancellations for worker W
+    galen:inflight:G          hash   request -> attempt|entry|depth field|stream, sent by gateway G
+    galen:gateway:G           string the gateway's lease
+    galen:events:G            stream of EventBatches for gateway G
+    galen:image:SHA           string a packed image
+    galen:dead                stream of dead letters (no payload: it would hold a patient's text)
+    galen:epoch               string drawn once per data set; another value means that data were lost
+    galen:fenced_writes       string count of writes refused to workers without a lease
+"""
+
+from urllib.parse import quote
+
+PREFIX = "galen:"
+GROUP = "workers"
+
+LEASE_MS = 3_000
+"""A worker that does not renew for so long loses its requests (reliability goal: 5 s in all)."""
+HEARTBEAT_S = 1.0
+GATEWAY_LEASE_MS = 6_000
+"""Longer than a worker's: a gateway that is late for a moment must not lose its streams."""
+GATEWAY_STATE_MS = 60_000
+"""A dead gateway's reply stream and in-flight table vanish after this."""
+BLOCK_S = 1.0
+"""Longest blocking read; a socket times out SOCKET_MARGIN_S later."""
+SOCKET_MARGIN_S = 3.0
+COMMAND_TIMEOUT_S = 2.0
+CONTROL_TTL_S = 60
+IMAGE_TTL_S = 900
+DELIVERY_LIMIT = 2
+"""Workers that may die with a request before it goes to the dead letters."""
+BELL_CAP = 16
+DEAD_LETTERS_KEPT = 10_000
+
+LANES = ("resume", "interactive", "batch")
+"""In the order in which they are drained; `resume` holds later attempts, which go first."""
+ALONE_LANE = "alone"
+
+LEASES = PREFIX + "leases"
+WORKERS = PREFIX + "workers"
+MODELS = PREFIX + "models"
+DEPTH = PREFIX + "depth"
+DEAD = PREFIX + "dead"
+EPOCH = PREFIX + "epoch"
+FENCED_WRITES = PREFIX + "fenced_writes"
+
+
+def quoted(name: str) -> str:
+    """Return `name` with everything but letters, digits and `_.-~` percent-quoted."""
+    return quote(name, safe="")
+
+
+def work(model: str, lane: str, tenant: str) -> str:
+    """Stream of the waiting and running requests of one sub-queue."""
+    return f"{PREFIX}work:{quoted(model)}:{lane}:{quoted(tenant)}"
+
+
+def ring(model: str, lane: str) -> str:
+    """List of the tenants whose turn will come."""
+    return f"{PREFIX}ring:{quoted(model)}:{lane}"
+
+
+def ringset(model: str, lane: str) -> str:
+    """Set of the tenants in the ring."""
+    return f"{PREFIX}ringset:{quoted(model)}:{lane}"
+
+
+def depth_field(model: str, lane: str) -> str:
+    """Field of `DEPTH` that counts the waiting requests of a lane."""
+    return f"{quoted(model)}|{lane}"
+
+
+def bell(model: str) -> str:
+    """List on which idle workers of the model wait."""
+    return f"{PREFIX}bell:{quoted(model)}"
+
+
+def running(worker_id: str) -> str:
+    """Hash of what a worker holds."""
+    return f"{PREFIX}running:{worker_id}"
+
+
+def control(worker_id: str) -> str:
+    """List of cancellations for a worker."""
+    return f"{PREFIX}control:{worker_id}"
+
+
+def inflight(gateway_id: str) -> str:
+    """Hash of what a gateway has sent and not had answered."""
+    return f"{PREFIX}inflight:{gateway_id}"
+
+
+def gateway_lease(gateway_id: str) -> str:
+    """String that lives as long as its gateway."""
+    return f"{PREFIX}gateway:{gateway_id}"
+
+
+def events(gateway_id: str) -> str:
+    """Reply stream of a gateway."""
+    return f"{PREFIX}events:{gateway_id}"
+
+
+def image(sha256: str) -> str:
+    """A packed image."""
+    return f"{PREFIX}image:{sha256}"

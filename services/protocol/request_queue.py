@@ -1,0 +1,171 @@
+"""The queue of requests: into fair sub-queues, out to workers with free slots, and back.
+
+Alone in knowing how sub-queues of (model, lane, tenant) are drained. Both halves of each operation
+are Lua scripts beside this file, so each happens wholly or not at all. What does *not* live here:
+the answers (`event_stream.py`), leases and the death of workers (`worker_directory.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import redis.asyncio as aioredis
+
+from services.protocol import keys
+from services.protocol.connection import Script, ScriptBatcher, as_text
+from services.protocol.messages import GenerationRequest, encode
+
+_ENQUEUE = Script("enqueue")
+_CLAIM = Script("claim")
+_REVOKE = Script("revoke")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFull:
+    """The lane has no room; `waiting` requests are in it."""
+
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedEntry:
+    """A queue entry that this worker now holds; `payload` is not decoded yet."""
+
+    request_id: str
+    attempt: int
+    gateway_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker got.
+
+    Args:
+        alone: the one entry is a suspect: nothing else may run beside it.
+        reserved: suspects wait for this worker: it must run empty first, and gets nothing else.
+    """
+
+    entries: tuple[ClaimedEntry, ...]
+    alone: bool = False
+    reserved: bool = False
+
+
+class Fenced(Exception):
+    """This worker's lease is over: everything it held belongs to others now."""
+
+
+class RequestQueue:
+    """The gateway's half: put requests in and take them back."""
+
+    def __init__(self, client: aioredis.Redis) -> None:
+        self._batcher = ScriptBatcher(client)
+
+    async def enqueue(self, request: GenerationRequest, *, max_waiting: int = 0) -> QueueFull | None:
+        """Put a request into its sub-queue; safe to repeat, a request enters once per attempt.
+
+        Args:
+            request: with attempt > 1 it goes to the front lane, alone if it says so.
+            max_waiting: refuse beyond so many waiting requests in the lane; 0: never.
+
+        Raises:
+            RedisError, OSError: Redis is away; whether the request stands in the queue is unknown.
+        """
+        lane = keys.ALONE_LANE if request.alone else "resume" if request.attempt > 1 else request.lane
+        model, tenant = request.model, request.tenant_id
+        status, waiting = await self._batcher.call(
+            _ENQUEUE,
+            (
+                keys.work(model, lane, tenant),
+                keys.ring(model, lane),
+                keys.ringset(model, lane),
+                keys.DEPTH,
+                keys.bell(model),
+                keys.inflight(request.gateway_id),
+            ),
+            request.request_id,
+            request.attempt,
+            request.strikes,
+            request.gateway_id,
+            keys.quoted(tenant),
+            keys.depth_field(model, lane),
+            max_waiting,
+            keys.BELL_CAP,
+            keys.GROUP,
+            encode(request),
+        )
+        return None if as_text(status) == "OK" else QueueFull(int(waiting))
+
+    async def revoke(
+        self, gateway_id: str, request_id: str
+    ) -> Literal["NONE", "QUEUED", "RUNNING"]:
+        """Take a request back: from the queue, or from its worker, which is told to abort it.
+
+        After the call no event of the request's present attempt can be acknowledged any more.
+        """
+        where = await self._batcher.call(
+            _REVOKE,
+            (keys.inflight(gateway_id), keys.DEPTH),
+            keys.PREFIX,
+            request_id,
+            keys.GROUP,
+            keys.CONTROL_TTL_S,
+        )
+        return as_text(where)  # pyright: ignore[reportReturnType] - the script's three words
+
+
+class WorkerQueue:
+    """The worker's half: claim requests, hear of cancellations."""
+
+    def __init__(self, client: aioredis.Redis, blocking: aioredis.Redis, model: str) -> None:
+        self._client = client
+        self._blocking = blocking
+        self._model = model
+
+    async def claim(self, worker_id: str, free: int) -> Claim:
+        """Take at most `free` requests; never blocks. Raises Fenced without a lease."""
+        reply = await _CLAIM.run(
+            self._client,
+            (
+                keys.LEASES,
+                keys.running(worker_id),
+                keys.DEPTH,
+                keys.bell(self._model),
+                f"{keys.PREFIX}alone-owner:{keys.quoted(self._model)}",
+                keys.DEAD,
+            ),
+            keys.PREFIX,
+            keys.quoted(self._model),
+            worker_id,
+            free,
+            keys.GROUP,
+            keys.DEAD_LETTERS_KEPT,
+            *keys.LANES,
+        )
+        status = as_text(reply[0])
+        if status == "FENCED":
+            raise Fenced(worker_id)
+        entries = tuple(
+            ClaimedEntry(
+                as_text(reply[i]), int(reply[i + 1]), as_text(reply[i + 2]), reply[i + 3]
+            )
+            for i in range(1, len(reply), 4)
+        )
+        return Claim(entries, alone=status == "ALONE", reserved=status == "RESERVED")
+
+    async def wait_for_work(self) -> None:
+        """Return when a request may be waiting, or after `keys.BLOCK_S`."""
+        await self._blocking.execute_command("BLPOP", keys.bell(self._model), keys.BLOCK_S)
+
+    async def wake_another(self) -> None:
+        """Pass on a wake-up that this worker may have taken without acting on it."""
+        await self._client.execute_command("RPUSH", keys.bell(self._model), "1")
+
+    async def next_cancellation(self, worker_id: str) -> tuple[str, int] | None:
+        """Return (request_id, attempt) to abort, or None after `keys.BLOCK_S`."""
+        reply = await self._blocking.execute_command(
+            "BLPOP", keys.control(worker_id), keys.BLOCK_S
+        )
+        if reply is None:
+            return None
+        request_id, _, attempt = as_text(reply[1]).rpartition("|")
+        return request_id, int(attempt)

@@ -1,0 +1,78 @@
+-- Give a worker at most `free` requests: suspects by themselves, else the lanes in order, each lane's
+-- tenants in turn.
+-- KEYS: leases, running:W, depth, bell, alone-owner, dead
+-- ARGV: prefix, model (quoted), worker_id, free, group, dead letters kept, lane...
+-- Returns {'FENCED'} or {'OK' | 'ALONE' | 'RESERVED', request_id, attempt, gateway_id, payload, ...}.
+redis.replicate_commands()
+local leases, running, depth, bell, owner_key, dead = unpack(KEYS)
+local prefix, model, worker, free, group = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+if not redis.call('ZSCORE', leases, worker) then return {'FENCED'} end
+local out = {'OK'}
+
+local function remove(work, entry)
+  redis.call('XACK', work, group, entry)
+  redis.call('XDEL', work, entry)
+  if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
+end
+
+-- Read one entry of a sub-queue. Returns false where it is drained.
+local function take(work, field)
+  local reply = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', work, '>')
+  if not reply or reply.err then return false end
+  local entry = reply[1][2][1]
+  local id, fields, m = entry[1], entry[2], {}
+  for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
+  if not (m.request_id and m.attempt and m.strikes and m.gateway_id and m.payload) then
+    remove(work, id)
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[6], '*', 'reason', 'malformed_entry', 'work', work)
+    return true
+  end
+  redis.call('HINCRBY', depth, field, -1)
+  if redis.call('EXISTS', prefix .. 'gateway:' .. m.gateway_id) == 0 then  -- nobody waits for it
+    remove(work, id)
+    return true
+  end
+  redis.call('HSET', running, m.request_id,
+    m.attempt .. '|' .. m.strikes .. '|' .. id .. '|' .. m.gateway_id .. '|' .. work)
+  for _, v in ipairs({m.request_id, m.attempt, m.gateway_id, m.payload}) do out[#out + 1] = v end
+  return true
+end
+
+-- Drain a lane's ring in turns until the worker is full. Returns true where requests may be left.
+local function drain(lane)
+  local ring = prefix .. 'ring:' .. model .. ':' .. lane
+  local field = model .. '|' .. lane
+  while (#out - 1) / 4 < free do
+    local tenant = redis.call('LPOP', ring)
+    if not tenant then return false end
+    if take(prefix .. 'work:' .. model .. ':' .. lane .. ':' .. tenant, field) then
+      redis.call('RPUSH', ring, tenant)
+    else
+      redis.call('SREM', prefix .. 'ringset:' .. model .. ':' .. lane, tenant)
+    end
+  end
+  return redis.call('LLEN', ring) > 0
+end
+
+if tonumber(redis.call('HGET', depth, model .. '|alone') or '0') > 0 then
+  redis.call('SET', owner_key, worker, 'NX', 'PX', 10000)
+  if redis.call('GET', owner_key) == worker then
+    redis.call('PEXPIRE', owner_key, 10000)
+    if redis.call('HLEN', running) > 0 then return {'RESERVED'} end
+    free = 1
+    drain('alone')
+    if #out > 1 then out[1] = 'ALONE'; return out end
+    free = tonumber(ARGV[4])
+  end
+elseif redis.call('GET', owner_key) == worker then
+  redis.call('DEL', owner_key)
+end
+
+local left = false
+for i = 7, #ARGV do left = drain(ARGV[i]) or left end
+if not left then
+  redis.call('DEL', bell)
+elseif redis.call('LLEN', bell) == 0 then
+  redis.call('RPUSH', bell, '1')
+end
+return out

@@ -1,0 +1,26 @@
+-- Take a request back, wherever it is: out of the queue, or from the worker that runs it.
+-- KEYS: inflight, depth
+-- ARGV: prefix, request_id, group, lifetime of a control list in seconds
+-- Returns 'NONE', 'QUEUED' or 'RUNNING'.
+redis.replicate_commands()
+local held = redis.call('HGET', KEYS[1], ARGV[2])
+if not held then return 'NONE' end
+redis.call('HDEL', KEYS[1], ARGV[2])
+local attempt, entry, field, work =
+  string.match(held, '^(%d+)|([^|]+)|([^|]+|[^|]+)|(.+)$')
+local pending = redis.pcall('XPENDING', work, ARGV[3], entry, entry, 1)
+local where = 'QUEUED'
+if pending and not pending.err and pending[1] then
+  local worker = pending[1][2]
+  where = 'RUNNING'
+  redis.call('HDEL', ARGV[1] .. 'running:' .. worker, ARGV[2])
+  local control = ARGV[1] .. 'control:' .. worker
+  redis.call('RPUSH', control, ARGV[2] .. '|' .. attempt)
+  redis.call('EXPIRE', control, ARGV[4])
+  redis.call('XACK', work, ARGV[3], entry)
+end
+if redis.call('XDEL', work, entry) == 1 and where == 'QUEUED' then
+  redis.call('HINCRBY', KEYS[2], field, -1)
+end
+if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
+return where

@@ -1,0 +1,90 @@
+"""The child process that runs the engine: started by `main.py`, never by hand.
+
+    python -m services.worker.engine_process --progress-fd N
+
+It may crash or hang; its parent sees that on the progress page and starts another.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import signal
+import sys
+
+import structlog
+import uvloop
+from prometheus_client import start_http_server
+from setproctitle import setproctitle
+
+from services.protocol.connection import connect
+from services.protocol.event_stream import EventWriter
+from services.protocol.image_store import ImageStore
+from services.protocol.request_queue import WorkerQueue
+from services.protocol.worker_directory import WorkerDirectory
+from services.telemetry import configure_logging
+from services.worker.engines.base import EngineStartError
+from services.worker.engines.registry import build_engine
+from services.worker.images import ImageLoader
+from services.worker.loop import Worker, WorkerLinks
+from services.worker.metrics import WorkerMetrics
+from services.worker.progress_page import ProgressPage
+from services.worker.settings import WorkerSettings
+
+_log = structlog.get_logger()
+
+EXIT_CANNOT_START = 3
+"""The engine refused its settings; starting again would end the same way."""
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that none is ever left behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Run until drained; exits with EXIT_CANNOT_START where the engine refuses its settings."""
+    parser = argparse.ArgumentParser(prog="services.worker.engine_process")
+    parser.add_argument("--progress-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    die_with_parent()
+    settings = WorkerSettings()
+    configure_logging("worker", settings.log_format, settings.log_level)
+    setproctitle(f"galen worker engine [{settings.model_id}]")
+    try:
+        uvloop.run(_serve(settings, ProgressPage(arguments.progress_fd)))
+    except EngineStartError as error:
+        _log.error("engine.start.refused", cause=str(error))
+        sys.exit(EXIT_CANNOT_START)
+
+
+async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
+    url = settings.redis_url.get_secret_value()
+    client = connect(url)
+    control = connect(url, blocking=True, max_connections=2)
+    bell = connect(url, blocking=True, max_connections=2)
+    pictures = connect(url, max_connections=4)
+    metrics = WorkerMetrics()
+    links = WorkerLinks(
+        queue=WorkerQueue(client, bell, settings.model_id),
+        control=WorkerQueue(client, control, settings.model_id),
+        writer=EventWriter(client),
+        directory=WorkerDirectory(client),
+        images=ImageLoader(ImageStore(pictures), settings.image_cache_bytes),
+    )
+    worker = Worker(settings, build_engine(settings), links, page, metrics)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.drain)
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port, "127.0.0.1", metrics.registry)
+    try:
+        await worker.run()
+    finally:
+        for each in (client, control, bell, pictures):
+            await each.aclose()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""Which requests are in the batch, and what each of them says after every step.
+
+Requests join and leave at step borders: a step decodes one token for every running request, then
+prefills some of the waiting ones, at least one where there is room. Synchronous and used from one
+thread only. What does *not* live here: that thread (`transformers_engine.py`), forward passes
+(`model_runner.py`), the choice of tokens (`sampling.py`).
+"""
+
+
+
+import functools
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from services.protocol.errors import ErrorCode, RequestError
+from services.protocol.messages import (
+    EngineEvent,
+    Failed,
+    Finished,
+    GenerationRequest,
+    TokenLogprob,
+    Tokens,
+)
+from services.worker.engines.answer import Answer
+from services.worker.engines.base import EngineJob, StepProgress
+from services.worker.engines.chat_prompt import Prompt, PromptBuilder, PromptError, extend_inputs
+from services.worker.engines.model_runner import ModelRunner
+from services.worker.engines.sampling import Choice, SamplingRow, choose_tokens
+
+log = structlog.get_logger(__name__)
+
+# Prompt tokens prefilled in one step before running requests get their next token.
+PREFILL_TOKENS_PER_STEP = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What the scheduler holds requests to.
+
+    Args:
+        model_id: the model's name in error messages.
+        max_batch: sequences that run at once.
+        context_length: tokens, prompt and answer together.
+        max_images: per request.
+    """
+
+    model_id: str
+    max_batch: int
+    context_length: int
+    max_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job in the engine's hands; `ticket` tells apart two jobs with one request id."""
+
+    ticket: int
+    job: EngineJob
+    submitted_s: float
+
+
+@dataclass(slots=True)
+class _Running:
+    submission: Submission
+    answer: Answer
+    sampling: SamplingRow
+    num_prompt_tokens: int
+    prefill_s: float | None = None
+
+    @property
+    def request(self) -> GenerationRequest:
+        return self.submission.job.request
+
+
+TicketedEvent = tuple[int, EngineEvent]
+
+
+class BatchScheduler:
+    """Turns submissions into events, one step at a time."""
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        prompts: PromptBuilder,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_ids: frozenset[int],
+        limits: BatchLimits,
+    ) -> None:
+        self._runner = runner
+        self._prompts = prompts
+        self._tokenizer = tokenizer
+        self._eos_ids = eos_ids
+        self._limits = limits
+        self._waiting: deque[Submission] = deque()
+        self._running: list[_Running] = []  # in the order of the runner's rows
+        self._token_text = functools.lru_cache(maxsize=16384)(self._decode_one)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, submission: Submission) -> None:
+        """Queue a request for the next step with room."""
+        self._waiting.append(submission)
+
+    def abort(self, ticket: int) -> None:
+        """Forget a request, waiting or running; unknown tickets are ignored."""
+        self._waiting = deque(s for s in self._waiting if s.ticket != ticket)
+        for row, running in enumerate(self._running):
+            if running.submission.ticket == ticket:
+                self._leave(row)
+                return
+
+    def step(self, progress: StepProgress) -> list[TicketedEvent]:
+        """Decode, admit, choose; returns what the requests say now."""
+        events: list[TicketedEvent] = []
+        # 1. the next logits of everything that runs
+        logits = self._decode(events)
+        # 2. waiting requests join; their prompts give their first logits
+        logits += self._admit(progress, events)
+        if not logits:
+            return events
+        # 3. one token each
+        choices = self._choose(torch.stack(logits))
+        # 4. what it says, and who is done; from the last row on, because rows move up
+        done: list[int] = []
+        for row, (running, choice) in enumerate(zip(self._running, choices, strict=True)):
+            events += [(running.submission.ticket, e) for e in self._advance(running, choice)]
+            if choice is None or running.answer.finish_reason is not None:
+                done.append(row)
+        for row in reversed(done):
+            self._leave(row)
+        return events
+
+    def _decode(self, events: list[TicketedEvent]) -> list[torch.Tensor]:
+        if not self._running:
+            return []
+        try:
+            last_ids = [running.sampling.output_ids[-1] for running in self._running]
+            return list(self._runner.decode(last_ids))
+        except Exception as error:  # noqa: BLE001 (the border of a step: what it hit must end)
+            rows = len(self._running)
+            _log_failure("engine.decode.failed", error, rows=rows)
+            for running in self._running:
+                failure = _internal_failure(running.request)
+                events.append((running.submission.ticket, failure))
+            self._running.clear()
+            self._runner.clear()
+            return []
+
+    def _admit(self, progress: StepProgress, events: list[TicketedEvent]) -> list[torch.Tensor]:
+        """Prefill waiting requests, within this step's share; returns their logits [V]."""
+        logits: list[torch.Tensor] = []
+        num_tokens = 0
+        while (
+            self._waiting
+            and len(self._running) < self._limits.max_batch
+            and num_tokens < PREFILL_TOKENS_PER_STEP
+        ):
+            submission = self._waiting.popleft()
+            request = submission.job.request
+            progress.admitting([request.request_id])
+            try:
+                running, prompt = self._prepare(submission)
+                if running.answer.finish_reason is not None:
+                    events.append((submission.ticket, self._finished(running)))
+                    continue
+                resumed = running.answer.token_ids
+                prefilled = self._runner.prefill(extend_inputs(prompt.inputs, resumed))
+                self._runner.add_row(prefilled)
+            except RequestError as error:
+                events.append((submission.ticket, _failure(request, error)))
+            except PromptError as error:
+                log.warning("engine.prompt.refused", error=str(error))
+                refusal = RequestError(
+                    ErrorCode.INVALID_VALUE,
+                    f"the chat template of `{self._limits.model_id}` does not take these messages; "
+                    "check their roles, their order and their images",
+                    param="messages",
+                )
+                events.append((submission.ticket, _failure(request, refusal)))
+            except Exception as error:  # noqa: BLE001 (the border of a request)
+                _log_failure("engine.prefill.failed", error, rows=1)
+                events.append((submission.ticket, _internal_failure(request)))
+            else:
+                self._running.append(running)
+                logits.append(prefilled.logits_V)
+                num_tokens += len(prompt.token_ids) + len(resumed)
+        return logits
+
+    def _prepare(self, submission: Submission) -> tuple[_Running, Prompt]:
+        """Check a request and bring it to where it starts, or where an earlier attempt ended."""
+        job, limits = submission.job, self._limits
+        request, sampling = job.request, job.request.sampling
+        if len(job.images) > limits.max_images:
+            raise RequestError(
+                ErrorCode.TOO_MANY_IMAGES,
+                f"{len(job.images)} images; `{limits.model_id}` takes {limits.max_images} "
+                "per request, send fewer",
+                param="messages",
+            )
+        prompt = self._prompts.build(request.messages, job.images)
+        max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
+        answer = Answer(self._decode_ids, sampling.stop, self._eos_ids, max_tokens)
+        answer.replay(request.resume_token_ids)
+        row = SamplingRow(sampling, prompt.token_ids, answer.token_ids)
+        return _Running(submission, answer, row, len(prompt.token_ids)), prompt
+
+    def _choose(self, logits_BV: torch.Tensor) -> list[Choice | None]:
+        """Choose a token per row; None for a row that has no usable logits or parameters."""
+        rows = [running.sampling for running in self._running]
+        try:
+            return choose_tokens(logits_BV, rows)
+        except Exception as error:  # noqa: BLE001 (one row's parameters must not end the others)
+            _log_failure("engine.sampling.failed", error, rows=len(rows))
+        choices: list[Choice | None] = []
+        for row, logits_V in zip(rows, logits_BV, strict=True):
+            try:
+                choices += choose_tokens(logits_V[None], [row])
+            except Exception:  # noqa: BLE001 (the border of a request)
+                choices.append(None)
+        return choices
+
+    def _advance(self, running: _Running, choice: Choice | None) -> list[EngineEvent]:
+        """Append the chosen token to its answer and return what that says."""
+        request = running.request
+        if choice is None:
+            log.error("engine.token.none_chosen")
+            return [_internal_failure(request)]
+        if running.prefill_s is None:
+            running.prefill_s = time.monotonic() - running.submission.submitted_s
+        index = len(running.answer.token_ids)
+        text = running.answer.push(choice.token_id)
+        logprobs = None if choice.logprob is None else [self._logprob(choice, choice.logprob)]
+        tokens = Tokens(
+            request.request_id, request.attempt, index, [choice.token_id], [text], logprobs
+        )
+        if running.answer.finish_reason is None:
+            return [tokens]
+        return [tokens, self._finished(running)]
+
+    def _finished(self, running: _Running) -> Finished:
+        assert running.answer.finish_reason is not None
+        return Finished(
+            running.request.request_id,
+            running.request.attempt,
+            running.answer.finish_reason,
+            prompt_tokens=running.num_prompt_tokens,
+            completion_tokens=len(running.answer.token_ids),
+            prefill_s=running.prefill_s or 0.0,
+        )
+
+    def _leave(self, row: int) -> None:
+        self._runner.remove_row(row)
+        self._running[row] = self._running[-1]
+        self._running.pop()
+
+    def _logprob(self, choice: Choice, logprob: float) -> TokenLogprob:
+        top = tuple((i, self._token_text(i), value) for i, value in choice.top)
+        return TokenLogprob(choice.token_id, self._token_text(choice.token_id), logprob, top)
+
+    def _decode_ids(self, token_ids: Sequence[int]) -> str:
+        return str(
+            self._tokenizer.decode(
+                list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _decode_one(self, token_id: int) -> str:
+        return str(self._tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+
+
+def max_tokens_for(prompt: Prompt, max_tokens: int | None, limits: BatchLimits) -> int:
+    """Return the most tokens that an answer may have.
+
+    Raises:
+        RequestError: prompt and answer do not fit the context.
+    """
+    num_prompt_tokens = len(prompt.token_ids)
+    wanted = num_prompt_tokens + (1 if max_tokens is None else max_tokens)
+    if wanted <= limits.context_length:
+        return limits.context_length - num_prompt_tokens if max_tokens is None else max_tokens
+    of_images = f" (of them {prompt.num_image_tokens} image tokens)"
+    asked = "room for one more is needed" if max_tokens is None else f"max_tokens {max_tokens}"
+    raise RequestError(
+        ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+        f"prompt has {num_prompt_tokens} tokens{of_images if prompt.num_image_tokens else ''}, "
+        f"{asked}: {wanted} exceed the {limits.context_length}-token context of "
+        f"`{limits.model_id}`; shorten the messages"
+        f"{'' if max_tokens is None else ' or lower max_tokens'}",
+        param="messages",
+    )
+
+
+def _log_failure(event: str, error: Exception, rows: int) -> None:
+    """Log what kind of error it was; its message and traceback could quote the prompt."""
+    log.error(event, error=type(error).__name__, rows=rows)
+
+
+def _failure(request: GenerationRequest, error: RequestError) -> Failed:
+    return Failed(request.request_id, request.attempt, error.code, error.message, error.param)
+
+
+def _internal_failure(request: GenerationRequest) -> Failed:
+    return Failed(
+        request.request_id,
+        request.attempt,
+        ErrorCode.INTERNAL_ERROR,
+        "the model failed on this request; try again, and report it if it stays",
+    )

@@ -1,0 +1,290 @@
+"""An engine without a model: numbered tokens on a clock, and faults on demand.
+
+Part of the product: the load harness and the fault tests run on it, and so can a client's tests.
+The answer's token i is `zq%04d ` (zq0000, zq0001, …). The last user message steers it:
+
+    [[n=64 t=100 d=20]]   64 tokens, the first after 100 ms, then one every 20 ms (default 0 ms)
+    [[crash=3]]           the engine process exits before token 3 (`segv=3`: by a signal)
+    [[hang=3]]            the engine stops for ever before token 3
+    [[slow=2000]]         admission blocks the engine for 2000 ms
+    [[fail=3]]            the request, and it alone, fails before token 3
+
+A token of the prompt is a word, an image counts (width // 14) * (height // 14) tokens: CLIP's patch
+count. Sampling parameters change nothing, except `max_tokens` and `stop`.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from services.protocol.errors import ErrorCode
+from services.protocol.messages import (
+    EngineEvent,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    ImagePart,
+    ModelCard,
+    TextPart,
+    TokenLogprob,
+    Tokens,
+)
+from services.worker.engines.base import EmitStep, EngineJob, StepProgress
+from services.worker.engines.stop_strings import StopStringMatcher
+
+CRASH_EXIT_CODE = 70
+_PATCH_PX = 14
+_MOST_IMAGES = 16
+_KNOB = re.compile(r"(\w+)=(\d+(?:\.\d+)?)")
+_STEERING = re.compile(r"\[\[([^\]]*)\]\]")
+_TEXTS = tuple(f"zq{i:04d} " for i in range(10_000))
+_PARAMETERS = frozenset({
+    "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n", "stop", "seed",
+    "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs",
+})  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """A running request: the next token's number and when it is due."""
+
+    request: GenerationRequest
+    prompt_tokens: int
+    length: int
+    limit: int
+    index: int
+    due: float
+    interval_s: float
+    submitted: float
+    knobs: dict[str, float]
+    matcher: StopStringMatcher
+    prefill_s: float = -1.0
+
+
+@dataclass(slots=True)
+class FakeEngine:
+    """See the module's text.
+
+    Args:
+        context_length: words and image patches of prompt and answer together.
+        step_ms: delayed tokens come on a grid of so many milliseconds, as a batching engine's do.
+    """
+
+    model_id: str
+    context_length: int = 32_768
+    step_ms: float = 5.0
+    _emit: EmitStep = field(init=False)
+    _progress: StepProgress = field(init=False)
+    _waiting: list[EngineJob] = field(default_factory=list)
+    _running: dict[str, _Sequence] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _stepper: asyncio.Task[None] | None = None
+
+    async def start(self, emit: EmitStep, progress: StepProgress) -> ModelCard:
+        """Begin stepping; returns at once, there is nothing to load."""
+        self._emit, self._progress = emit, progress
+        self._stepper = asyncio.create_task(self._step_forever())
+        return ModelCard(
+            id=self.model_id,
+            engine="fake",
+            context_length=self.context_length,
+            max_images=_MOST_IMAGES,
+            parameters=_PARAMETERS,
+            resumes=frozenset({"greedy", "sampling", "logprobs"}),
+            created=int(time.time()),  # noqa: TID251 - a calendar date for clients
+        )
+
+    def submit(self, job: EngineJob) -> None:
+        """See `Engine.submit`."""
+        self._waiting.append(job)
+        self._wake.set()
+
+    def abort(self, request_id: str) -> None:
+        """See `Engine.abort`."""
+        self._running.pop(request_id, None)
+        self._waiting = [job for job in self._waiting if job.request.request_id != request_id]
+
+    async def close(self) -> None:
+        """Stop stepping."""
+        if self._stepper is not None:
+            self._stepper.cancel()
+            await asyncio.gather(self._stepper, return_exceptions=True)
+
+    async def _step_forever(self) -> None:
+        while True:
+            if not self._running and not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            events: list[EngineEvent] = []
+            if self._waiting:
+                self._admit(events)
+            now = time.monotonic()
+            soonest = self._decode(now, events)
+            self._progress.step_done()
+            if events:
+                self._emit(events)
+            await self._until(soonest, now)
+
+    async def _until(self, due: float | None, now: float) -> None:
+        """Sleep until the grid's first point at or after `due`, or until a request comes."""
+        if due is None or due <= now:
+            await asyncio.sleep(0)
+            return
+        grid_s = self.step_ms / 1000
+        at = (int(due / grid_s) + 1) * grid_s
+        self._wake.clear()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(min(at - now, 0.5), self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+
+    def _admit(self, events: list[EngineEvent]) -> None:
+        jobs, self._waiting = self._waiting, []
+        self._progress.admitting([job.request.request_id for job in jobs])
+        for job in jobs:
+            sequence = _begin(job)
+            request = job.request
+            if sequence.prompt_tokens + max(sequence.limit, 1) > self.context_length:
+                events.append(_too_long(request, sequence, self.context_length))
+                continue
+            if slow_ms := sequence.knobs.get("slow"):
+                threading.Event().wait(slow_ms / 1000)
+            self._running[request.request_id] = sequence
+
+    def _decode(self, now: float, events: list[EngineEvent]) -> float | None:
+        """Give every due sequence one token; returns when the next one is due."""
+        soonest: float | None = None
+        for sequence in list(self._running.values()):
+            if sequence.due <= now:
+                if sequence.knobs:
+                    _act(sequence)
+                if _next_token(sequence, now, events):
+                    del self._running[sequence.request.request_id]
+                    continue
+            if soonest is None or sequence.due < soonest:
+                soonest = sequence.due
+        return soonest
+
+
+def _begin(job: EngineJob) -> _Sequence:
+    request = job.request
+    knobs = _knobs(request)
+    now = time.monotonic()
+    resumed = len(request.resume_token_ids)
+    matcher = StopStringMatcher(request.sampling.stop)
+    for token_id in request.resume_token_ids:
+        matcher.push(_TEXTS[token_id])
+    length = int(knobs.pop("n", 16))
+    most = request.sampling.max_tokens
+    first_ms, interval_s = knobs.pop("t", 0.0), knobs.pop("d", 0.0) / 1000
+    return _Sequence(
+        request=request,
+        prompt_tokens=_prompt_tokens(request),
+        length=length,
+        limit=min(length, most) if most is not None else length,
+        index=resumed,
+        due=now + (first_ms / 1000 if resumed == 0 else interval_s),
+        interval_s=interval_s,
+        submitted=now,
+        knobs=knobs,
+        matcher=matcher,
+    )
+
+
+def _next_token(sequence: _Sequence, now: float, events: list[EngineEvent]) -> bool:
+    """Append the next token's events; returns whether the sequence ends."""
+    request, index = sequence.request, sequence.index
+    if sequence.knobs.get("fail") == index:
+        message = "the fake engine was told to fail"
+        failed = Failed(request.request_id, request.attempt, ErrorCode.INTERNAL_ERROR, message)
+        events.append(failed)
+        return True
+    if sequence.prefill_s < 0:
+        sequence.prefill_s = now - sequence.submitted
+    if index >= sequence.limit:  # resumed at its end
+        reason: FinishReason = "stop" if sequence.limit == sequence.length else "length"
+        events.append(_finished(sequence, reason))
+        return True
+    text = sequence.matcher.push(_TEXTS[index])
+    sequence.index = index + 1
+    sequence.due += sequence.interval_s
+    stopped = sequence.matcher.matched is not None
+    ended = stopped or sequence.index >= sequence.limit
+    if ended and not stopped:
+        text += sequence.matcher.flush()
+    asked = request.sampling.logprobs
+    logprobs = None if asked is None else [_logprob(index, asked)]
+    events.append(Tokens(request.request_id, request.attempt, index, [index], [text], logprobs))
+    if ended:
+        whole = stopped or sequence.index >= sequence.length
+        events.append(_finished(sequence, "stop" if whole else "length"))
+    return ended
+
+
+def _finished(sequence: _Sequence, reason: FinishReason) -> Finished:
+    request = sequence.request
+    return Finished(
+        request.request_id,
+        request.attempt,
+        reason,
+        sequence.prompt_tokens,
+        sequence.index,
+        sequence.prefill_s,
+    )
+
+
+def _act(sequence: _Sequence) -> None:
+    """Crash or hang, where the prompt asks for it at this token."""
+    actions: Sequence[tuple[str, Callable[[], object]]] = (
+        ("crash", lambda: os._exit(CRASH_EXIT_CODE)),
+        ("segv", lambda: os.kill(os.getpid(), signal.SIGSEGV)),
+        ("hang", lambda: threading.Event().wait()),
+    )
+    for knob, act in actions:
+        if sequence.knobs.get(knob) == sequence.index:
+            act()
+
+
+def _logprob(index: int, alternatives: int) -> TokenLogprob:
+    """A fixed distribution: the token itself at log 0.5, alternative k at log 0.5 ** (k + 1)."""
+    half = -0.6931471805599453  # ln 0.5
+    top = tuple((index + k, _TEXTS[(index + k) % 10_000], half * (k + 1)) for k in range(alternatives))
+    return TokenLogprob(index, _TEXTS[index], half, top)
+
+
+def _too_long(request: GenerationRequest, sequence: _Sequence, context: int) -> Failed:
+    message = (
+        f"the prompt has {sequence.prompt_tokens} tokens and max_tokens allows {sequence.limit} "
+        f"more, but the context of `{request.model}` is {context} tokens; "
+        "shorten the messages or lower max_tokens"
+    )
+    return Failed(
+        request.request_id, request.attempt, ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages"
+    )
+
+
+def _prompt_tokens(request: GenerationRequest) -> int:
+    count = 0
+    for message in request.messages:
+        for part in message.parts:
+            match part:
+                case TextPart(text):
+                    count += len(text.split())
+                case ImagePart(image):
+                    count += (image.width // _PATCH_PX) * (image.height // _PATCH_PX)
+    return count
+
+
+def _knobs(request: GenerationRequest) -> dict[str, float]:
+    for message in reversed(request.messages):
+        if message.role == "user":
+            text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
+            found = _STEERING.findall(text)
+            return {k: float(v) for part in found for k, v in _KNOB.findall(part)}
+    return {}

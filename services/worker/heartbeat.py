@@ -1,0 +1,86 @@
+"""Keeps this worker's lease alive, as long as its engine makes progress.
+
+A worker that does nothing visible is worth nothing, whatever its process says: with requests in the
+engine and no step for `step_timeout_s` the lease is not renewed, and others take the requests.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from services.protocol import keys
+from services.protocol.connection import REDIS_AWAY
+from services.protocol.messages import WorkerRecord, WorkerState
+from services.protocol.request_queue import Fenced
+from services.protocol.worker_directory import WorkerDirectory
+from services.worker.progress_page import ProgressPage
+
+_log = structlog.get_logger()
+
+SELF_FENCE_S = keys.LEASE_MS / 1000 + 2.0
+"""Without Redis for so long a worker must assume that its requests are others' now."""
+
+
+class Heartbeat:
+    """Renews the lease every `keys.HEARTBEAT_S`.
+
+    Args:
+        describe: returns the record to publish, given the state.
+        on_fenced: called when the lease is found to be over, or must be assumed to be.
+    """
+
+    def __init__(
+        self,
+        directory: WorkerDirectory,
+        page: ProgressPage,
+        step_timeout_s: float,
+        describe: Callable[[WorkerState], WorkerRecord],
+        on_fenced: Callable[[], None],
+    ) -> None:
+        self._directory = directory
+        self._page = page
+        self._step_timeout_s = step_timeout_s
+        self._describe = describe
+        self._on_fenced = on_fenced
+        self._renewed = time.monotonic()
+        self.state: WorkerState = "ready"
+
+    async def begin(self) -> None:
+        """Register the present incarnation. Raises what Redis raises."""
+        record = self._describe(self.state)
+        self._page.set_state(self.state, record.worker_id)
+        await self._directory.register(record)
+        self._renewed = time.monotonic()
+
+    async def run(self) -> None:
+        """Beat for ever; cancelled at the worker's end."""
+        while True:
+            self._page.beat()
+            await self.renew()
+            await asyncio.sleep(keys.HEARTBEAT_S)
+
+    async def renew(self) -> None:
+        """Renew once, unless the engine is stalled."""
+        state = "stalled" if self._is_stalled() else self.state
+        record = self._describe(state)
+        self._page.set_state(self.state, record.worker_id)
+        if state == "stalled":
+            _log.error("engine.stalled", running=record.running, steps=record.steps)
+            return
+        try:
+            await self._directory.renew(record)
+            self._renewed = time.monotonic()
+        except Fenced:
+            self._on_fenced()
+        except REDIS_AWAY as error:
+            away_s = time.monotonic() - self._renewed
+            _log.warning("lease.renewal.delayed", cause=type(error).__name__, away_s=round(away_s))
+            if away_s > SELF_FENCE_S:
+                self._on_fenced()
+
+    def _is_stalled(self) -> bool:
+        snapshot = self._page.read()
+        busy_s = time.monotonic() - snapshot.last_step
+        return snapshot.running > 0 and busy_s > self._step_timeout_s

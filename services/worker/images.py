@@ -1,0 +1,86 @@
+"""Images of claimed requests: from the store to the PIL images that an engine takes.
+
+What does *not* live here: resizing (done once, by the gateway) and tensors (the engines).
+"""
+
+import asyncio
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from services.protocol.errors import ErrorCode, WorkerError
+from services.protocol.image_store import (
+    ByteBoundedCache,
+    ImageStore,
+    StoredImage,
+    unpack_image,
+)
+from services.protocol.messages import ImageRef, ProtocolError
+
+_BYTES_PER_PIXEL = 4  # Pillow pads RGB to 4 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    image: Image.Image
+
+    @property
+    def num_bytes(self) -> int:
+        return self.image.width * self.image.height * _BYTES_PER_PIXEL
+
+
+class ImageLoader:
+    """Loads images and keeps the last ones.
+
+    Args:
+        cache_bytes: memory of the images that are kept, least recently used ones dropped first.
+    """
+
+    def __init__(self, store: ImageStore, cache_bytes: int = 256 * 1024 * 1024) -> None:
+        self._store = store
+        self._cache: ByteBoundedCache[_Loaded] = ByteBoundedCache(cache_bytes)
+
+    async def load(self, ref: ImageRef) -> Image.Image:
+        """Return the image as RGB; it is shared, so nobody may change it.
+
+        Raises:
+            WorkerError: INPUT_EXPIRED when the store has it no more, PROTOCOL_MISMATCH when it was
+                written by another version.
+            UnavailableError: the store cannot be reached.
+        """
+        cached = self._cache.get(ref.sha256)
+        if cached is not None:
+            return cached.image
+        blob = await self._store.get(ref.sha256)
+        if blob is None:
+            raise WorkerError(
+                ErrorCode.INPUT_EXPIRED,
+                "an image of the request waited too long and has expired; send the request again",
+            )
+        image = await asyncio.to_thread(_unpack, blob, ref)
+        self._cache.put(ref.sha256, _Loaded(image))
+        return image
+
+
+def _unpack(blob: bytes, ref: ImageRef) -> Image.Image:
+    try:
+        stored = unpack_image(blob)
+        image = _to_pil(stored)
+    except (ProtocolError, OSError, SyntaxError, ValueError) as error:
+        raise WorkerError(
+            ErrorCode.PROTOCOL_MISMATCH, "a stored image cannot be read by this worker"
+        ) from error
+    if image.mode != "RGB" or image.size != (ref.width, ref.height):
+        raise WorkerError(
+            ErrorCode.PROTOCOL_MISMATCH, "a stored image is not the one that the request names"
+        )
+    return image
+
+
+def _to_pil(stored: StoredImage) -> Image.Image:
+    if stored.encoding == "rgb8":
+        return Image.frombytes("RGB", (stored.width, stored.height), stored.data)
+    image = Image.open(io.BytesIO(stored.data), formats=[stored.encoding])
+    image.load()
+    return image

@@ -1,0 +1,336 @@
+"""The spine of a worker: claim what fits, load its images, run it, send what comes.
+
+1. Claim as many requests as there are free slots; with none waiting, sleep on the doorbell.
+2. Decode the entry, load its images (in tasks of their own), give it to the engine.
+3. The engine calls back once per step; events go to the outbox, an end frees its slot.
+4. Cancellations come over a list of their own and are passed to the engine at once.
+5. A worker that lost its lease (`fence`) forgets all it holds and begins again under a new id.
+6. Draining: claim nothing more, finish what runs, hand back the rest.
+
+Runs inside the engine process; what watches that process stands in `main.py`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from services.protocol import keys
+from services.protocol.connection import REDIS_AWAY, Backoff
+from services.protocol.errors import ErrorCode, GalenError
+from services.protocol.event_stream import EventWriter
+from services.protocol.messages import (
+    EngineEvent,
+    Failed,
+    GenerationRequest,
+    ImagePart,
+    ModelCard,
+    ProtocolError,
+    Tokens,
+    WorkerRecord,
+    WorkerState,
+    decode_request,
+)
+from services.protocol.request_queue import Claim, ClaimedEntry, Fenced, WorkerQueue
+from services.protocol.worker_directory import WorkerDirectory
+from services.worker.engines.base import Engine, EngineJob
+from services.worker.heartbeat import Heartbeat
+from services.worker.images import ImageLoader
+from services.worker.metrics import WorkerMetrics
+from services.worker.outbox import Outbox
+from services.worker.progress_page import ProgressPage
+from services.worker.settings import WorkerSettings
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLinks:
+    """A worker's connections, made by `engine_process`."""
+
+    queue: WorkerQueue
+    control: WorkerQueue
+    writer: EventWriter
+    directory: WorkerDirectory
+    images: ImageLoader
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request that this worker holds."""
+
+    gateway_id: str
+    attempt: int
+    stream: bool
+    alone: bool = False
+    loading: asyncio.Task[None] | None = None
+
+
+class Worker:
+    """Runs one engine for one model; `run` returns when it was drained."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        engine: Engine,
+        links: WorkerLinks,
+        page: ProgressPage,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._links = links
+        self._page = page
+        self._metrics = metrics
+        self._outbox = Outbox(links.writer, self._fence, self._abort_gateway)
+        self._heartbeat = Heartbeat(
+            links.directory, page, settings.step_timeout_s, self._describe, self._fence
+        )
+        self._running: dict[str, _Running] = {}
+        self._has_free_slot = asyncio.Event()
+        self._is_empty = asyncio.Event()
+        self._is_fenced = asyncio.Event()
+        self._is_draining = asyncio.Event()
+        self._card: ModelCard | None = None
+        self._worker_id = self._new_id()
+
+    async def run(self) -> None:
+        """Load, serve until `drain` is called, then finish or hand back what is left."""
+        self._card = await self._engine.start(self._on_step, self._page)
+        await self._register()
+        _log.info("worker.ready", worker_id=self._worker_id, model=self._card.id)
+        tasks = [
+            asyncio.create_task(self._guarded(loop))
+            for loop in (
+                self._heartbeat.run(),
+                self._outbox.run(),
+                self._claim_forever(),
+                self._hear_cancellations(),
+                self._reincarnate_when_fenced(),
+            )
+        ]
+        stopping = asyncio.create_task(self._is_draining.wait())
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in done if task is not stopping]
+        if not failed:
+            await self._finish_running(tasks[2])
+        for task in [*tasks, stopping]:
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await self._engine.close()
+        for task in failed:
+            task.result()  # a broken loop ends the process; its parent starts a new one
+
+    def drain(self) -> None:
+        """Claim nothing more; `run` returns when the rest is finished or handed back."""
+        self._is_draining.set()
+
+    # --- 1. claim ----------------------------------------------------------------------------------
+
+    async def _claim_forever(self) -> None:
+        backoff = Backoff()
+        while True:
+            free = self._settings.slots - len(self._running)
+            if free <= 0 or any(held.alone for held in self._running.values()):
+                self._has_free_slot.clear()
+                await self._has_free_slot.wait()
+                continue
+            try:
+                claim = await self._links.queue.claim(self._worker_id, free)
+                self._accept(claim)
+                if claim.reserved:
+                    self._has_free_slot.clear()
+                    await _within(self._has_free_slot.wait(), keys.BLOCK_S)
+                elif not claim.entries:
+                    await self._links.queue.wait_for_work()
+                backoff.reset()
+            except Fenced:
+                self._fence()
+                await backoff.wait()
+            except REDIS_AWAY as error:
+                _log.warning("claim.delayed", cause=type(error).__name__)
+                await backoff.wait()
+
+    # --- 2. accept -----------------------------------------------------------------------------------
+
+    def _accept(self, claim: Claim) -> None:
+        for entry in claim.entries:
+            try:
+                request = decode_request(entry.payload)
+            except ProtocolError:
+                self._bury(entry)
+                continue
+            held = _Running(request.gateway_id, request.attempt, request.stream, claim.alone)
+            self._running[request.request_id] = held
+            if any(isinstance(p, ImagePart) for m in request.messages for p in m.parts):
+                held.loading = asyncio.create_task(self._load_and_submit(request))
+            else:
+                self._engine.submit(EngineJob(request, ()))
+        self._page.set_running(len(self._running))
+        self._metrics.running.set(len(self._running))
+
+    async def _load_and_submit(self, request: GenerationRequest) -> None:
+        refs = [p.image for m in request.messages for p in m.parts if isinstance(p, ImagePart)]
+        try:
+            images = tuple([await self._links.images.load(ref) for ref in refs])
+        except GalenError as error:
+            event = Failed(request.request_id, request.attempt, error.code, error.message)
+            self._on_step([event])
+            return
+        self._engine.submit(EngineJob(request, images))
+
+    def _bury(self, entry: ClaimedEntry) -> None:
+        message = "the worker cannot read this request: it speaks another protocol version"
+        code = ErrorCode.PROTOCOL_MISMATCH
+        failed = Failed(entry.request_id, entry.attempt, code, message)
+        self._outbox.bury(entry.gateway_id, failed, code.value)
+
+    # --- 3. steps ------------------------------------------------------------------------------------
+
+    def _on_step(self, events: Sequence[EngineEvent]) -> None:
+        ended = False
+        for event in events:
+            held = self._running.get(event.request_id)
+            if held is None or held.attempt != event.attempt:
+                continue  # aborted between two steps
+            self._outbox.add(held.gateway_id, event, stream=held.stream)
+            if isinstance(event, Tokens):
+                self._metrics.tokens.inc(len(event.token_ids))
+            else:
+                del self._running[event.request_id]
+                ended = True
+        self._metrics.steps.inc()
+        if ended:
+            self._slots_changed()
+
+    def _slots_changed(self) -> None:
+        self._page.set_running(len(self._running))
+        self._metrics.running.set(len(self._running))
+        self._has_free_slot.set()
+        if not self._running:
+            self._is_empty.set()
+
+    # --- 4. cancellations ------------------------------------------------------------------------------
+
+    async def _hear_cancellations(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                cancelled = await self._links.control.next_cancellation(self._worker_id)
+                backoff.reset()
+            except REDIS_AWAY:
+                await backoff.wait()
+                continue
+            if cancelled is not None:
+                request_id, attempt = cancelled
+                held = self._running.get(request_id)
+                if held is not None and held.attempt == attempt:
+                    self._abort(request_id)
+                    _log.info("request.cancelled", request_id=request_id)
+
+    def _abort(self, request_id: str) -> None:
+        held = self._running.pop(request_id)
+        if held.loading is not None:
+            held.loading.cancel()
+        self._engine.abort(request_id)
+        self._outbox.acknowledge(held.gateway_id, request_id, held.attempt)
+        self._metrics.aborted.inc()
+        self._slots_changed()
+
+    def _abort_gateway(self, gateway_id: str) -> None:
+        gone = [r for r, held in self._running.items() if held.gateway_id == gateway_id]
+        for request_id in gone:
+            self._abort(request_id)
+        if gone:
+            _log.warning("gateway.gone", gateway_id=gateway_id, aborted=len(gone))
+
+    # --- 5. fencing --------------------------------------------------------------------------------------
+
+    def _fence(self) -> None:
+        if self._is_fenced.is_set():
+            return
+        _log.warning("worker.fenced", worker_id=self._worker_id, running=len(self._running))
+        self._metrics.fenced.inc()
+        self._is_fenced.set()
+        self._worker_id = self._new_id()
+        self._outbox.begin(self._worker_id)
+        for request_id in list(self._running):
+            self._abort(request_id)
+        self._outbox.begin(self._worker_id)  # forget the acknowledgements, too: not ours to give
+
+    async def _reincarnate_when_fenced(self) -> None:
+        while True:
+            await self._is_fenced.wait()
+            await self._register()
+            self._is_fenced.clear()
+
+    async def _register(self) -> None:
+        """Register under the present id, waiting for Redis where it is away."""
+        backoff = Backoff()
+        while True:
+            try:
+                self._outbox.begin(self._worker_id)
+                await self._heartbeat.begin()
+                return
+            except REDIS_AWAY as error:
+                self._page.beat()
+                _log.warning("worker.registration.delayed", cause=type(error).__name__)
+                await backoff.wait()
+
+    def _new_id(self) -> str:
+        return f"{self._settings.name}-{secrets.token_hex(6)}"
+
+    def _describe(self, state: WorkerState) -> WorkerRecord:
+        assert self._card is not None  # noqa: S101 - our own order of calls
+        return WorkerRecord(
+            worker_id=self._worker_id,
+            model=self._card,
+            state=state,
+            slots=self._settings.slots,
+            running=len(self._running),
+            steps=self._page.steps,
+        )
+
+    # --- 6. draining ---------------------------------------------------------------------------------------
+
+    async def _finish_running(self, claiming: asyncio.Task[None]) -> None:
+        """Let running requests end; hand on those that do not within the time allowed."""
+        self._heartbeat.state = "draining"
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+        _log.info("worker.draining", running=len(self._running))
+        try:
+            await self._links.queue.wake_another()
+            await self._heartbeat.renew()
+        except REDIS_AWAY:
+            _log.warning("worker.draining.unannounced")
+        self._is_empty.clear()
+        if self._running:
+            await _within(self._is_empty.wait(), self._settings.drain_timeout_s)
+        await _within(self._outbox.flushed(), keys.COMMAND_TIMEOUT_S)
+        try:
+            await self._links.directory.report_death(self._worker_id, "handed_back")
+        except REDIS_AWAY:
+            _log.warning("worker.left.unannounced", running=len(self._running))
+        _log.info("worker.drained", handed_back=len(self._running))
+
+    async def _guarded(self, loop: Coroutine[Any, Any, None]) -> None:
+        try:
+            await loop
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            _log.exception("worker.loop.broken")
+            raise
+
+
+async def _within(awaitable: Coroutine[Any, Any, object], timeout_s: float) -> None:
+    """Wait for at most `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await awaitable
+    except TimeoutError:
+        return

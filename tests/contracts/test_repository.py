@@ -1,0 +1,261 @@
+"""Rules of the repository itself: its commands, its documents, its configuration."""
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic_settings import BaseSettings
+
+from services.protocol.errors import ErrorCode
+from services.settings_guard import unknown_variables
+from tests.contracts.source_tree import (
+    EVERYTHING,
+    PRODUCT,
+    ROOT,
+    imported_modules,
+    parse,
+    python_files,
+    shown,
+)
+
+PUBLIC_TARGETS = {
+    *("help", "demo", "test", "test-faults", "lint", "typecheck", "contracts", "bench", "golden"),
+    *("all", "clean"),
+}
+BANNED_MODULES = {"pickle", "dill", "shelve", "marshal", "joblib", "fakeredis", "requests"}
+TORCH = {"torch", "transformers", "vllm"}
+MAY_READ_THE_ENVIRONMENT = {"settings.py", "settings_guard.py"}
+MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SETTINGS = sorted((ROOT / "services").glob("*/settings.py"))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def pyproject() -> dict[str, Any]:  # TOML has no narrower type
+    return tomllib.loads(read("pyproject.toml"))
+
+
+# ------------------------------------------------------------------------------------ commands
+
+
+def test_every_make_target_has_a_line_of_help() -> None:
+    public, _, _ = read("Makefile").partition("# ----")
+    targets = set(re.findall(r"^([a-z-]+):", public, re.MULTILINE))
+    documented = set(re.findall(r"^([a-z-]+):.*## \S", public, re.MULTILINE))
+
+    assert targets == documented == PUBLIC_TARGETS
+
+
+def test_make_help_prints_every_target() -> None:
+    done = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+    )
+
+    assert set(re.findall(r"^ *make ([a-z-]+)", done.stdout, re.MULTILINE)) == PUBLIC_TARGETS
+
+
+def test_ci_runs_the_tests_the_checks_and_the_demo() -> None:
+    script = ROOT / ".ci/run"
+
+    assert os.access(script, os.X_OK)
+    for command in ("make lint", "make contracts", "make typecheck", "make test"):
+        assert command in script.read_text(encoding="utf-8")
+    assert "make demo ARGS=--once" in script.read_text(encoding="utf-8")
+
+
+def test_make_all_is_exactly_ci() -> None:
+    assert re.search(r"^all:.*\n\t@\./\.ci/run\n\n", read("Makefile"), re.MULTILINE)
+
+
+# ----------------------------------------------------------------------------------- documents
+
+
+def test_readme_names_the_two_commands() -> None:
+    assert "\nmake demo " in read("README.md")
+    assert "\nmake test " in read("README.md")
+
+
+def test_readme_says_that_it_is_for_research_only() -> None:
+    assert "Research use only" in read("README.md")
+    assert "not a medical device" in read("SECURITY.md")
+
+
+@pytest.mark.parametrize("file", MARKDOWN, ids=shown)
+def test_links_between_documents_lead_somewhere(file: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", file.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+
+    assert [link for link in local if not (file.parent / link).exists()] == []
+
+
+def test_every_error_code_stands_in_the_api_document() -> None:
+    rows = set(re.findall(r"^\| `([a-z_]+)` \| \d{3} ", read("docs/api.md"), re.MULTILINE))
+
+    assert rows == {code.value for code in ErrorCode}
+
+
+# --------------------------------------------------------------------------------------- code
+
+
+@pytest.mark.parametrize("file", python_files(EVERYTHING), ids=shown)
+def test_banned_modules_are_not_imported(file: Path) -> None:
+    roots = {name.partition(".")[0] for name in imported_modules(parse(file))}
+
+    assert roots & BANNED_MODULES == set()
+
+
+def reads_the_environment(tree: ast.AST) -> bool:
+    names = {"environ", "environb", "getenv"}
+    accessed = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+    imported = {name.removeprefix("os.") for name in imported_modules(tree)}
+    return bool(names & (accessed | imported))
+
+
+def test_only_settings_read_the_environment() -> None:
+    readers = [
+        shown(file)
+        for file in python_files(PRODUCT)
+        if file.name not in MAY_READ_THE_ENVIRONMENT and reads_the_environment(parse(file))
+    ]
+
+    assert readers == []
+
+
+@pytest.mark.parametrize(
+    "line", ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ"]
+)
+def test_a_look_at_the_environment_is_noticed(line: str) -> None:
+    assert reads_the_environment(ast.parse(line))
+
+
+def test_types_are_checked_strictly_wherever_no_torch_is_near() -> None:
+    covered = {
+        file
+        for entry in pyproject()["tool"]["pyright"]["strict"]
+        for found in ROOT.glob(entry)
+        for file in (found.rglob("*.py") if found.is_dir() else [found])
+    }
+    without_torch = {
+        file
+        for file in python_files(["services"])
+        if file.name != "__init__.py"
+        and not TORCH & {name.partition(".")[0] for name in imported_modules(parse(file))}
+    }
+
+    assert sorted(map(shown, without_torch - covered)) == []
+
+
+# ------------------------------------------------------------------------------- configuration
+
+
+def test_settings_exist_for_each_service() -> None:
+    assert {file.parent.name for file in SETTINGS} >= {"gateway", "worker"}
+
+
+def settings_class(file: Path) -> type[BaseSettings]:
+    module = importlib.import_module(f"services.{file.parent.name}.settings")
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, BaseSettings)
+        and value.__module__ == module.__name__
+    ]
+    assert len(classes) == 1
+    return classes[0]
+
+
+@pytest.mark.parametrize("file", SETTINGS, ids=shown)
+def test_settings_have_the_prefix_of_their_service_and_are_frozen(file: Path) -> None:
+    config = settings_class(file).model_config
+
+    assert config.get("env_prefix") == f"GALEN_{file.parent.name.upper()}_"
+    assert config.get("frozen") is True
+
+
+@pytest.mark.parametrize("file", SETTINGS, ids=shown)
+def test_a_service_with_a_misspelt_variable_does_not_start(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"GALEN_{file.parent.name.upper()}_REDIS_ULR"
+    monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
+
+    done = subprocess.run(
+        [sys.executable, "-m", f"services.{file.parent.name}.main"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert variable in output
+    assert f"{variable.removesuffix('ULR')}URL" in output  # what was meant
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("file", SETTINGS, ids=shown)
+def test_every_setting_is_a_known_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_class(file)
+    for name in settings.model_fields:
+        monkeypatch.setenv(f"{settings.model_config.get('env_prefix')}{name.upper()}", "1")
+
+    assert unknown_variables(settings) == []
+
+
+# -------------------------------------------------------------------------------- installation
+
+
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    lines = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", read("constraints/cpu.txt"), re.MULTILINE)
+    pins = {canonicalize_name(name): version for name, version in lines}
+    requirements = [Requirement(text) for text in wanted]
+
+    missing = [r.name for r in requirements if canonicalize_name(r.name) not in pins]
+    assert missing == []
+    outside = [r for r in requirements if pins[canonicalize_name(r.name)] not in r.specifier]
+    assert outside == []
+
+
+def test_pins_fit_any_index() -> None:
+    assert re.findall(r"^[^#\n]*\+.*$", read("constraints/cpu.txt"), re.MULTILINE) == []
+
+
+def test_the_command_starts_without_torch() -> None:
+    check = (
+        "import sys, services.cli; "
+        "sys.exit(sorted({'torch', 'transformers', 'fastapi'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr

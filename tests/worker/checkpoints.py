@@ -1,0 +1,163 @@
+"""Tiny random checkpoints of other families than LLaVA, made offline.
+
+PaddleOCR-VL: Qwen2-VL's M-RoPE, images of any size, boundary tokens around an image; unlike
+Qwen2-VL's own, its processor has no video part, which would need torchvision. Gemma 3: sliding and full
+layers mixed, image tokens that see one another, token types.
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
+    GenerationConfig,
+    PaddleOCRVLConfig,
+    PaddleOCRVLForConditionalGeneration,
+    PaddleOCRVLProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.paddleocr_vl.image_processing_pil_paddleocr_vl import (
+    PaddleOCRVLImageProcessorPil,
+)
+
+from modeling.tiny import TOKENIZER_TEXT, spread_weights, train_tokenizer
+
+BOUNDARIES = ["<|IMAGE_START|>", "<|IMAGE_END|>"]
+PADDLE_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] | capitalize }}: "
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"
+    "{% elif c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] | trim }}{% else %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<start_of_image>"
+    "{% elif c['type'] == 'text' %}{{ c['text'] | trim }}{% endif %}{% endfor %}{% endif %}"
+    "<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def make_tiny_paddleocr_vl(out: Path, seed: int = 0) -> Path:
+    tokenizer = _tokenizer({"image_token": "<|IMAGE_PLACEHOLDER|>"}, more=BOUNDARIES)
+    token_id = tokenizer.convert_tokens_to_ids
+    torch.manual_seed(seed)
+    config = PaddleOCRVLConfig(
+        text_config={
+            **_text_sizes(len(tokenizer)),
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [2, 3, 3],
+            },
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+        },
+        image_token_id=token_id("<|IMAGE_PLACEHOLDER|>"),
+        video_token_id=len(tokenizer) + 1,
+        vision_start_token_id=token_id(BOUNDARIES[0]),
+        vision_end_token_id=token_id(BOUNDARIES[1]),
+        tie_word_embeddings=False,
+    )
+    model = PaddleOCRVLForConditionalGeneration(config)
+    processor = PaddleOCRVLProcessor(
+        image_processor=PaddleOCRVLImageProcessorPil(
+            size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
+        ),
+        tokenizer=tokenizer,
+        chat_template=PADDLE_TEMPLATE,
+    )
+    return _save(out, model, processor)
+
+
+def make_tiny_gemma3(out: Path, seed: int = 0) -> Path:
+    tokenizer = _tokenizer(
+        {
+            "image_token": "<image_soft_token>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+        },
+        more=["<start_of_turn>", "<end_of_turn>"],
+    )
+    torch.manual_seed(seed)
+    config = Gemma3Config(
+        text_config={
+            **_text_sizes(len(tokenizer)),
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 24,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+        mm_tokens_per_image=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 56, "width": 56}),
+        tokenizer=tokenizer,
+        chat_template=GEMMA_TEMPLATE,
+        image_seq_length=4,
+    )
+    return _save(out, model, processor)
+
+
+def _tokenizer(named: dict[str, str], more: list[str]) -> PreTrainedTokenizerFast:
+    backend = train_tokenizer(TOKENIZER_TEXT, vocab_size=512).backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=named,
+    )
+    tokenizer.add_tokens(more, special_tokens=True)
+    return tokenizer
+
+
+def _text_sizes(vocab_size: int) -> dict[str, int]:
+    return {
+        "vocab_size": -(-vocab_size // 64) * 64,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+
+
+def _save(out: Path, model: torch.nn.Module, processor) -> Path:  # noqa: ANN001
+    spread_weights(model, 0.15)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    model.eval().save_pretrained(out)  # type: ignore[operator]
+    processor.save_pretrained(out)
+    return out

@@ -1,0 +1,416 @@
+"""What every engine must do, whatever runs inside it.
+
+Each check is a coroutine function that takes a factory of fresh, unstarted engines; `CHECKS` lists
+them all, for `pytest.mark.parametrize`. They use nothing but the `Engine` interface, so a check that
+one engine cannot pass is a defect of that engine. Answers of the engine under test should be longer
+than eight tokens for `PROMPTS`.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from services.protocol.errors import ErrorCode
+from services.protocol.messages import (
+    EngineEvent,
+    Failed,
+    Finished,
+    GenerationRequest,
+    ImagePart,
+    ImageRef,
+    Message,
+    ModelCard,
+    SamplingParams,
+    TextPart,
+    Tokens,
+)
+from services.worker.engines.base import Engine, EngineJob
+
+EngineFactory = Callable[[], Engine]
+WAIT_S = 60.0
+
+PROMPTS = (
+    "What does this image show?",
+    "Describe the finding in detail, and say on which side of the body it lies.",
+    "Why?",
+    "List every organ that can be seen, one after the other, from the top to the bottom.",
+)
+
+
+@dataclass
+class Recorded:
+    """Everything that an engine said of one request."""
+
+    events: list[EngineEvent] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> list[Tokens]:
+        return [event for event in self.events if isinstance(event, Tokens)]
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token_id for event in self.tokens for token_id in event.token_ids]
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for event in self.tokens for text in event.texts]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def end(self) -> Finished | Failed:
+        last = self.events[-1]
+        assert isinstance(last, Finished | Failed)
+        return last
+
+    @property
+    def finished(self) -> Finished:
+        assert isinstance(self.end, Finished), self.end
+        return self.end
+
+    @property
+    def failed(self) -> Failed:
+        assert isinstance(self.end, Failed), self.end
+        return self.end
+
+
+class RecordingProgress:
+    """Progress kept in lists; written by whatever thread the engine steps in."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, ...]] = []
+
+    def admitting(self, request_ids: Sequence[str]) -> None:
+        self.log.append(("admitting", *request_ids))
+
+    def step_done(self) -> None:
+        self.log.append(("step_done",))
+
+
+class Running:
+    """A started engine with all that it emitted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.progress = RecordingProgress()
+        self.threads: set[int] = set()
+        self.card: ModelCard
+        self._recorded: dict[str, Recorded] = {}
+        self._changed = asyncio.Event()
+
+    def emit(self, events: Sequence[EngineEvent]) -> None:
+        self.threads.add(threading.get_ident())
+        for event in events:
+            self.of(event.request_id).events.append(event)
+        self._changed.set()
+
+    def of(self, request_id: str) -> Recorded:
+        return self._recorded.setdefault(request_id, Recorded())
+
+    def submit(self, *jobs: EngineJob) -> None:
+        for job in jobs:
+            self.engine.submit(job)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def ends(self, *request_ids: str) -> list[Recorded]:
+        def all_ended() -> bool:
+            return all(
+                recorded.events and isinstance(recorded.events[-1], Finished | Failed)
+                for recorded in map(self.of, request_ids)
+            )
+
+        await self.until(all_ended)
+        return [self.of(request_id) for request_id in request_ids]
+
+    async def run(self, *jobs: EngineJob) -> list[Recorded]:
+        self.submit(*jobs)
+        return await self.ends(*(job.request.request_id for job in jobs))
+
+
+@asynccontextmanager
+async def running(make_engine: EngineFactory) -> AsyncIterator[Running]:
+    started = Running(make_engine())
+    started.card = await started.engine.start(started.emit, started.progress)
+    try:
+        yield started
+    finally:
+        await started.engine.close()
+
+
+def picture(seed: int, width: int = 70, height: int = 60) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def job(
+    request_id: str,
+    text: str = PROMPTS[0],
+    images: Sequence[Image.Image] = (),
+    *,
+    resume_token_ids: Sequence[int] = (),
+    attempt: int = 1,
+    **sampling: Any,
+) -> EngineJob:
+    params = msgspec.convert({"temperature": 0.0, "max_tokens": 24, **sampling}, SamplingParams)
+    refs = [ImagePart(ImageRef("0" * 64, image.width, image.height)) for image in images]
+    request = GenerationRequest(
+        request_id=request_id,
+        gateway_id="gateway",
+        tenant_id="tenant",
+        model="model",
+        lane="interactive",
+        messages=(Message("user", (*refs, TextPart(text))),),
+        sampling=params,
+        attempt=attempt,
+        resume_token_ids=tuple(resume_token_ids),
+    )
+    return EngineJob(request, tuple(images))
+
+
+def mixed_jobs(images: int) -> list[EngineJob]:
+    """Short and long answers and prompts, with no, one and several images."""
+    return [
+        job(
+            f"mixed-{number}",
+            text,
+            [picture(number * 7 + k, 60 + 9 * number) for k in range(min(number, images))],
+            max_tokens=9 + 5 * number,
+        )
+        for number, text in enumerate(PROMPTS)
+    ]
+
+
+async def check_one_good_end_per_request(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        jobs = mixed_jobs(min(2, started.card.max_images))
+        for recorded, sent in zip(await started.run(*jobs), jobs, strict=True):
+            finished = recorded.finished
+            assert sum(isinstance(e, Finished | Failed) for e in recorded.events) == 1
+            assert finished.completion_tokens == len(recorded.token_ids) == len(recorded.texts)
+            assert sent.request.sampling.max_tokens is not None
+            assert 1 <= finished.completion_tokens <= sent.request.sampling.max_tokens
+            assert finished.prompt_tokens > 0
+            assert finished.prefill_s >= 0.0
+
+
+async def check_indexes_count_the_answer(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        (recorded,) = await started.run(job("a"))
+        expected = 0
+        for event in recorded.tokens:
+            assert event.index == expected
+            assert len(event.token_ids) == len(event.texts)
+            expected += len(event.token_ids)
+
+
+async def check_emits_on_the_loop_thread(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        await started.run(job("a"))
+        assert started.threads == {threading.get_ident()}
+
+
+async def check_progress_names_requests_before_they_speak(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        await started.run(job("a"), job("b"))
+        admitted = {i for entry in started.progress.log if entry[0] == "admitting" for i in entry}
+        assert {"a", "b"} <= admitted
+        assert ("step_done",) in started.progress.log
+
+
+async def check_greedy_is_the_same_alone_and_in_a_batch(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        jobs = mixed_jobs(min(2, started.card.max_images))
+        alone = [(await started.run(each))[0].token_ids for each in jobs]
+    async with running(make_engine) as started:
+        together = await started.run(*jobs)
+        assert [recorded.token_ids for recorded in together] == alone
+
+
+async def check_greedy_is_the_same_while_others_join_and_leave(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        (alone,) = await started.run(job("alone", max_tokens=40))
+        started.submit(job("first", PROMPTS[1], max_tokens=3), job("long", max_tokens=40))
+        for number in range(4):
+            wanted = 2 * number + 2
+            long = started.of("long")
+            await started.until(lambda long=long, wanted=wanted: _said(long, wanted))
+            started.submit(job(f"late-{number}", PROMPTS[number], max_tokens=number + 1))
+        (long,) = await started.ends("long")
+        await started.ends("first", *(f"late-{number}" for number in range(4)))
+        assert long.token_ids == alone.token_ids
+        assert long.text == alone.text
+
+
+async def check_a_seed_repeats_its_answer(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        first, again, _ = await started.run(
+            job("a", temperature=1.0, seed=7),
+            job("b", temperature=1.0, seed=7),
+            job("c", temperature=1.0, seed=8),
+        )
+        assert first.token_ids == again.token_ids
+        assert first.text == again.text
+
+
+async def check_max_tokens_ends_an_answer(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        for wanted in (1, 2, 5):
+            (recorded,) = await started.run(job(f"m{wanted}", max_tokens=wanted))
+            assert recorded.finished.finish_reason == "length"
+            assert len(recorded.token_ids) == wanted
+
+
+async def check_a_stop_string_cuts_before_itself(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        (whole,) = await started.run(job("whole"))
+        middle = len(whole.text) // 2
+        stop = whole.text[middle : middle + 3]
+        (cut,) = await started.run(job("cut", stop=[stop]))
+        assert cut.finished.finish_reason == "stop"
+        assert cut.text == whole.text[: whole.text.index(stop)]
+        assert cut.token_ids == whole.token_ids[: len(cut.token_ids)]
+        (absent,) = await started.run(job("absent", stop=[whole.text[-2:] + "\x00\x00"]))
+        assert absent.text == whole.text
+
+
+async def check_an_answer_continues_from_any_token(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        kinds: dict[str, dict[str, Any]] = {"greedy": {}}
+        if "sampling" in started.card.resumes:
+            kinds["sampling"] = {"temperature": 1.0, "seed": 11}
+        for kind, sampling in kinds.items():
+            await _check_continues(started, kind, {**sampling, "max_tokens": 16})
+            end = started.of(f"{kind}-whole").text[-4:-2]
+            await _check_continues(started, f"{kind}-stop", {**sampling, "stop": [end]})
+
+
+async def _check_continues(started: Running, name: str, sampling: dict[str, Any]) -> None:
+    (whole,) = await started.run(job(f"{name}-whole", **sampling))
+    cuts = [whole.token_ids[:taken] for taken in range(len(whole.token_ids) + 1)]
+    resumed = await started.run(
+        *(job(f"{name}-{len(cut)}", resume_token_ids=cut, attempt=2, **sampling) for cut in cuts)
+    )
+    for taken, rest in enumerate(resumed):
+        assert rest.token_ids == whole.token_ids[taken:]
+        assert "".join(whole.texts[:taken]) + rest.text == whole.text
+        assert all(event.attempt == 2 for event in rest.events)
+        if rest.tokens:
+            assert rest.tokens[0].index == taken
+        assert rest.finished.finish_reason == whole.finished.finish_reason
+        assert rest.finished.completion_tokens == whole.finished.completion_tokens
+        assert rest.finished.prompt_tokens == whole.finished.prompt_tokens
+
+
+async def check_an_aborted_request_says_nothing_more(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        (undisturbed,) = await started.run(job("undisturbed"))
+        started.submit(job("dropped", PROMPTS[1], max_tokens=200), job("kept"))
+        await started.until(lambda: _said(started.of("dropped"), 2))
+        started.engine.abort("dropped")
+        said = len(started.of("dropped").events)
+        (kept,) = await started.ends("kept")
+        await started.run(job("later"))
+        assert len(started.of("dropped").events) == said
+        assert kept.token_ids == undisturbed.token_ids
+
+
+async def check_a_request_aborted_at_once_says_nothing(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        started.submit(job("dropped"), job("kept"))
+        started.engine.abort("dropped")
+        started.engine.abort("never submitted")
+        await started.ends("kept")
+        await started.run(job("later"))
+        assert started.of("dropped").events == []
+
+
+async def check_too_long_a_prompt_fails_alone(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        context = started.card.context_length
+        long, greedy, kept = await started.run(
+            job("long", "word " * (context + 10)),
+            job("greedy", max_tokens=context),
+            job("kept"),
+        )
+        for recorded in (long, greedy):
+            assert recorded.events == [recorded.failed]
+            assert recorded.failed.code == ErrorCode.CONTEXT_LENGTH_EXCEEDED
+            assert recorded.failed.param == "messages"
+            assert str(context) in recorded.failed.message
+            assert "word" not in recorded.failed.message
+        assert kept.finished.completion_tokens > 0
+
+
+async def check_max_tokens_may_be_left_out(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        (recorded,) = await started.run(job("a", max_tokens=None, stop=[" "]))
+        finished = recorded.finished
+        assert finished.prompt_tokens + finished.completion_tokens <= started.card.context_length
+
+
+async def check_close_ends_quietly_with_work_in_hand(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        started.submit(*(job(f"r{number}", max_tokens=200) for number in range(6)))
+        await started.until(lambda: _said(started.of("r0"), 1))
+        async with asyncio.timeout(WAIT_S):
+            await started.engine.close()
+        said = sum(len(started.of(f"r{number}").events) for number in range(6))
+        await asyncio.sleep(0)
+        assert sum(len(started.of(f"r{number}").events) for number in range(6)) == said
+
+
+async def check_logprobs_go_with_every_token(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        if "logprobs" not in started.card.parameters:
+            return
+        (recorded,) = await started.run(job("a", logprobs=3))
+        for event in recorded.tokens:
+            assert event.logprobs is not None
+            assert [entry.token_id for entry in event.logprobs] == event.token_ids
+            for entry in event.logprobs:
+                values = [value for _, _, value in entry.top]
+                assert len(values) == 3
+                assert values == sorted(values, reverse=True)
+                assert entry.logprob <= 0.0
+        (without,) = await started.run(job("b"))
+        assert all(event.logprobs is None for event in without.tokens)
+        assert without.token_ids == recorded.token_ids
+
+
+def _said(recorded: Recorded, num_tokens: int) -> bool:
+    ended = recorded.events and isinstance(recorded.events[-1], Finished | Failed)
+    return bool(ended) or len(recorded.token_ids) >= num_tokens
+
+
+CHECKS: tuple[Callable[[EngineFactory], Awaitable[None]], ...] = (
+    check_one_good_end_per_request,
+    check_indexes_count_the_answer,
+    check_emits_on_the_loop_thread,
+    check_progress_names_requests_before_they_speak,
+    check_greedy_is_the_same_alone_and_in_a_batch,
+    check_greedy_is_the_same_while_others_join_and_leave,
+    check_a_seed_repeats_its_answer,
+    check_max_tokens_ends_an_answer,
+    check_a_stop_string_cuts_before_itself,
+    check_an_answer_continues_from_any_token,
+    check_an_aborted_request_says_nothing_more,
+    check_a_request_aborted_at_once_says_nothing,
+    check_too_long_a_prompt_fails_alone,
+    check_max_tokens_may_be_left_out,
+    check_close_ends_quietly_with_work_in_hand,
+    check_logprobs_go_with_every_token,
+)
