@@ -42,7 +42,7 @@ bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (l
 	@$(RUN)/python -m benchmarks.run $(ARGS)
 
 golden: setup ## Write the golden files anew; review the difference before you commit it
-	@$(RUN)/python -m pytest -m "not gpu" --update-golden tests $(ARGS)
+	@$(RUN)/python -m pytest --update-golden $(ARGS)
 
 all: ## Run exactly what CI runs
 	@./.ci/run

@@ -52,6 +52,7 @@ def start_galen(
             "GALEN_GATEWAY_REDIS_URL": redis_url,
             "GALEN_GATEWAY_HOST": "127.0.0.1",
             "GALEN_GATEWAY_PORT": str(port),
+            "GALEN_GATEWAY_LOG_LEVEL": "warning",  # no access log, as with every peer
         },
         cwd=REPOSITORY,
     )

@@ -54,6 +54,11 @@ class Role:
             case "tree":
                 return tree
 
+    def is_alive(self) -> bool:
+        """Return whether the root process runs (a zombie does not)."""
+        fields = _stat_fields(self.pid)
+        return bool(fields) and fields[0] != "Z"
+
 
 class ChildProcesses:
     """Context manager: everything started in it has ended when it is left, also by Ctrl-C."""
@@ -161,8 +166,8 @@ def peak_rss_mb(pids: Iterable[int]) -> float:
     total_kib = 0
     for pid in pids:
         with suppress(OSError):
-            status = Path(f"/proc/{pid}/status").read_text()
-            total_kib += int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+            _, _, after = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")
+            total_kib += int(after.split(maxsplit=1)[0]) if after else 0  # a zombie has none
     return total_kib * 1024 / 1e6
 
 

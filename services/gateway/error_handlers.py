@@ -5,6 +5,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from services.gateway.chunks import ErrorAnswer, ErrorBody
@@ -77,37 +78,43 @@ def error_response(error: GalenError) -> Response:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error of the application leave in OpenAI's shape."""
-    app.add_exception_handler(GalenError, _on_galen_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(Exception, on_unexpected_error)
+    for kind in (GalenError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _on_error)
 
 
-async def _on_galen_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, GalenError)  # noqa: S101 - registered for this class
-    request.scope["galen.code"] = error.code.value
-    return error_response(error)
+async def _on_error(request: Request, error: Exception) -> Response:
+    return respond_to_error(request, error)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
-    status = error.status_code
-    code = _CODE_BY_STATUS.get(status, ErrorCode.BAD_REQUEST)
-    message = _MESSAGE_BY_STATUS.get(status, "the request is not valid HTTP for this server")
-    return await _on_galen_error(request, GalenError(code, message))
+def respond_to_error(request: Request, error: Exception) -> Response:
+    """Return the response for anything that a handler raised."""
+    known = _known(error)
+    request.scope["galen.code"] = known.code.value
+    return error_response(known)
 
 
-async def _on_validation_error(request: Request, _error: Exception) -> Response:
-    message = "a parameter of the request is not valid"
-    return await _on_galen_error(request, GalenError(ErrorCode.INVALID_VALUE, message))
+def _known(error: Exception) -> GalenError:
+    if isinstance(error, GalenError):
+        return error
+    if isinstance(error, HTTPException):
+        code = _CODE_BY_STATUS.get(error.status_code, ErrorCode.BAD_REQUEST)
+        message = _MESSAGE_BY_STATUS.get(
+            error.status_code, "the request is not valid HTTP for this server"
+        )
+        return GalenError(code, message)
+    if isinstance(error, RequestValidationError):
+        return GalenError(ErrorCode.INVALID_VALUE, "a parameter of the request is not valid")
+    if isinstance(error, ClientDisconnect):
+        return GalenError(ErrorCode.BAD_REQUEST, "the client left before its body was complete")
+    _log_bug(error)
+    message = "an internal error occurred; the operator finds it in the log by the request id"
+    return GalenError(ErrorCode.INTERNAL_ERROR, message)
 
 
-async def on_unexpected_error(request: Request, error: Exception) -> Response:
-    """A bug of ours: logged by its type and place, never shown."""
+def _log_bug(error: Exception) -> None:
+    """Log a bug of ours by its type and place; its text may hold what a user sent."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else ""
     _log.error("request.broken", error=type(error).__name__, place=place)
-    message = "an internal error occurred; the operator finds it in the log by the request id"
-    return await _on_galen_error(request, GalenError(ErrorCode.INTERNAL_ERROR, message))

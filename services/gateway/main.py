@@ -7,6 +7,7 @@ exits with code 0. A second SIGTERM ends running requests with an error event an
 """
 
 import asyncio
+import gc
 import secrets
 import signal
 import sys
@@ -25,12 +26,11 @@ from services.gateway.error_handlers import install_error_handlers
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.middleware import RequestIdMiddleware
+from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
 from services.gateway.routes import chat, health, models
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
-from services.protocol import keys
 from services.protocol.connection import REDIS_AWAY, connect
 from services.protocol.errors import ErrorCode
 from services.protocol.event_stream import EventReader
@@ -46,9 +46,8 @@ _FORCED_EXIT_S = 1.0
 """After a second SIGTERM: time for the last error events to leave."""
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
+def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
     """Return the application; its parts begin and end with its lifespan."""
-    metrics = GatewayMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +59,6 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     install_error_handlers(app)
     for routes in (chat, models, health):
         app.include_router(routes.router)
-    app.add_middleware(RequestIdMiddleware, metrics=metrics)
     return app
 
 
@@ -88,6 +86,7 @@ async def _gateway(
     await decoder.start()
     try:
         await pulse.beat()
+        dispatcher.is_redis_up = True
         _log.info("gateway.ready", gateway_id=gateway_id)
     except REDIS_AWAY as error:
         _log.warning("gateway.started.without_redis", cause=type(error).__name__)
@@ -161,6 +160,13 @@ class GatewayServer(uvicorn.Server):
         self.force_exit = True
 
 
+def _spare_the_collector() -> None:
+    """Collect rarely: what a request makes is freed by its reference counts."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 def main() -> None:
     """Entry point of `galen gateway`."""
     unknown = unknown_variables(GatewaySettings)
@@ -172,9 +178,12 @@ def main() -> None:
         sys.exit(f"bad gateway settings: {error}")
     configure_logging("gateway", settings.log_format, settings.log_level)
     setproctitle("galen gateway")
-    app = create_app(settings)
+    metrics = GatewayMetrics()
+    app = create_app(settings, metrics)
+    direct = {("POST", "/v1/chat/completions"): chat.create_chat_completion}
+    _spare_the_collector()
     config = uvicorn.Config(
-        app,
+        FrontDoor(app, direct, metrics),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -183,6 +192,7 @@ def main() -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         backlog=4096,
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=16 << 10,

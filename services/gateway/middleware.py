@@ -1,57 +1,85 @@
-"""What every HTTP response gets: a request id, one log line, one count. Pure ASGI."""
+"""The outermost layer: a request id, one log line and one count for every HTTP response. Pure ASGI.
+
+The chat route is served from here directly. FastAPI's own way to it (router, exit stacks, five
+wrappers around `send`) costs more than all of our work on a request; see docs/benchmarks.md.
+"""
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import structlog
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
+from services.gateway.error_handlers import respond_to_error
 from services.gateway.metrics import GatewayMetrics
 
 _log = structlog.get_logger()
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 _ROUTES = frozenset({"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-class RequestIdMiddleware:
-    """Gives each request an id (`scope["galen.request_id"]`, header `x-request-id`) and logs its end."""
+class FrontDoor:
+    """Wraps the application.
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+    Args:
+        app: serves everything that is not in `direct`, and documents all of it.
+        direct: handlers by (method, path) that are called without the framework's layers.
+    """
+
+    def __init__(
+        self, app: FastAPI, direct: Mapping[tuple[str, str], Handler], metrics: GatewayMetrics
+    ) -> None:
         self._app = app
+        self._direct = direct
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"chatcmpl-{secrets.token_hex(12)}"
-        scope["galen.request_id"] = request_id
         started = time.monotonic()
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                ]
-            await send(message)
-
+        request_id = scope["galen.request_id"] = f"chatcmpl-{secrets.token_hex(12)}"
+        handler = self._direct.get((scope["method"], scope["path"]))
+        outcome = _Outcome()
         try:
-            await self._app(scope, receive, send_with_id)
+            if handler is not None:
+                await self._serve(handler, scope, receive, send, outcome)
+            else:
+                await self._app(scope, receive, _with_id(send, request_id, outcome))
         finally:
-            self._record(scope, request_id, status, time.monotonic() - started)
+            self._record(scope, request_id, outcome.status, time.monotonic() - started)
+
+    async def _serve(
+        self, handler: Handler, scope: Scope, receive: Receive, send: Send, outcome: "_Outcome"
+    ) -> None:
+        scope["app"] = self._app
+        request = Request(scope, receive)
+        try:
+            response = await handler(request)
+        except Exception as error:
+            response = respond_to_error(request, error)
+        outcome.status = response.status_code
+        response.raw_headers.append((b"x-request-id", scope["galen.request_id"].encode()))
+        await response(scope, receive, send)
 
     def _record(self, scope: Scope, request_id: str, status: int, duration_s: float) -> None:
         path = scope["path"]
         route = path if path in _ROUTES else "other"
+        code = scope.get("galen.code")
         self._metrics.responses.labels(route, str(status)).inc()
-        if code := scope.get("galen.code"):
+        if code:
             self._metrics.failed.labels(code).inc()
         if path not in _QUIET:
+            fields: dict[str, Any] = scope.get("galen.fields", {})
             _log.info(
                 "request.finished",
                 request_id=request_id,
@@ -60,5 +88,22 @@ class RequestIdMiddleware:
                 status=status,
                 code=code,
                 duration_s=round(duration_s, 4),
-                **scope.get("galen.fields", {}),
+                **fields,
             )
+
+
+class _Outcome:
+    """The status of a response, once it is known."""
+
+    status = 0
+
+
+def _with_id(send: Send, request_id: str, outcome: _Outcome) -> Send:
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            outcome.status = message["status"]
+            identity = (b"x-request-id", request_id.encode())
+            message["headers"] = [*message.get("headers", ()), identity]
+        await send(message)
+
+    return send_with_id

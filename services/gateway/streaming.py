@@ -20,11 +20,11 @@ from services.gateway.translate import usage_of
 from services.protocol.errors import ErrorCode, error_from_code
 from services.protocol.messages import Failed, Finished, Tokens
 
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 
 
 class ChatStream(Response):
@@ -46,6 +46,8 @@ class ChatStream(Response):
         include_usage: bool,
     ) -> None:
         super().__init__(status_code=200)
+        self.init_headers(_HEADERS)
+        del self.headers["content-length"]
         self._state = state
         self._reply = reply
         self._first = first
@@ -62,7 +64,9 @@ class ChatStream(Response):
         metrics = self._state.metrics
         clock = _StreamClock(reply.received)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            )
             items = self._first
             while True:
                 if reply.abandoned:

@@ -117,7 +117,8 @@ class ImageStore:
         """Return the packed image, or None when it is not in the store any more."""
         with _redis_errors():
             blob = await self._redis.get(keys.image(key))
-        assert not isinstance(blob, str), "the client must return bytes"
+        if isinstance(blob, str):
+            raise TypeError("the client of an image store must return bytes")
         return blob
 
 

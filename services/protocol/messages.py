@@ -1,7 +1,7 @@
 """The wire: what gateway and worker say to each other through Redis, as frozen msgspec structs.
 
 Requests are maps (readable in a dead-letter stream); events are arrays, because one is written per
-token. Every top-level message carries `PROTOCOL_VERSION`; a reader that meets another version puts
+token, and kept out of the garbage collector's sight (they hold no cycles). Every top-level message carries `PROTOCOL_VERSION`; a reader that meets another version puts
 the message aside (`decode_*` raise `ProtocolError`). What does *not* live here: keys and
 transactions (`keys.py`, `request_queue.py`, `event_stream.py`) and OpenAI's dialect (`gateway/`).
 """
@@ -107,7 +107,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     version: int = PROTOCOL_VERSION
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Log-probability (natural log, of the raw logits) of one token; `token` is its own text."""
 
     token_id: int
@@ -116,7 +116,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     top: tuple[tuple[int, str, float], ...] = ()
 
 
-class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="t"):
+class Tokens(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="t"):
     """Generated tokens `index`, `index + 1`, … of one request.
 
     Args:
@@ -135,7 +135,7 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="t"):
     logprobs: list[TokenLogprob] | None = None
 
 
-class Finished(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
     """The one good end of a request.
 
     Args:
@@ -153,7 +153,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     prefill_s: float = 0.0
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+class Failed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="e"):
     """The one bad end of a request, as the worker saw it; `code` is an `ErrorCode`."""
 
     request_id: str
@@ -163,7 +163,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     param: str | None = None
 
 
-class Lost(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+class Lost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="l"):
     """The worker that held the request is gone; nothing of this attempt will follow.
 
     Written by the transaction that takes the request from its owner, so it stands behind the last
@@ -187,7 +187,7 @@ GenerationEvent = Tokens | Finished | Failed | Lost
 EngineEvent = Tokens | Finished | Failed
 
 
-class EventBatch(msgspec.Struct, frozen=True, array_like=True):
+class EventBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry of a reply stream: all events of one engine step for one gateway."""
 
     version: int

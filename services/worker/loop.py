@@ -192,17 +192,19 @@ class Worker:
 
     def _on_step(self, events: Sequence[EngineEvent]) -> None:
         ended = False
+        num_tokens = 0
         for event in events:
             held = self._running.get(event.request_id)
             if held is None or held.attempt != event.attempt:
                 continue  # aborted between two steps
             self._outbox.add(held.gateway_id, event, stream=held.stream)
             if isinstance(event, Tokens):
-                self._metrics.tokens.inc(len(event.token_ids))
+                num_tokens += len(event.token_ids)
             else:
                 del self._running[event.request_id]
                 ended = True
         self._metrics.steps.inc()
+        self._metrics.tokens.inc(num_tokens)
         if ended:
             self._slots_changed()
 

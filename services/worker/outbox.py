@@ -1,17 +1,16 @@
 """Sends events to the gateways: one Redis write per gateway for everything that is ready.
 
 While a write is under way the engine goes on, and what it produces meanwhile makes up the next
-write; nothing is sent twice or out of order. Answers that are not streamed are kept here and leave
+write, an event per request; nothing is sent twice or out of order. Answers that are not streamed are kept here and leave
 with their last token. A write that fails because Redis is away is repeated until it is accepted or
 this worker is fenced; the gateway drops what it has seen already.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import structlog
 
 from services.protocol.connection import REDIS_AWAY, Backoff
@@ -34,6 +33,16 @@ class _Parcel:
 
     events: list[GenerationEvent] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
+    open_tokens: dict[str, Tokens] = field(default_factory=dict)
+
+    def add_tokens(self, event: Tokens) -> None:
+        """Append tokens; those of one request that wait together make up one event."""
+        before = self.open_tokens.get(event.request_id)
+        if before is None:
+            self.open_tokens[event.request_id] = event
+            self.events.append(event)
+            return
+        _extend(before, event)
 
 
 class Outbox:
@@ -55,7 +64,7 @@ class Outbox:
         self._on_gateway_gone = on_gateway_gone
         self._worker_id = ""
         self._parcels: defaultdict[str, _Parcel] = defaultdict(_Parcel)
-        self._kept: dict[str, list[Tokens]] = {}
+        self._kept: dict[str, Tokens] = {}
         self._has_parcels = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -68,17 +77,26 @@ class Outbox:
 
     def add(self, gateway_id: str, event: EngineEvent, *, stream: bool) -> None:
         """Queue one event; tokens of an answer that is not streamed wait for its end."""
-        parcel = self._parcels[gateway_id]
         if isinstance(event, Tokens):
             if not stream:
-                self._kept.setdefault(event.request_id, []).append(event)
+                self._keep(event)
                 return
+            self._parcels[gateway_id].add_tokens(event)
         else:
+            parcel = self._parcels[gateway_id]
             kept = self._kept.pop(event.request_id, None)
-            if kept:
-                parcel.events.append(_joined(kept))
+            if kept is not None:
+                parcel.events.append(kept)
+            parcel.events.append(event)
             parcel.ends.append(End(event.request_id, event.attempt))
-        parcel.events.append(event)
+        self._wake()
+
+    def _keep(self, event: Tokens) -> None:
+        kept = self._kept.setdefault(event.request_id, event)
+        if kept is not event:
+            _extend(kept, event)
+
+    def _wake(self) -> None:
         self._is_idle.clear()
         self._has_parcels.set()
 
@@ -86,16 +104,14 @@ class Outbox:
         """Let go of a request that ends without an event: nobody waits for it."""
         self._kept.pop(request_id, None)
         self._parcels[gateway_id].ends.append(End(request_id, attempt))
-        self._is_idle.clear()
-        self._has_parcels.set()
+        self._wake()
 
     def bury(self, gateway_id: str, event: EngineEvent, reason: str) -> None:
         """Queue the failure of an entry that nobody can run; it goes to the dead letters too."""
         parcel = self._parcels[gateway_id]
         parcel.events.append(event)
         parcel.ends.append(End(event.request_id, event.attempt, reason))
-        self._is_idle.clear()
-        self._has_parcels.set()
+        self._wake()
 
     async def run(self) -> None:
         """Write for ever; cancelled at the worker's end."""
@@ -135,15 +151,9 @@ class Outbox:
             return
 
 
-def _joined(kept: Sequence[Tokens]) -> Tokens:
-    """Return one event with the tokens of many, in order."""
-    first = kept[0]
-    logprobs = None
-    if first.logprobs is not None:
-        logprobs = [entry for tokens in kept for entry in tokens.logprobs or ()]
-    return msgspec.structs.replace(
-        first,
-        token_ids=[token_id for tokens in kept for token_id in tokens.token_ids],
-        texts=[text for tokens in kept for text in tokens.texts],
-        logprobs=logprobs,
-    )
+def _extend(before: Tokens, event: Tokens) -> None:
+    """Append the tokens of `event` to those of `before`, which nobody else has seen yet."""
+    before.token_ids.extend(event.token_ids)
+    before.texts.extend(event.texts)
+    if before.logprobs is not None and event.logprobs is not None:
+        before.logprobs.extend(event.logprobs)

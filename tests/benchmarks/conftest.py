@@ -1,20 +1,17 @@
 """The C programs, built once, and servers for them to talk to."""
 
-import asyncio
-import re
 import shutil
 import socket
+import socketserver
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmarks.native_build import build_programs
-
-ServeReply = Callable[[bytes], AbstractContextManager[int]]
 
 
 @pytest.fixture(scope="session")
@@ -48,36 +45,25 @@ def free_port() -> int:
 @contextmanager
 def serve_reply(reply: bytes) -> Iterator[int]:
     """Answer every request with `reply`, verbatim, and close; gives the port."""
-    started = threading.Event()
-    loop = asyncio.new_event_loop()
-    ports: list[int] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head)
-        await reader.readexactly(int(length[1]) if length else 0)
-        writer.write(reply)
-        await writer.drain()
-        writer.close()
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            length = 0
+            while (line := self.rfile.readline()).strip():
+                name, _, value = line.partition(b":")
+                if name == b"content-length":
+                    length = int(value)
+            if length and len(self.rfile.read(length)) == length:
+                self.wfile.write(reply)
 
-    async def serve() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        ports.append(server.sockets[0].getsockname()[1])
-        started.set()
-
-    def run() -> None:
-        loop.run_until_complete(serve())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert started.wait(10)
-    try:
-        yield ports[0]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def sse_reply(tokens: list[int], *, is_done: bool = True) -> bytes:

@@ -20,7 +20,8 @@ def _measurement(
     none = Quantiles(1.0, 1.0, 1.0, 1.0)
     result = LoadResult(
         secs=1, reqs=1, rps=rps, tok_s=64 * rps, ev_s=0, ttft_ms=none, total_ms=none, gap_ms=none,
-        err=LoadErrors(), multi=0, maxconc=1, lg_cpu_s=0.1, tok_all=64_000, req_all=1_000, started=1_000,
+        err=LoadErrors(), multi=0, maxconc=1, lg_cpu_s=0.1, tok_all=64_000, req_all=1_000,
+        started=1_000,
     )  # fmt: skip
     return Measurement(
         scenario=scenario,
@@ -123,11 +124,9 @@ def test_lost_tokens_stand_in_capitals_on_the_page() -> None:
 
 def test_a_lag_percentile_is_interpolated_between_two_scrapes() -> None:
     name = "galen_gateway_event_loop_lag_seconds"
-    before = parse_lag(f'{name}_bucket{{le="0.01"}} 100.0\n{name}_bucket{{le="+Inf"}} 100.0\n')
-    after = parse_lag(
-        f'{name}_bucket{{le="0.01"}} 190.0\n{name}_bucket{{le="0.02"}} 200.0\n'
-        f'{name}_bucket{{le="+Inf"}} 200.0\n'
-    )
+    page = f'{name}_bucket{{le="0.01"}} %d.0\n{name}_bucket{{le="0.02"}} %d.0\n'
+    page += f'{name}_bucket{{le="+Inf"}} %d.0\n'
+    before, after = parse_lag(page % (100, 100, 100)), parse_lag(page % (190, 200, 200))
 
     assert lag_p99_ms({}, {}) is None
     assert lag_p99_ms(before, before) is None

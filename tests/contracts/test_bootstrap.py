@@ -157,7 +157,7 @@ def http_port() -> Iterator[int]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            self.send_response(200 if self.path == "/there" else 404)
+            self.send_response(200 if self.path.startswith("/there") else 404)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
@@ -191,6 +191,76 @@ def test_silent_index_costs_no_more_than_the_time_out(silent_port: int) -> None:
     assert time.monotonic() - started_s < 2
 
 
+def fake_python(folder: Path, listing: str) -> Path:
+    """Make an environment whose pip prints `listing`, whatever it is asked."""
+    python = folder / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho '{listing}'\n")
+    python.chmod(0o755)
+    return python
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> bootstrap.Steps:
+    return bootstrap.Steps(tmp_path / "log", deadline_s=30)
+
+
+def test_torch_that_is_there_is_left_alone(tmp_path: Path, steps: bootstrap.Steps) -> None:
+    python = fake_python(tmp_path, "torch (2.13.0+cpu)")
+    (tmp_path / "venv/lib/python3.11/site-packages/torch-2.13.0+cu130.dist-info").mkdir(
+        parents=True
+    )
+
+    assert bootstrap.choose_torch(steps, python, "2.13.0") == TorchSource.INSTALLED
+
+
+@pytest.fixture
+def linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+
+
+@pytest.mark.usefixtures("linux")
+def test_cpu_build_where_pip_looks_comes_first(tmp_path: Path, steps: bootstrap.Steps) -> None:
+    python = fake_python(tmp_path, "Available versions: 2.13.0+cpu, 2.13.0")
+
+    assert bootstrap.choose_torch(steps, python, "2.13.0") == TorchSource.CONFIGURED_CPU
+
+
+@pytest.mark.usefixtures("linux")
+def test_index_of_cpu_builds_comes_second(
+    tmp_path: Path, steps: bootstrap.Steps, http_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "PYTORCH_CPU_INDEX", f"http://127.0.0.1:{http_port}/there")
+    python = fake_python(tmp_path, "Available versions: 2.13.0")
+
+    assert bootstrap.choose_torch(steps, python, "2.13.0") == TorchSource.PYTORCH_CPU_INDEX
+
+
+@pytest.mark.usefixtures("linux")
+def test_plain_torch_comes_last_and_with_a_warning(
+    tmp_path: Path,
+    steps: bootstrap.Steps,
+    silent_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bootstrap, "PYTORCH_CPU_INDEX", f"http://127.0.0.1:{silent_port}")
+    monkeypatch.setattr(bootstrap, "PROBE_TIMEOUT_S", 0.3)
+    python = fake_python(tmp_path, "Available versions: 2.13.0")
+
+    assert bootstrap.choose_torch(steps, python, "2.13.0") == TorchSource.PLAIN
+    assert "gigabytes of CUDA" in capfd.readouterr().out
+
+
+def test_system_without_cuda_takes_the_plain_torch(
+    tmp_path: Path, steps: bootstrap.Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    python = fake_python(tmp_path, "Available versions: 2.13.0+cpu")
+
+    assert bootstrap.choose_torch(steps, python, "2.13.0") == TorchSource.PLAIN
+
+
 def test_step_beyond_the_deadline_is_ended_with_its_children(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,9 +276,8 @@ def test_step_beyond_the_deadline_is_ended_with_its_children(
 
 
 def test_failed_step_shows_the_end_of_its_log_and_what_to_do(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    steps: bootstrap.Steps, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    steps = bootstrap.Steps(tmp_path / "log", deadline_s=30)
     failing = [sys.executable, "-c", "print('no such package'); raise SystemExit(3)"]
 
     with pytest.raises(SetupError, match=r"installing: failed \(3\); check the network"):
@@ -217,9 +286,7 @@ def test_failed_step_shows_the_end_of_its_log_and_what_to_do(
     assert "    no such package" in capfd.readouterr().out
 
 
-def test_failed_probe_says_nothing(tmp_path: Path) -> None:
-    steps = bootstrap.Steps(tmp_path / "log", deadline_s=30)
-
+def test_failed_probe_says_nothing(steps: bootstrap.Steps) -> None:
     assert (
         steps.output_of([sys.executable, "-c", "print('2.13.0+cpu')"], 30).strip().endswith("cpu")
     )

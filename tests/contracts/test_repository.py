@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic_settings import BaseSettings
 
+from services.gateway.error_handlers import status_and_type
 from services.protocol.errors import ErrorCode
 from services.settings_guard import unknown_variables
 from tests.contracts.source_tree import (
@@ -99,10 +100,15 @@ def test_links_between_documents_lead_somewhere(file: Path) -> None:
     assert [link for link in local if not (file.parent / link).exists()] == []
 
 
-def test_every_error_code_stands_in_the_api_document() -> None:
-    rows = set(re.findall(r"^\| `([a-z_]+)` \| \d{3} ", read("docs/api.md"), re.MULTILINE))
+def test_every_error_code_stands_in_the_api_document_as_it_is_answered() -> None:
+    row = r"^\| `([a-z_]+)` \| (\d{3}) \| (\w+) \| "
+    documented = set(re.findall(row, read("docs/api.md"), re.MULTILINE))
 
-    assert rows == {code.value for code in ErrorCode}
+    assert documented == {
+        (code.value, str(status), kind)
+        for code in ErrorCode
+        for status, kind in [status_and_type(code)]
+    }
 
 
 # --------------------------------------------------------------------------------------- code

@@ -1,11 +1,12 @@
 """Tiny random checkpoints of other families than LLaVA, made offline.
 
 PaddleOCR-VL: Qwen2-VL's M-RoPE, images of any size, boundary tokens around an image; unlike
-Qwen2-VL's own, its processor has no video part, which would need torchvision. Gemma 3: sliding and full
-layers mixed, image tokens that see one another, token types.
+Qwen2-VL's own, its processor has no video part, which would need torchvision. Gemma 3: sliding and
+full layers mixed, image tokens that see one another, token types.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -45,7 +46,7 @@ GEMMA_TEMPLATE = (
 
 def make_tiny_paddleocr_vl(out: Path, seed: int = 0) -> Path:
     tokenizer = _tokenizer({"image_token": "<|IMAGE_PLACEHOLDER|>"}, more=BOUNDARIES)
-    token_id = tokenizer.convert_tokens_to_ids
+    token_id: Any = tokenizer.convert_tokens_to_ids
     torch.manual_seed(seed)
     config = PaddleOCRVLConfig(
         text_config={
@@ -93,6 +94,7 @@ def make_tiny_gemma3(out: Path, seed: int = 0) -> Path:
         },
         more=["<start_of_turn>", "<end_of_turn>"],
     )
+    token_id: Any = tokenizer.convert_tokens_to_ids
     torch.manual_seed(seed)
     config = Gemma3Config(
         text_config={
@@ -115,9 +117,9 @@ def make_tiny_gemma3(out: Path, seed: int = 0) -> Path:
             "vision_use_head": False,
         },
         mm_tokens_per_image=4,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
-        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+        image_token_index=token_id("<image_soft_token>"),
+        boi_token_index=token_id("<start_of_image>"),
+        eoi_token_index=token_id("<end_of_image>"),
     )
     model = Gemma3ForConditionalGeneration(config)
     processor = Gemma3Processor(
@@ -155,9 +157,9 @@ def _text_sizes(vocab_size: int) -> dict[str, int]:
     }
 
 
-def _save(out: Path, model: torch.nn.Module, processor) -> Path:  # noqa: ANN001
+def _save(out: Path, model: Any, processor: Any) -> Path:
     spread_weights(model, 0.15)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    model.eval().save_pretrained(out)  # type: ignore[operator]
+    model.eval().save_pretrained(out)
     processor.save_pretrained(out)
     return out

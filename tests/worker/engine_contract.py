@@ -1,9 +1,9 @@
 """What every engine must do, whatever runs inside it.
 
 Each check is a coroutine function that takes a factory of fresh, unstarted engines; `CHECKS` lists
-them all, for `pytest.mark.parametrize`. They use nothing but the `Engine` interface, so a check that
-one engine cannot pass is a defect of that engine. Answers of the engine under test should be longer
-than eight tokens for `PROMPTS`.
+them all, for `pytest.mark.parametrize`. They use nothing but the `Engine` interface, so a check
+that one engine cannot pass is a defect of that engine. Greedy answers to the first of `PROMPTS`
+should have eight characters and 16 tokens at least.
 """
 
 import asyncio

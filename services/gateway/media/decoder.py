@@ -10,6 +10,7 @@ import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -80,8 +81,8 @@ class ImageDecoder:
     @property
     def child_pids(self) -> list[int]:
         """Process ids of the children that are alive."""
-        processes = [slot.process for slot in self._slots]
-        return [one.pid for one in processes if one is not None and one.returncode is None]
+        children = [slot.child for slot in self._slots]
+        return [one.process.pid for one in children if one is not None and one.is_alive]
 
     @property
     def num_waiting(self) -> int:
@@ -95,7 +96,7 @@ class ImageDecoder:
 
     async def start(self) -> None:
         """Start the children; raises UnavailableError if they cannot be."""
-        await asyncio.gather(*(slot.ensure_process() for slot in self._slots))
+        await asyncio.gather(*(slot.ensure_child() for slot in self._slots))
         for slot in self._slots:
             self._idle.put_nowait(slot)
 
@@ -123,7 +124,7 @@ class ImageDecoder:
         """
         slot = await self._claim_slot()
         try:
-            await slot.ensure_process()
+            child = await slot.ensure_child()
             job = DecodeJob(
                 payload_length=len(payload_base64) - payload_start,
                 declared_mime=declared_mime,
@@ -132,7 +133,7 @@ class ImageDecoder:
                 max_data_bytes=MAX_STORED_BYTES,
                 cpu_limit_s=self._cpu_limit_s,
             )
-            answer = await self._run(slot, job, payload_base64, payload_start)
+            answer = await self._run(slot, child, job, (payload_base64, payload_start))
         finally:
             self._idle.put_nowait(slot)
         if isinstance(answer, Refusal):
@@ -160,11 +161,11 @@ class ImageDecoder:
             self._num_waiting -= 1
 
     async def _run(
-        self, slot: "_Slot", job: DecodeJob, payload: str | bytes, start: int
+        self, slot: "_Slot", child: "_Child", job: DecodeJob, payload: tuple[str | bytes, int]
     ) -> DecodedImage | Refusal:
         try:
             async with asyncio.timeout(self._wall_limit_s):
-                return await slot.exchange(job, payload, start)
+                return await child.exchange(job, *payload)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             slot.kill()
             if self._is_closed:
@@ -177,59 +178,78 @@ class ImageDecoder:
             raise
 
 
-class _Slot:
-    """A place for one child, which is replaced when it is gone."""
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: Process
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
 
-    def __init__(self) -> None:
-        self.process: Process | None = None
-        self._reapers: set[asyncio.Task[None]] = set()
-        self._is_closed = False
-
-    async def ensure_process(self) -> None:
-        """Start a child where none is alive."""
-        if self.process is not None and self.process.returncode is not None:
-            self.kill()
-        if self.process is not None:
-            return
-        if self._is_closed:
-            raise _shutting_down()
-        try:
-            async with asyncio.timeout(_START_LIMIT_S):
-                self.process = await _spawn()
-                await _read_frame(self.process)  # the child is ready
-        except BaseException as error:
-            self.kill()
-            if isinstance(error, (OSError, asyncio.IncompleteReadError)):
-                raise UnavailableError(
-                    ErrorCode.BACKEND_UNAVAILABLE,
-                    "no image decoder can be started; try again",
-                    retry_after_s=_RETRY_AFTER_S,
-                ) from error
-            raise
+    @property
+    def is_alive(self) -> bool:
+        return self.process.returncode is None
 
     async def exchange(
         self, job: DecodeJob, payload: str | bytes, start: int
     ) -> DecodedImage | Refusal:
         """Send one job and return the answer; raises OSError or IncompleteReadError on a death."""
-        process = self.process
-        assert process is not None
-        stdin = process.stdin
-        assert stdin is not None
         header = encoder.encode(job)
-        stdin.write(LENGTH.pack(len(header)) + header)
+        self.stdin.write(LENGTH.pack(len(header)) + header)
         for chunk in _chunks(payload, start):
-            stdin.write(chunk)
-            await stdin.drain()
-        return answer_decoder.decode(await _read_frame(process))
+            self.stdin.write(chunk)
+            await self.stdin.drain()
+        return answer_decoder.decode(await self.read_frame())
+
+    async def read_frame(self) -> bytes:
+        (length,) = LENGTH.unpack(await self.stdout.readexactly(LENGTH.size))
+        return await self.stdout.readexactly(length)
+
+    async def reap(self) -> None:
+        """Collect what is left of a killed child."""
+        self.stdin.close()
+        with contextlib.suppress(OSError):
+            await self.stdin.wait_closed()
+        await self.process.wait()
+
+
+class _Slot:
+    """A place for one child, which is replaced when it is gone."""
+
+    def __init__(self) -> None:
+        self.child: _Child | None = None
+        self._reapers: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def ensure_child(self) -> _Child:
+        """Return the child; start one where none is alive."""
+        if self.child is not None and self.child.is_alive:
+            return self.child
+        self.kill()
+        if self._is_closed:
+            raise _shutting_down()
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                self.child = child = await _spawn()
+                await child.read_frame()  # it is ready
+        except (OSError, asyncio.IncompleteReadError) as error:  # a TimeoutError is an OSError
+            self.kill()
+            raise UnavailableError(
+                ErrorCode.BACKEND_UNAVAILABLE,
+                "no image decoder can be started; try again",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
+        except BaseException:
+            self.kill()
+            raise
+        return child
 
     def kill(self) -> None:
         """Kill the child, if there is one, and let a task collect what is left of it."""
-        process, self.process = self.process, None
-        if process is None:
+        child, self.child = self.child, None
+        if child is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        reaper = asyncio.create_task(_reap(process))
+            child.process.kill()
+        reaper = asyncio.create_task(child.reap())
         self._reapers.add(reaper)
         reaper.add_done_callback(self._reapers.discard)
 
@@ -246,9 +266,9 @@ def _shutting_down() -> UnavailableError:
     )
 
 
-async def _spawn() -> Process:
+async def _spawn() -> _Child:
     # -P and a bare environment: neither the current directory nor a secret gets into the child
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         "-m",
@@ -259,21 +279,9 @@ async def _spawn() -> Process:
         env={"PYTHONPATH": str(_SOURCE_ROOT), "LC_ALL": "C.UTF-8"},
         cwd="/",
     )
-
-
-async def _reap(process: Process) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-        with contextlib.suppress(OSError):
-            await process.stdin.wait_closed()
-    await process.wait()
-
-
-async def _read_frame(process: Process) -> bytes:
-    stdout = process.stdout
-    assert stdout is not None
-    (length,) = LENGTH.unpack(await stdout.readexactly(LENGTH.size))
-    return await stdout.readexactly(length)
+    if process.stdin is None or process.stdout is None:
+        raise OSError("the child has no pipes")
+    return _Child(process, process.stdin, process.stdout)
 
 
 def _chunks(payload: str | bytes, start: int) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from services.gateway.translate import (
     image_urls,
 )
 from services.protocol.errors import ErrorCode, RequestError, error_from_code
-from services.protocol.messages import Failed, Finished, Lane, Tokens
+from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
 
 router = APIRouter()
 
@@ -52,7 +52,9 @@ async def create_chat_completion(request: Request) -> Response:
     card = admit(chat, state.catalogue)
     # 2. Images go to the store, once; the request only names them.
     inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
-    refs = await state.images.resolve(inputs, tenant_id=ANONYMOUS, recipe=card.image_recipe)
+    refs: list[ImageRef] = []
+    if inputs:
+        refs = await state.images.resolve(inputs, tenant_id=ANONYMOUS, recipe=card.image_recipe)
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
         request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane

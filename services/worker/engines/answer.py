@@ -22,6 +22,8 @@ class Answer:
         max_tokens: the answer ends with this many tokens, earlier attempts' included.
     """
 
+    finish_reason: FinishReason | None
+
     def __init__(
         self,
         decode: DecodeIds,
@@ -34,11 +36,13 @@ class Answer:
         self._eos_ids = eos_ids
         self._max_tokens = max_tokens
         self.token_ids: list[int] = []
-        self.finish_reason: FinishReason | None = None
+        self.finish_reason = None
 
     def push(self, token_id: int) -> str:
-        """Append a token and return the text it releases; sets `finish_reason` at the end."""
-        assert self.finish_reason is None
+        """Append a token and return the text it releases; sets `finish_reason` at the end.
+
+        Not to be called once that is set.
+        """
         self.token_ids.append(token_id)
         if token_id in self._eos_ids:
             self.finish_reason = "stop"

@@ -6,8 +6,6 @@ thread only. What does *not* live here: that thread (`transformers_engine.py`), 
 (`model_runner.py`), the choice of tokens (`sampling.py`).
 """
 
-
-
 import functools
 import time
 from collections import deque
@@ -23,6 +21,7 @@ from services.protocol.messages import (
     EngineEvent,
     Failed,
     Finished,
+    FinishReason,
     GenerationRequest,
     TokenLogprob,
     Tokens,
@@ -169,8 +168,8 @@ class BatchScheduler:
             progress.admitting([request.request_id])
             try:
                 running, prompt = self._prepare(submission)
-                if running.answer.finish_reason is not None:
-                    events.append((submission.ticket, self._finished(running)))
+                if reason := running.answer.finish_reason:  # only its end was lost
+                    events.append((submission.ticket, _finished(running, reason)))
                     continue
                 resumed = running.answer.token_ids
                 prefilled = self._runner.prefill(extend_inputs(prompt.inputs, resumed))
@@ -191,7 +190,7 @@ class BatchScheduler:
                 events.append((submission.ticket, _internal_failure(request)))
             else:
                 self._running.append(running)
-                logits.append(prefilled.logits_V)
+                logits.append(prefilled.next_logits)
                 num_tokens += len(prompt.token_ids) + len(resumed)
         return logits
 
@@ -242,20 +241,8 @@ class BatchScheduler:
         tokens = Tokens(
             request.request_id, request.attempt, index, [choice.token_id], [text], logprobs
         )
-        if running.answer.finish_reason is None:
-            return [tokens]
-        return [tokens, self._finished(running)]
-
-    def _finished(self, running: _Running) -> Finished:
-        assert running.answer.finish_reason is not None
-        return Finished(
-            running.request.request_id,
-            running.request.attempt,
-            running.answer.finish_reason,
-            prompt_tokens=running.num_prompt_tokens,
-            completion_tokens=len(running.answer.token_ids),
-            prefill_s=running.prefill_s or 0.0,
-        )
+        reason = running.answer.finish_reason
+        return [tokens] if reason is None else [tokens, _finished(running, reason)]
 
     def _leave(self, row: int) -> None:
         self._runner.remove_row(row)
@@ -296,6 +283,17 @@ def max_tokens_for(prompt: Prompt, max_tokens: int | None, limits: BatchLimits) 
         f"`{limits.model_id}`; shorten the messages"
         f"{'' if max_tokens is None else ' or lower max_tokens'}",
         param="messages",
+    )
+
+
+def _finished(running: _Running, reason: FinishReason) -> Finished:
+    return Finished(
+        running.request.request_id,
+        running.request.attempt,
+        reason,
+        prompt_tokens=running.num_prompt_tokens,
+        completion_tokens=len(running.answer.token_ids),
+        prefill_s=running.prefill_s or 0.0,
     )
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -69,7 +70,8 @@ def load_checkpoint(path: Path, dtype: str, device: str, max_context: int | None
         model = AutoModelForImageTextToText.from_pretrained(
             path, dtype=_DTYPES.get(dtype, "auto"), use_safetensors=True, **options
         )
-        model = model.to(place).eval()
+        model.to(device=place)  # type: ignore[call-arg]  # decorated: the checker loses `self`
+        model.eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
         raise EngineStartError(
@@ -165,7 +167,7 @@ def _choose_device(device: str) -> torch.device:
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     generation_config = model.generation_config
-    found = generation_config.eos_token_id if generation_config is not None else None
+    found: Any = generation_config.eos_token_id if generation_config is not None else None
     if found is None:
         found = getattr(text_config_of(model.config), "eos_token_id", None)
     if found is None:

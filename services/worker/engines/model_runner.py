@@ -1,13 +1,11 @@
 """Prefill and decode: the two forward passes of a model, for a batch that changes at every step.
 
-A sequence is prefilled alone, by the model's own forward with a plain cache, so that image features,
-masks and positions are the model's own business. Decoding runs all live rows in one forward, with a
-mask and positions made here. What does *not* live here: requests (`batch_scheduler.py`).
+A sequence is prefilled alone, by the model's own forward with a plain cache, so that image
+features, masks and positions are the model's own business. Decoding runs all live rows in one
+forward, with a mask and positions made here. What does *not* live here: requests (`batch_scheduler.py`).
 
 Shapes: B live rows, W cache positions in use, V entries of the vocabulary.
 """
-
-
 
 import inspect
 from collections.abc import Sequence
@@ -29,11 +27,11 @@ class Prefilled:
     """A sequence that is not in the batch yet.
 
     Args:
-        logits_V: float32 [V], of the token that comes next.
+        next_logits: float32 [V], of the token that comes next.
         rope_delta: the next position is the length plus this (M-RoPE, arXiv:2409.12191).
     """
 
-    logits_V: torch.Tensor
+    next_logits: torch.Tensor
     cache: DynamicCache
     rope_delta: int
 
@@ -94,8 +92,7 @@ class ModelRunner:
 
     def remove_row(self, row: int) -> None:
         """Take a row out; the last row moves into its place."""
-        assert self._cache is not None
-        self._cache.remove_row(row)
+        self._live_cache().remove_row(row)
         self._rope_deltas[row] = self._rope_deltas[-1]
         self._rope_deltas.pop()
 
@@ -114,24 +111,29 @@ class ModelRunner:
         Returns:
             Logits of the next tokens, float32 [B, V].
         """
-        assert self._cache is not None
-        assert len(token_ids) == self.num_rows
-        positions_B = self._cache.begin_step()
+        cache = self._live_cache()
+        positions_B = cache.begin_step()
         positions_B1 = (positions_B + positions_B.new_tensor(self._rope_deltas))[:, None]
         output = self._model(
             input_ids=positions_B.new_tensor(list(token_ids))[:, None],
-            attention_mask=self._decode_mask(positions_B),
+            attention_mask=self._decode_mask(positions_B, max(cache.lengths)),
             # M-RoPE: temporal, height and width positions are equal for text
             position_ids=positions_B1.expand(3, -1, -1) if self._rope_owners else positions_B1,
-            past_key_values=self._cache,
+            past_key_values=cache,
             use_cache=True,
             **self._forward_options,
         )
         return output.logits[:, -1].float()
 
-    def _decode_mask(self, positions_B: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    def _live_cache(self) -> SlotCache:
+        if self._cache is None:
+            raise RuntimeError("no row was added")
+        return self._cache
+
+    def _decode_mask(
+        self, positions_B: torch.Tensor, width: int
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
         """Return additive masks [B, 1, 1, W]: one, or one per layer type as the model wants."""
-        width = int(max(self._cache.lengths)) if self._cache is not None else 0
         distance_BW = positions_B[:, None] - torch.arange(width, device=self._device)
         allowed = {_FULL: distance_BW >= 0}
         if self._window is not None:
@@ -182,7 +184,7 @@ def check_batching(runner: ModelRunner, token_ids: Sequence[int]) -> None:
         EngineStartError: they differ: this architecture cannot be run in a batch like this.
     """
     ends = (len(token_ids), len(token_ids) - 3)
-    expected = [runner.prefill(_text_inputs(token_ids[:end])).logits_V for end in ends]
+    expected = [runner.prefill(_text_inputs(token_ids[:end])).next_logits for end in ends]
     for end in ends:
         runner.add_row(runner.prefill(_text_inputs(token_ids[: end - 1])))
     found_BV = runner.decode([token_ids[end - 1] for end in ends])

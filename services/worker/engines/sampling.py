@@ -8,8 +8,6 @@ logit - count * frequency_penalty - (count > 0) * presence_penalty.
 Shapes: B rows, G rows with equal parameters, V entries of the vocabulary.
 """
 
-
-
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ Shapes: B live rows, R allocated rows, H KV heads, C allocated positions, W posi
 width.
 """
 
-
-
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -56,7 +54,7 @@ class _SlotLayer(CacheLayerMixin):
             self.value_RHCD[:num_rows, :, : step.width],
         )
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002 (its interface)
         return self._step.width, 0
 
     def get_seq_length(self) -> int:
@@ -88,13 +86,8 @@ class SlotCache(Cache):
         row = len(self.lengths)
         length = prefilled.get_seq_length()
         self._reserve(row + 1, length + 1, like=prefilled)
-        for layer, source in zip(self._layers, prefilled.layers, strict=True):
-            assert isinstance(source, CacheLayerMixin)
-            assert source.keys is not None and source.values is not None  # noqa: PT018 (one fact)
-            for own_RHCD, new_1HLD in (
-                (layer.key_RHCD, source.keys),
-                (layer.value_RHCD, source.values),
-            ):
+        for layer, (key_1HLD, value_1HLD) in zip(self._layers, _states(prefilled), strict=True):
+            for own_RHCD, new_1HLD in ((layer.key_RHCD, key_1HLD), (layer.value_RHCD, value_1HLD)):
                 own_RHCD[row, :, :length] = new_1HLD[0]
                 # What an earlier sequence left behind is masked, but 0 x NaN would still be NaN.
                 own_RHCD[row, :, length:] = 0
@@ -139,14 +132,12 @@ class SlotCache(Cache):
             rows = max(num_rows, min(2 * rows, self._max_rows))
         if positions > capacity:
             capacity = max(positions, min(max(2 * capacity, _FIRST_POSITIONS), self._max_positions))
-        for index, layer in enumerate(self._layers):
-            keys, values = layer.key_RHCD, layer.value_RHCD
-            if like is not None and keys.ndim != 4:
-                source = like.layers[index]
-                assert source.keys is not None and source.values is not None  # noqa: PT018 (one fact)
-                keys, values = source.keys[:0], source.values[:0]
-            layer.key_RHCD = _grown(keys, rows, capacity)
-            layer.value_RHCD = _grown(values, rows, capacity)
+        if like is not None and not self._capacity[0]:
+            for layer, (key_1HLD, value_1HLD) in zip(self._layers, _states(like), strict=True):
+                layer.key_RHCD, layer.value_RHCD = key_1HLD[:0], value_1HLD[:0]
+        for layer in self._layers:
+            layer.key_RHCD = _grown(layer.key_RHCD, rows, capacity)
+            layer.value_RHCD = _grown(layer.value_RHCD, rows, capacity)
         self._capacity = (rows, capacity)
 
     def _release(self) -> None:
@@ -155,6 +146,11 @@ class SlotCache(Cache):
             layer.key_RHCD = torch.zeros(0)
             layer.value_RHCD = torch.zeros(0)
         self._capacity = (0, 0)
+
+
+def _states(prefilled: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return keys and values per layer, [1, H, length, D] each."""
+    return [(layer.keys, layer.values) for layer in prefilled.layers]  # type: ignore[union-attr]
 
 
 def _grown(old_RHCD: torch.Tensor, rows: int, capacity: int) -> torch.Tensor:

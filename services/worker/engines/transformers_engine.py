@@ -64,7 +64,7 @@ class TransformersEngine:
         num_threads: torch's threads for this engine; None leaves torch's choice.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (an operator's settings, by name)
         self,
         model_path: Path,
         model_id: str,
