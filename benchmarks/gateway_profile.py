@@ -13,7 +13,8 @@ from benchmarks.rounds import Bench
 from benchmarks.scenarios import Scenario, Timing
 
 SAMPLES_PER_S = 200
-NUM_FUNCTIONS = 25
+NUM_FUNCTIONS = 20
+OUR_CODE = "(services/"
 
 
 class FunctionShare(msgspec.Struct, frozen=True):
@@ -25,7 +26,7 @@ class FunctionShare(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """The functions with most samples of their own, and those with most in all."""
+    """The functions with most samples of their own, and those of Galen's with most in all."""
 
     scenario: str
     num_samples: int
@@ -40,7 +41,7 @@ def profile_gateway(
     samples = folder / f"profile_{scenario.name}.txt"
     command: list[str | Path] = [Path(sys.executable).with_name("py-spy"), "record"]
     command += ["--pid", str(party.roles[0].pid), "--format", "raw", "--output", samples]
-    command += ["--rate", str(SAMPLES_PER_S), "--duration", f"{secs + 1:.0f}", "--nonblocking"]
+    command += ["--rate", str(SAMPLES_PER_S), "--duration", f"{secs + 1:.0f}"]
     with (folder / "py-spy.log").open("wb") as log:
         try:
             spy = subprocess.Popen(command, stdout=log, stderr=log)
@@ -69,13 +70,14 @@ def summarise(scenario: str, folded_stacks: str) -> Profile:
             whole[frame] += int(count)
     num_samples = sum(own.values())
 
-    def shares(ranking: Counter[str]) -> list[FunctionShare]:
+    def shares(ranking: list[tuple[str, int]]) -> list[FunctionShare]:
         return [
             FunctionShare(name, 100 * own[name] / num_samples, 100 * whole[name] / num_samples)
-            for name, _ in ranking.most_common(NUM_FUNCTIONS)
+            for name, _ in ranking[:NUM_FUNCTIONS]
         ]
 
-    return Profile(scenario, num_samples, shares(own), shares(whole))
+    ours = [each for each in whole.most_common() if OUR_CODE in each[0]]
+    return Profile(scenario, num_samples, shares(own.most_common()), shares(ours))
 
 
 def _function(frame: str) -> str:

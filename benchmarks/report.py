@@ -226,7 +226,13 @@ def _profile(profile: Profile) -> str:
              for each in profile.by_total]  # fmt: skip
     head = ("self %", "total %", "function")
     return "\n\n".join(
-        (title, "By self time:", _table(head, own), "By total time:", _table(head, whole))
+        (
+            title,
+            "By self time:",
+            _table(head, own),
+            "Galen's own functions by total time:",
+            _table(head, whole),
+        )
     )
 
 

@@ -94,7 +94,8 @@ def bench(  # noqa: PLR0913 - one parameter per option
     render: Annotated[bool, typer.Option("--render", help="Only write the page again.")] = False,
 ) -> None:
     """See HELP."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     settings = BenchSettings()
     try:
         if render:

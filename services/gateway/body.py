@@ -14,7 +14,7 @@ _PARSE_IN_LOOP_BYTES = 64 << 10
 
 
 async def read_json(request: Request, settings: GatewaySettings) -> Any:
-    """Return the body's JSON value (of any type, hence Any); raises GalenError of the right code."""
+    """Return the body's JSON value, of any type (hence Any); raises GalenError."""
     _check_headers(request, settings)
     async with asyncio.timeout(settings.body_timeout_s) as limit:
         try:
@@ -63,5 +63,3 @@ def _too_slow(settings: GatewaySettings) -> GalenError:
         ErrorCode.REQUEST_TIMEOUT,
         f"the body did not arrive within {settings.body_timeout_s:g} s",
     )
-
-

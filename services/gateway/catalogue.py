@@ -8,7 +8,7 @@ from services.protocol.errors import ErrorCode, NotFoundError, UnavailableError
 from services.protocol.messages import ModelCard, WorkerRecord
 
 GONE_AFTER_S = 60.0
-"""A model without a worker for longer is unavailable; until then its requests wait for a respawn."""
+"""A model without a worker for longer is unavailable; until then requests wait for a respawn."""
 
 
 @dataclass(frozen=True, slots=True)

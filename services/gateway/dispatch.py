@@ -65,7 +65,7 @@ class Dispatcher:
         self._tickets: dict[str, Ticket] = {}
         self._background: set[asyncio.Task[None]] = set()
 
-    # --- requests -----------------------------------------------------------------------------------
+    # --- requests ---
 
     async def submit(self, reply: Reply, requests: Sequence[GenerationRequest]) -> None:
         """Queue one request per choice; events come to `reply`.
@@ -82,17 +82,18 @@ class Dispatcher:
             self._tickets[request.request_id] = ticket
         try:
             for request in requests:
-                full = await self._queue.enqueue(
-                    request, max_waiting=self._settings.max_waiting
-                )
-                if full is not None:
-                    raise self._overloaded(full, request.model)
-        except REDIS_AWAY:
-            self.cancel(reply)
-            raise _redis_away() from None
+                await self._enqueue(request)
         except BaseException:
             self.cancel(reply)
             raise
+
+    async def _enqueue(self, request: GenerationRequest) -> None:
+        try:
+            full = await self._queue.enqueue(request, max_waiting=self._settings.max_waiting)
+        except REDIS_AWAY:
+            raise _redis_away() from None
+        if full is not None:
+            raise self._overloaded(full, request.model)
 
     def cancel(self, reply: Reply) -> None:
         """Give up what is left of a reply: out of the queue, out of the engine."""
@@ -107,9 +108,10 @@ class Dispatcher:
         while True:
             try:
                 await self._queue.revoke(self.gateway_id, request_id)
-                return
             except REDIS_AWAY:
                 await backoff.wait()
+            else:
+                return
 
     @property
     def num_open(self) -> int:
@@ -120,7 +122,7 @@ class Dispatcher:
         """Return every reply with a choice under way, once."""
         return list({id(t.reply): t.reply for t in self._tickets.values()}.values())
 
-    # --- events ---------------------------------------------------------------------------------------
+    # --- events ---
 
     async def read_forever(self) -> None:
         """Read the reply stream and hand events on; cancelled at the gateway's end."""
@@ -216,7 +218,7 @@ class Dispatcher:
             self._metrics.stalled_clients.inc()
             reply.abandon()
 
-    # --- the next attempt ---------------------------------------------------------------------------------
+    # --- the next attempt ---
 
     def _send_on(self, ticket: Ticket, lost: Lost) -> None:
         request = ticket.request

@@ -11,8 +11,9 @@ import gc
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 import uvicorn
@@ -50,7 +51,7 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
     """Return the application; its parts begin and end with its lifespan."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with _gateway(settings, metrics) as state:
             app.state.galen = state
             yield
@@ -65,7 +66,7 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
 @asynccontextmanager
 async def _gateway(
     settings: GatewaySettings, metrics: GatewayMetrics
-) -> AsyncIterator[GatewayState]:
+) -> AsyncGenerator[GatewayState]:
     """Begin the gateway's parts, and end them in the opposite order."""
     url = settings.redis_url.get_secret_value()
     commands, beats, pictures = connect(url), connect(url), connect(url)
@@ -77,9 +78,7 @@ async def _gateway(
     directory = WorkerDirectory(beats)
     pulse = Pulse(settings, dispatcher, directory, catalogue, metrics)
     decoder = ImageDecoder(num_children=settings.decoder_processes)
-    limits = ImageLimits(
-        max_images=settings.max_images, max_image_bytes=settings.max_image_bytes
-    )
+    limits = ImageLimits(max_images=settings.max_images, max_image_bytes=settings.max_image_bytes)
     images = ImageResolver(
         decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
     )
@@ -113,7 +112,7 @@ async def _gateway(
             await client.aclose()
 
 
-async def _essential(loop: "asyncio.Future[None]") -> None:
+async def _essential(loop: Coroutine[Any, Any, None]) -> None:
     """Run a loop without which the gateway is of no use: its failure ends the process."""
     try:
         await loop
@@ -134,7 +133,7 @@ class GatewayServer(uvicorn.Server):
         self._settings = settings
         self._signals = 0
 
-    def handle_exit(self, sig: int, frame: object) -> None:
+    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's signature
         """Begin to drain with the first signal, end with the second."""
         self._signals += 1
         state: GatewayState | None = getattr(self._app.state, "galen", None)

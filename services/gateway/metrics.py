@@ -73,7 +73,9 @@ class GatewayMetrics:
             registry=registry,
         )
         self.cancelled = Counter(
-            "galen_gateway_cancelled_choices", "Choices given up before their end", registry=registry
+            "galen_gateway_cancelled_choices",
+            "Choices given up before their end",
+            registry=registry,
         )
         self.lost = Counter(
             "galen_gateway_lost_attempts",

@@ -65,7 +65,7 @@ class FrontDoor:
         request = Request(scope, receive)
         try:
             response = await handler(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the outermost border of a request
             response = respond_to_error(request, error)
         outcome.status = response.status_code
         response.raw_headers.append((b"x-request-id", scope["galen.request_id"].encode()))

@@ -23,7 +23,7 @@ from services.protocol.worker_directory import WorkerDirectory
 _log = structlog.get_logger()
 
 _REAP_AFTER_S = keys.LEASE_MS / 1000 + keys.HEARTBEAT_S
-"""Redis must have been there for so long before leases are judged: after an outage all look over."""
+"""Redis must have been up for so long before leases are judged: after an outage all look over."""
 _FRESH_S = 3.0
 _LAG_PERIOD_S = 0.05
 
@@ -69,9 +69,7 @@ class Pulse:
         if had_beaten and (not pulse.lease_lived or pulse.epoch != self._epoch):
             self._dispatcher.data_lost()
         self._epoch = pulse.epoch
-        self._catalogue.update(
-            await self._directory.workers(), await self._directory.models_seen()
-        )
+        self._catalogue.update(await self._directory.workers(), await self._directory.models_seen())
         for field, count in (await self._directory.waiting()).items():
             model, _, lane = field.partition("|")
             self._metrics.waiting.labels(model, lane).set(count)

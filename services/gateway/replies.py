@@ -37,7 +37,7 @@ class Ticket:
     request: GenerationRequest
     reply: "Reply"
     next_index: int = 0
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list[int])
 
 
 class Reply:

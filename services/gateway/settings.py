@@ -14,35 +14,52 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// or unix:// address"
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://, rediss:// or unix:// address",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on")
-    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0: any free one")
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65_535, description="Port to listen on; 0: any free one"
+    )
     max_waiting: int = Field(
-        4096, ge=1, description="Requests that may wait per model and lane; beyond: 503 overloaded"
+        default=4096,
+        ge=1,
+        description="Requests that may wait per model and lane; beyond: 503 overloaded",
     )
     request_timeout_s: float = Field(
-        600.0, gt=0, description="Longest life of a request, waiting included"
+        default=600.0, gt=0, description="Longest life of a request, waiting included"
     )
     ping_after_s: float = Field(
-        10.0, gt=0, description="A stream silent for so long gets a comment, so that no proxy cuts it"
+        default=10.0,
+        gt=0,
+        description="A stream silent for so long gets a comment, so that no proxy cuts it",
     )
     stalled_client_s: float = Field(
-        30.0, gt=0, description="A client that reads nothing for so long is cut"
+        default=30.0, gt=0, description="A client that reads nothing for so long is cut"
     )
-    max_body_bytes: int = Field(32 << 20, ge=1024, description="Largest body of a chat request")
-    body_timeout_s: float = Field(30.0, gt=0, description="Longest time to receive a body")
-    max_image_bytes: int = Field(20 << 20, ge=1024, description="Largest image, decoded base64")
-    max_images: int = Field(16, ge=1, le=256, description="Most images of one request")
+    max_body_bytes: int = Field(
+        default=32 << 20, ge=1024, description="Largest body of a chat request"
+    )
+    body_timeout_s: float = Field(default=30.0, gt=0, description="Longest time to receive a body")
+    max_image_bytes: int = Field(
+        default=20 << 20, ge=1024, description="Largest image, decoded base64"
+    )
+    max_images: int = Field(default=16, ge=1, le=256, description="Most images of one request")
     image_cache_bytes: int = Field(
-        64 << 20, ge=0, description="Preprocessed images kept to be sent again without decoding"
+        default=64 << 20,
+        ge=0,
+        description="Preprocessed images kept to be sent again without decoding",
     )
-    decoder_processes: int = Field(2, ge=1, le=64, description="Child processes that decode images")
+    decoder_processes: int = Field(
+        default=2, ge=1, le=64, description="Child processes that decode images"
+    )
     drain_delay_s: float = Field(
-        0.5, ge=0, description="After SIGTERM: time to be seen as not ready before the port closes"
+        default=0.5,
+        ge=0,
+        description="After SIGTERM: time to be seen as not ready before the port closes",
     )
     drain_timeout_s: float = Field(
-        30.0, ge=0, description="After SIGTERM: time for running requests to end"
+        default=30.0, ge=0, description="After SIGTERM: time for running requests to end"
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

@@ -5,7 +5,6 @@ costs one concatenation. Form: https://platform.openai.com/docs/api-reference/ch
 https://html.spec.whatwg.org/multipage/server-sent-events.html for the framing.
 """
 
-
 import msgspec
 
 from services.gateway.chunks import Usage, logprobs_content
@@ -77,5 +76,3 @@ def error_event(error: object) -> bytes:
 
 def _choice(choice: int) -> bytes:
     return b',"choices":[{"index":%d,' % choice
-
-

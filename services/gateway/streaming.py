@@ -58,15 +58,13 @@ class ChatStream(Response):
         self._ends: dict[int, Finished] = {}
         self._failed = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         reply = self._reply
         reply.response_task = asyncio.current_task()
         metrics = self._state.metrics
         clock = _StreamClock(reply.received)
         try:
-            await send(
-                {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            )
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             items = self._first
             while True:
                 if reply.abandoned:
@@ -165,9 +163,7 @@ class _StreamClock:
         return self._last - self._first
 
 
-def record_ends(
-    metrics: GatewayMetrics, model: str, ends: Sequence[Finished]
-) -> dict[str, object]:
+def record_ends(metrics: GatewayMetrics, model: str, ends: Sequence[Finished]) -> dict[str, object]:
     """Count finished choices; returns the fields for the log."""
     usage = usage_of(ends)
     metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)

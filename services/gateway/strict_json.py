@@ -6,7 +6,7 @@ surrogates on (which no later encoder can write) and dies of deep nesting. Pure.
 
 import json
 import math
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from services.protocol.errors import ErrorCode, RequestError
 
@@ -75,8 +75,7 @@ def _check_strings(value: Any) -> None:
         if isinstance(each, str):
             _check_string(each)
         else:
-            if isinstance(each, dict):
-                todo.extend(each.keys())
+            todo.extend(_names(each))
             todo.extend(_children(each))
 
 
@@ -89,10 +88,14 @@ def _check_string(text: str) -> None:
         _refuse(ErrorCode.INVALID_UNICODE, "a string in the body holds a lone surrogate")
 
 
-def _children(value: Any) -> Any:
+def _names(value: Any) -> list[str]:
+    return list(cast("dict[str, Any]", value)) if isinstance(value, dict) else []
+
+
+def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+        return list(cast("dict[str, Any]", value).values())
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def _refuse_depth() -> NoReturn:

@@ -139,8 +139,8 @@ def usage_of(finished: Sequence[Finished]) -> Usage:
 
 @dataclass(slots=True)
 class _ChoiceText:
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list[str])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     finished: Finished | None = None
 
 

@@ -1,8 +1,9 @@
 """Connections to Redis: every socket has a timeout, and no command is repeated behind our back.
 
-Repeating is our own decision, place by place (a script that is safe to repeat says so). Reconnecting
-is automatic: a broken connection is dropped by the pool and the next command opens a new one; loops
-that wait for Redis to return use `Backoff`, whose full jitter keeps processes from arriving at once.
+Repeating is our own decision, place by place (a script that is safe to repeat says so).
+Reconnecting is automatic: a broken connection is dropped by the pool and the next command opens a
+new one; loops that wait for Redis to return use `Backoff`, whose full jitter keeps processes from
+arriving at once.
 """
 
 import asyncio
@@ -10,10 +11,9 @@ import hashlib
 import random
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio as aioredis
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,7 +22,6 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -31,7 +30,7 @@ from services.protocol import keys
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, OSError)
 """What a command raises while Redis cannot do its work; the state of a write is then unknown."""
 
-Argument = str | int | bytes
+Argument = str | int | float | bytes
 
 
 def connect(url: str, *, blocking: bool = False, max_connections: int = 16) -> aioredis.Redis:
@@ -43,7 +42,7 @@ def connect(url: str, *, blocking: bool = False, max_connections: int = 16) -> a
         max_connections: most sockets of this client.
     """
     timeout_s = keys.BLOCK_S + keys.SOCKET_MARGIN_S if blocking else keys.COMMAND_TIMEOUT_S
-    return aioredis.Redis.from_url(
+    return aioredis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
         url,
         protocol=2,
         socket_timeout=timeout_s,
@@ -51,6 +50,11 @@ def connect(url: str, *, blocking: bool = False, max_connections: int = 16) -> a
         retry=Retry(NoBackoff(), 0),
         max_connections=max_connections,
     )
+
+
+async def command(client: aioredis.Redis, *args: Argument) -> Any:
+    """Run one command; its reply has the shape that the command gives it (hence Any)."""
+    return cast("Any", await client.execute_command(*args))  # pyright: ignore[reportUnknownMemberType]
 
 
 class Backoff:
@@ -94,7 +98,7 @@ class Script:
     async def _evalsha(
         self, client: aioredis.Redis, key_names: Sequence[str], args: Sequence[Argument]
     ) -> Any:
-        return await client.execute_command("EVALSHA", self.sha, len(key_names), *key_names, *args)
+        return await command(client, "EVALSHA", self.sha, len(key_names), *key_names, *args)
 
 
 class ScriptBatcher:
@@ -114,8 +118,8 @@ class ScriptBatcher:
     ) -> "asyncio.Future[Any]":
         """Queue a script; the future gives its reply, or raises what Redis or the socket raised."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        command = ("EVALSHA", script.sha, len(key_names), *key_names, *args)
-        self._waiting.append((script, command, future))
+        evalsha = ("EVALSHA", script.sha, len(key_names), *key_names, *args)
+        self._waiting.append((script, evalsha, future))
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
         return future
@@ -132,7 +136,7 @@ class ScriptBatcher:
         self, calls: list[tuple[Script, tuple[Any, ...], asyncio.Future[Any]]]
     ) -> None:
         try:
-            replies = await self._execute([command for _, command, _ in calls])
+            replies = await self._execute([evalsha for _, evalsha, _ in calls])
             missing = {
                 script.sha: script
                 for (script, _, _), reply in zip(calls, replies, strict=True)
@@ -146,27 +150,22 @@ class ScriptBatcher:
                 for i, reply in zip(again, retried, strict=True):
                     replies[i] = reply
         except (RedisError, OSError) as error:
-            replies = [error] * len(calls)
+            replies: list[Any] = [error] * len(calls)
         for (_, _, future), reply in zip(calls, replies, strict=True):
             if future.done():
                 continue
-            if isinstance(reply, Exception):
+            if isinstance(reply, (RedisError, OSError)):
                 future.set_exception(reply)
             else:
                 future.set_result(reply)
 
     async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pipeline: Pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
+        pipeline = self._client.pipeline(transaction=False)
+        for each in commands:
+            pipeline.execute_command(*each)  # pyright: ignore[reportUnknownMemberType]
         return await pipeline.execute(raise_on_error=False)
 
 
 def as_text(reply: bytes | str) -> str:
     """Return a reply as text."""
     return reply.decode() if isinstance(reply, bytes) else reply
-
-
-def is_lost_group(error: ResponseError) -> bool:
-    """Whether a stream or its group vanished (FLUSHALL, or a restart without data)."""
-    return str(error).startswith("NOGROUP")

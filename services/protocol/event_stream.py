@@ -11,7 +11,7 @@ from typing import Literal
 import redis.asyncio as aioredis
 
 from services.protocol import keys
-from services.protocol.connection import Script, ScriptBatcher, as_text
+from services.protocol.connection import Script, ScriptBatcher, as_text, command
 
 _PUBLISH = Script("publish")
 _READ_COUNT = 256
@@ -85,11 +85,13 @@ class EventReader:
         calls loses nothing.
         """
         if self._since_trim >= _TRIM_EVERY:
-            await self._blocking.execute_command("XTRIM", self._key, "MINID", self._next_id())
+            await command(self._blocking, "XTRIM", self._key, "MINID", self._next_id())
             self._since_trim = 0
-        reply = await self._blocking.xread(
-            {self._key: self._last_id}, count=_READ_COUNT, block=int(keys.BLOCK_S * 1000)
-        )
+        block_ms = int(keys.BLOCK_S * 1000)
+        reply = await command(
+            self._blocking, "XREAD", "COUNT", _READ_COUNT, "BLOCK", block_ms,
+            "STREAMS", self._key, self._last_id,
+        )  # fmt: skip
         if not reply:
             return []
         entries = reply[0][1]

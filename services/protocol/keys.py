@@ -11,7 +11,7 @@ next part of a key and `|` can separate fields in a hash value.
     galen:ringset:M:L         set    the same tenants, to add each once
     galen:depth               hash   M|L -> waiting requests
     galen:bell:M              list   one element wakes one idle worker of M
-    galen:alone-owner:M       string the worker that drains itself to run suspects alone
+    galen:alone-owner:M       string the worker that runs empty, to run suspects alone
     galen:running:W           hash   request -> attempt|strikes|entry|gateway|stream, held by W
     galen:control:W           list   cancellations for worker W
     galen:inflight:G          hash   request -> attempt|entry|depth field|stream, sent by gateway G
@@ -19,7 +19,7 @@ next part of a key and `|` can separate fields in a hash value.
     galen:events:G            stream of EventBatches for gateway G
     galen:image:SHA           string a packed image
     galen:dead                stream of dead letters (no payload: it would hold a patient's text)
-    galen:epoch               string drawn once per data set; another value means that data were lost
+    galen:epoch               string drawn once per data set; another value: data were lost
     galen:fenced_writes       string count of writes refused to workers without a lease
 """
 

@@ -1,9 +1,9 @@
 """The wire: what gateway and worker say to each other through Redis, as frozen msgspec structs.
 
-Requests are maps (readable in a dead-letter stream); events are arrays, because one is written per
-token, and kept out of the garbage collector's sight (they hold no cycles). Every top-level message carries `PROTOCOL_VERSION`; a reader that meets another version puts
-the message aside (`decode_*` raise `ProtocolError`). What does *not* live here: keys and
-transactions (`keys.py`, `request_queue.py`, `event_stream.py`) and OpenAI's dialect (`gateway/`).
+Requests are maps; events are arrays, because one is written per token, and out of the garbage
+collector's sight (they hold no cycles). Every top-level message carries `PROTOCOL_VERSION`; a
+reader that meets another version puts the message aside (`decode_*` raise `ProtocolError`). What
+does *not* live here: keys and transactions (`keys.py`, `request_queue.py`, `event_stream.py`) and OpenAI's dialect (`gateway/`).
 """
 
 from typing import Literal, TypeVar
@@ -259,7 +259,7 @@ def encode(message: GenerationRequest | EventBatch | WorkerRecord) -> bytes:
 
 
 def decode_request(payload: bytes) -> GenerationRequest:
-    """Read a queue entry; raises ProtocolError for anything that is not a request of our version."""
+    """Read a queue entry; raises ProtocolError for all but a request of our version."""
     return _checked(_request_decoder, payload)
 
 

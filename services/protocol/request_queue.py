@@ -11,7 +11,7 @@ from typing import Literal
 import redis.asyncio as aioredis
 
 from services.protocol import keys
-from services.protocol.connection import Script, ScriptBatcher, as_text
+from services.protocol.connection import Script, ScriptBatcher, as_text, command
 from services.protocol.messages import GenerationRequest, encode
 
 _ENQUEUE = Script("enqueue")
@@ -50,7 +50,7 @@ class Claim:
     reserved: bool = False
 
 
-class Fenced(Exception):
+class FencedError(Exception):
     """This worker's lease is over: everything it held belongs to others now."""
 
 
@@ -60,7 +60,9 @@ class RequestQueue:
     def __init__(self, client: aioredis.Redis) -> None:
         self._batcher = ScriptBatcher(client)
 
-    async def enqueue(self, request: GenerationRequest, *, max_waiting: int = 0) -> QueueFull | None:
+    async def enqueue(
+        self, request: GenerationRequest, *, max_waiting: int = 0
+    ) -> QueueFull | None:
         """Put a request into its sub-queue; safe to repeat, a request enters once per attempt.
 
         Args:
@@ -70,7 +72,9 @@ class RequestQueue:
         Raises:
             RedisError, OSError: Redis is away; whether the request stands in the queue is unknown.
         """
-        lane = keys.ALONE_LANE if request.alone else "resume" if request.attempt > 1 else request.lane
+        lane = (
+            keys.ALONE_LANE if request.alone else "resume" if request.attempt > 1 else request.lane
+        )
         model, tenant = request.model, request.tenant_id
         status, waiting = await self._batcher.call(
             _ENQUEUE,
@@ -122,7 +126,7 @@ class WorkerQueue:
         self._model = model
 
     async def claim(self, worker_id: str, free: int) -> Claim:
-        """Take at most `free` requests; never blocks. Raises Fenced without a lease."""
+        """Take at most `free` requests; never blocks. Raises FencedError without a lease."""
         reply = await _CLAIM.run(
             self._client,
             (
@@ -143,28 +147,24 @@ class WorkerQueue:
         )
         status = as_text(reply[0])
         if status == "FENCED":
-            raise Fenced(worker_id)
+            raise FencedError(worker_id)
         entries = tuple(
-            ClaimedEntry(
-                as_text(reply[i]), int(reply[i + 1]), as_text(reply[i + 2]), reply[i + 3]
-            )
+            ClaimedEntry(as_text(reply[i]), int(reply[i + 1]), as_text(reply[i + 2]), reply[i + 3])
             for i in range(1, len(reply), 4)
         )
         return Claim(entries, alone=status == "ALONE", reserved=status == "RESERVED")
 
     async def wait_for_work(self) -> None:
         """Return when a request may be waiting, or after `keys.BLOCK_S`."""
-        await self._blocking.execute_command("BLPOP", keys.bell(self._model), keys.BLOCK_S)
+        await command(self._blocking, "BLPOP", keys.bell(self._model), keys.BLOCK_S)
 
     async def wake_another(self) -> None:
         """Pass on a wake-up that this worker may have taken without acting on it."""
-        await self._client.execute_command("RPUSH", keys.bell(self._model), "1")
+        await command(self._client, "RPUSH", keys.bell(self._model), "1")
 
     async def next_cancellation(self, worker_id: str) -> tuple[str, int] | None:
         """Return (request_id, attempt) to abort, or None after `keys.BLOCK_S`."""
-        reply = await self._blocking.execute_command(
-            "BLPOP", keys.control(worker_id), keys.BLOCK_S
-        )
+        reply = await command(self._blocking, "BLPOP", keys.control(worker_id), keys.BLOCK_S)
         if reply is None:
             return None
         request_id, _, attempt = as_text(reply[1]).rpartition("|")

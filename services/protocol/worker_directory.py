@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import redis.asyncio as aioredis
 
 from services.protocol import keys
-from services.protocol.connection import Script, as_text
+from services.protocol.connection import Script, as_text, command
 from services.protocol.messages import (
     PROTOCOL_VERSION,
     LossReason,
@@ -20,7 +20,7 @@ from services.protocol.messages import (
     decode_record,
     encode,
 )
-from services.protocol.request_queue import Fenced
+from services.protocol.request_queue import FencedError
 
 _WORKER_BEAT = Script("worker_beat")
 _GATEWAY_BEAT = Script("gateway_beat")
@@ -54,9 +54,9 @@ class WorkerDirectory:
         await self._beat(record, "register")
 
     async def renew(self, record: WorkerRecord) -> None:
-        """Renew the lease and the record; raises Fenced when the lease was over."""
+        """Renew the lease and the record; raises FencedError when the lease was over."""
         if await self._beat(record, "renew") == "FENCED":
-            raise Fenced(record.worker_id)
+            raise FencedError(record.worker_id)
 
     async def _beat(self, record: WorkerRecord, kind: str) -> str:
         return as_text(
@@ -120,26 +120,25 @@ class WorkerDirectory:
         return GatewayPulse(bool(lived), as_text(epoch))
 
     async def gateway_leave(self, gateway_id: str) -> None:
-        """Remove what a gateway leaves behind; its running requests are aborted by their workers."""
+        """Remove what a gateway leaves behind; workers abort what they run for it."""
         await self._client.delete(
             keys.gateway_lease(gateway_id), keys.events(gateway_id), keys.inflight(gateway_id)
         )
 
     async def workers(self) -> list[WorkerRecord]:
         """Return the records of all workers with a lease; unreadable ones are left out."""
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.hgetall(keys.WORKERS)
-        pipeline.zrange(keys.LEASES, 0, -1)
-        records, leased = await pipeline.execute()
-        return _readable([blob for key, blob in records.items() if key in set(leased)])
+        records: dict[bytes, bytes] = await command(self._client, "HGETALL", keys.WORKERS)
+        leased = set(await command(self._client, "ZRANGE", keys.LEASES, 0, -1))
+        return _readable([blob for worker, blob in records.items() if worker in leased])
 
     async def models_seen(self) -> list[WorkerRecord]:
         """Return, per model that was ever served, the record of its last worker to register."""
-        return _readable(list((await self._client.hgetall(keys.MODELS)).values()))
+        records: dict[bytes, bytes] = await command(self._client, "HGETALL", keys.MODELS)
+        return _readable(list(records.values()))
 
     async def waiting(self) -> dict[str, int]:
         """Return the number of waiting requests per `model|lane` (quoted)."""
-        depth = await self._client.hgetall(keys.DEPTH)
+        depth: dict[bytes, bytes] = await command(self._client, "HGETALL", keys.DEPTH)
         return {as_text(field): int(count) for field, count in depth.items()}
 
 

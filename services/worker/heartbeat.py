@@ -13,7 +13,7 @@ import structlog
 from services.protocol import keys
 from services.protocol.connection import REDIS_AWAY
 from services.protocol.messages import WorkerRecord, WorkerState
-from services.protocol.request_queue import Fenced
+from services.protocol.request_queue import FencedError
 from services.protocol.worker_directory import WorkerDirectory
 from services.worker.progress_page import ProgressPage
 
@@ -72,7 +72,7 @@ class Heartbeat:
         try:
             await self._directory.renew(record)
             self._renewed = time.monotonic()
-        except Fenced:
+        except FencedError:
             self._on_fenced()
         except REDIS_AWAY as error:
             away_s = time.monotonic() - self._renewed

@@ -34,7 +34,7 @@ from services.protocol.messages import (
     WorkerState,
     decode_request,
 )
-from services.protocol.request_queue import Claim, ClaimedEntry, Fenced, WorkerQueue
+from services.protocol.request_queue import Claim, ClaimedEntry, FencedError, WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
 from services.worker.engines.base import Engine, EngineJob
 from services.worker.heartbeat import Heartbeat
@@ -112,7 +112,7 @@ class Worker:
                 self._reincarnate_when_fenced(),
             )
         ]
-        stopping = asyncio.create_task(self._is_draining.wait())
+        stopping = asyncio.create_task(_set(self._is_draining))
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in done if task is not stopping]
         if not failed:
@@ -128,7 +128,7 @@ class Worker:
         """Claim nothing more; `run` returns when the rest is finished or handed back."""
         self._is_draining.set()
 
-    # --- 1. claim ----------------------------------------------------------------------------------
+    # --- 1. claim ---
 
     async def _claim_forever(self) -> None:
         backoff = Backoff()
@@ -147,14 +147,14 @@ class Worker:
                 elif not claim.entries:
                     await self._links.queue.wait_for_work()
                 backoff.reset()
-            except Fenced:
+            except FencedError:
                 self._fence()
                 await backoff.wait()
             except REDIS_AWAY as error:
                 _log.warning("claim.delayed", cause=type(error).__name__)
                 await backoff.wait()
 
-    # --- 2. accept -----------------------------------------------------------------------------------
+    # --- 2. accept ---
 
     def _accept(self, claim: Claim) -> None:
         for entry in claim.entries:
@@ -188,7 +188,7 @@ class Worker:
         failed = Failed(entry.request_id, entry.attempt, code, message)
         self._outbox.bury(entry.gateway_id, failed, code.value)
 
-    # --- 3. steps ------------------------------------------------------------------------------------
+    # --- 3. steps ---
 
     def _on_step(self, events: Sequence[EngineEvent]) -> None:
         ended = False
@@ -215,7 +215,7 @@ class Worker:
         if not self._running:
             self._is_empty.set()
 
-    # --- 4. cancellations ------------------------------------------------------------------------------
+    # --- 4. cancellations ---
 
     async def _hear_cancellations(self) -> None:
         backoff = Backoff()
@@ -249,7 +249,7 @@ class Worker:
         if gone:
             _log.warning("gateway.gone", gateway_id=gateway_id, aborted=len(gone))
 
-    # --- 5. fencing --------------------------------------------------------------------------------------
+    # --- 5. fencing ---
 
     def _fence(self) -> None:
         if self._is_fenced.is_set():
@@ -276,11 +276,12 @@ class Worker:
             try:
                 self._outbox.begin(self._worker_id)
                 await self._heartbeat.begin()
-                return
             except REDIS_AWAY as error:
                 self._page.beat()
                 _log.warning("worker.registration.delayed", cause=type(error).__name__)
                 await backoff.wait()
+            else:
+                return
 
     def _new_id(self) -> str:
         return f"{self._settings.name}-{secrets.token_hex(6)}"
@@ -296,7 +297,7 @@ class Worker:
             steps=self._page.steps,
         )
 
-    # --- 6. draining ---------------------------------------------------------------------------------------
+    # --- 6. draining ---
 
     async def _finish_running(self, claiming: asyncio.Task[None]) -> None:
         """Let running requests end; hand on those that do not within the time allowed."""
@@ -327,6 +328,11 @@ class Worker:
         except Exception:
             _log.exception("worker.loop.broken")
             raise
+
+
+async def _set(event: asyncio.Event) -> None:
+    """Return when the event is set."""
+    await event.wait()
 
 
 async def _within(awaitable: Coroutine[Any, Any, object], timeout_s: float) -> None:

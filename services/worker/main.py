@@ -125,7 +125,7 @@ class Supervisor:
         return None
 
     def _report(self, snapshot: ProgressSnapshot, code: int, *, hung: bool) -> None:
-        """Tell Redis that the incarnation on the page is gone, so that nobody waits for its lease."""
+        """Tell Redis that this incarnation is gone, so that nobody waits for its lease."""
         _log.error("engine.died", exit_code=code, hung=hung, running=snapshot.running)
         if not snapshot.worker_id:
             return

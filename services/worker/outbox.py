@@ -1,9 +1,9 @@
 """Sends events to the gateways: one Redis write per gateway for everything that is ready.
 
 While a write is under way the engine goes on, and what it produces meanwhile makes up the next
-write, an event per request; nothing is sent twice or out of order. Answers that are not streamed are kept here and leave
-with their last token. A write that fails because Redis is away is repeated until it is accepted or
-this worker is fenced; the gateway drops what it has seen already.
+write, an event per request; nothing is sent twice or out of order. Answers that are not streamed
+are kept here and leave with their last token. A write that fails because Redis is away is repeated
+until it is accepted or this worker is fenced; the gateway drops what it has seen already.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ _log = structlog.get_logger()
 class _Parcel:
     """What waits to be written for one gateway."""
 
-    events: list[GenerationEvent] = field(default_factory=list)
-    ends: list[End] = field(default_factory=list)
-    open_tokens: dict[str, Tokens] = field(default_factory=dict)
+    events: list[GenerationEvent] = field(default_factory=list[GenerationEvent])
+    ends: list[End] = field(default_factory=list[End])
+    open_tokens: dict[str, Tokens] = field(default_factory=dict[str, Tokens])
 
     def add_tokens(self, event: Tokens) -> None:
         """Append tokens; those of one request that wait together make up one event."""

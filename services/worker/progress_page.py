@@ -70,7 +70,7 @@ class ProgressPage:
         self._map.close()
         os.close(self.fd)
 
-    # --- the engine process writes -------------------------------------------------------------
+    # --- the engine process writes ---
 
     def set_state(self, state: WorkerState, worker_id: str) -> None:
         """Say what the process is doing, and under which worker id it holds requests."""
@@ -111,7 +111,7 @@ class ProgressPage:
             struct.pack_into("<I", self._map, _HEAD.size - 4, 0)
             self._is_admitting = False
 
-    # --- its parent reads ------------------------------------------------------------------------
+    # --- its parent reads ---
 
     def read(self) -> ProgressSnapshot:
         """Return what stands on the page now."""

@@ -18,46 +18,66 @@ class WorkerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// or unix:// address"
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://, rediss:// or unix:// address",
     )
-    engine: Literal["fake", "transformers"] = Field("fake", description="What runs the model")
+    engine: Literal["fake", "transformers"] = Field(
+        default="fake", description="What runs the model"
+    )
     model_id: str = Field(
-        "fake", min_length=1, max_length=200, description="Name that clients ask for"
+        default="fake", min_length=1, max_length=200, description="Name that clients ask for"
     )
-    model_path: Path | None = Field(None, description="Checkpoint in Hugging Face layout")
+    model_path: Path | None = Field(default=None, description="Checkpoint in Hugging Face layout")
     slots: int = Field(
-        8, ge=1, le=65_536, description="Sequences that run at once; the worker claims no more"
+        default=8,
+        ge=1,
+        le=65_536,
+        description="Sequences that run at once; the worker claims no more",
     )
     name: str = Field(
-        "worker", pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Begins this worker's id in logs"
+        default="worker",
+        pattern=r"^[A-Za-z0-9_.-]{1,40}$",
+        description="Begins this worker's id in logs",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Weights' type"
+        default="auto", description="Weights' type"
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     context_length: int | None = Field(
-        None, ge=16, description="Most tokens of prompt and answer; default: what the model says"
+        default=None,
+        ge=16,
+        description="Most tokens of prompt and answer; default: what the model says",
     )
-    num_threads: int | None = Field(None, ge=1, description="CPU threads of the engine")
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine")
     step_timeout_s: float = Field(
-        60.0, gt=0, description="An engine step that takes longer is a hang: the engine is killed"
+        default=60.0,
+        gt=0,
+        description="An engine step that takes longer is a hang: the engine is killed",
     )
     beat_timeout_s: float = Field(
-        8.0, gt=0, description="An engine process whose event loop is silent longer is killed"
+        default=8.0,
+        gt=0,
+        description="An engine process whose event loop is silent longer is killed",
     )
-    start_timeout_s: float = Field(900.0, gt=0, description="Longest loading of the model")
+    start_timeout_s: float = Field(default=900.0, gt=0, description="Longest loading of the model")
     drain_timeout_s: float = Field(
-        30.0, ge=0, description="After SIGTERM: time for running requests before they are handed on"
+        default=30.0,
+        ge=0,
+        description="After SIGTERM: time for running requests before they are handed on",
     )
     most_failed_starts: int = Field(
-        3, ge=1, description="Starts that may fail in a row before the worker ends with code 1"
+        default=3,
+        ge=1,
+        description="Starts that may fail in a row before the worker ends with code 1",
     )
     metrics_port: int | None = Field(
-        None, ge=1, le=65_535, description="Prometheus metrics on 127.0.0.1; default: none"
+        default=None, ge=1, le=65_535, description="Prometheus metrics on 127.0.0.1; default: none"
     )
-    image_cache_bytes: int = Field(256 << 20, ge=0, description="Decoded images kept in memory")
+    image_cache_bytes: int = Field(
+        default=256 << 20, ge=0, description="Decoded images kept in memory"
+    )
     fake_step_ms: float = Field(
-        5.0, gt=0, description="The fake engine's clock for delayed tokens, milliseconds"
+        default=5.0, gt=0, description="The fake engine's clock for delayed tokens, milliseconds"
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
@@ -65,4 +85,4 @@ class WorkerSettings(BaseSettings):
 
 def child_environment(**overrides: str) -> dict[str, str]:
     """Return this process's environment with `overrides`, for a process of ours."""
-    return {**os.environ, **overrides}  # noqa: TID251 - settings own the environment
+    return {**os.environ, **overrides}

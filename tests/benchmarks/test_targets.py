@@ -134,12 +134,14 @@ def test_a_lag_percentile_is_interpolated_between_two_scrapes() -> None:
 
 
 def test_a_profile_counts_a_recursive_function_once() -> None:
-    stacks = "main (a.py:1);walk (a.py:5);walk (a.py:9) 30\nmain (a.py:2) 10\n"
+    stacks = (
+        "main (run.py:1);walk (services/a.py:5);walk (services/a.py:9) 30\nmain (run.py:2) 10\n"
+    )
 
     profile = summarise("c64_stream", stacks)
 
     assert profile.num_samples == 40
     own = {each.function: each.self_percent for each in profile.by_self}
     whole = {each.function: each.total_percent for each in profile.by_total}
-    assert own == {"walk (a.py)": 75, "main (a.py)": 25}
-    assert whole == {"walk (a.py)": 75, "main (a.py)": 100}
+    assert own == {"walk (services/a.py)": 75, "main (run.py)": 25}
+    assert whole == {"walk (services/a.py)": 75}

@@ -33,6 +33,7 @@ _CHUNK_LENGTH = 256 * 1024
 # Above an answer's length, so that reading is never paused.
 _READ_LIMIT_BYTES = 4 * MAX_STORED_BYTES
 _START_LIMIT_S = 20.0
+_START_ATTEMPTS = 2
 _RETRY_AFTER_S = 1.0
 _SOURCE_ROOT = Path(__file__).parents[3]
 
@@ -223,23 +224,28 @@ class _Slot:
         """Return the child; start one where none is alive."""
         if self.child is not None and self.child.is_alive:
             return self.child
+        for _ in range(_START_ATTEMPTS):
+            self.kill()
+            if self._is_closed:
+                raise _shutting_down()
+            try:
+                return await self._start_child()
+            except (OSError, asyncio.IncompleteReadError):  # a TimeoutError is an OSError
+                continue
+            except BaseException:
+                self.kill()
+                raise
         self.kill()
-        if self._is_closed:
-            raise _shutting_down()
-        try:
-            async with asyncio.timeout(_START_LIMIT_S):
-                self.child = child = await _spawn()
-                await child.read_frame()  # it is ready
-        except (OSError, asyncio.IncompleteReadError) as error:  # a TimeoutError is an OSError
-            self.kill()
-            raise UnavailableError(
-                ErrorCode.BACKEND_UNAVAILABLE,
-                "no image decoder can be started; try again",
-                retry_after_s=_RETRY_AFTER_S,
-            ) from error
-        except BaseException:
-            self.kill()
-            raise
+        raise UnavailableError(
+            ErrorCode.BACKEND_UNAVAILABLE,
+            "no image decoder can be started; try again",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    async def _start_child(self) -> _Child:
+        async with asyncio.timeout(_START_LIMIT_S):
+            self.child = child = await _spawn()
+            await child.read_frame()  # it is ready
         return child
 
     def kill(self) -> None:

@@ -11,7 +11,6 @@ from starlette.types import Receive
 
 from services.gateway.admission import admit
 from services.gateway.body import read_json
-from services.gateway.chunks import ChatCompletion
 from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem
@@ -36,7 +35,9 @@ LANE_HEADER = "x-galen-lane"
 _BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"type": "object", "required": ["model", "messages"]}}},
+        "content": {
+            "application/json": {"schema": {"type": "object", "required": ["model", "messages"]}}
+        },
     }
 }
 
@@ -56,9 +57,7 @@ async def create_chat_completion(request: Request) -> Response:
     if inputs:
         refs = await state.images.resolve(inputs, tenant_id=ANONYMOUS, recipe=card.image_recipe)
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
-    origin = Origin(
-        request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane
-    )
+    origin = Origin(request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane)
     reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)
     await state.dispatcher.submit(reply, generation_requests(chat, refs, origin))
     reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
@@ -84,9 +83,7 @@ async def _stream(
         raise
     include_usage = chat.stream_options is not None and chat.stream_options.include_usage
     formatter = SseFormatter(request_id, chat.model, int(_now()), include_usage=include_usage)
-    return ChatStream(
-        state, reply, first, formatter, model=chat.model, include_usage=include_usage
-    )
+    return ChatStream(state, reply, first, formatter, model=chat.model, include_usage=include_usage)
 
 
 async def _answer(
@@ -116,9 +113,7 @@ async def _answer(
     fields = record_ends(state.metrics, chat.model, builder.ends)
     state.metrics.duration.labels(chat.model).observe(time.monotonic() - reply.received)
     request.scope["galen.fields"] = {"model": chat.model, "stream": False, **fields}
-    body: ChatCompletion = builder.build(
-        request_id, chat.model, int(_now()), logprobs=bool(chat.logprobs)
-    )
+    body = builder.build(request_id, chat.model, int(_now()), logprobs=bool(chat.logprobs))
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
@@ -139,7 +134,7 @@ async def _watch_client(receive: Receive, reply: Reply) -> None:
 
 def _lane(request: Request) -> Lane:
     name = request.headers.get(LANE_HEADER, "interactive")
-    if name == "interactive" or name == "batch":
+    if name == "interactive" or name == "batch":  # noqa: PLR1714 - narrows the type
         return name
     raise RequestError(
         ErrorCode.INVALID_VALUE,

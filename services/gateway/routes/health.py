@@ -17,7 +17,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="Can this process answer requests?")
 async def readyz(request: Request) -> Response:
-    """200 where Redis answers and a worker makes progress; else 503 and which of them is missing."""
+    """200 where Redis answers and a worker makes progress; else 503 and what is missing."""
     state = state_of(request)
     checks = {
         "accepting": not state.is_draining,

@@ -55,7 +55,7 @@ class Engine(Protocol):
         ...
 
     def submit(self, job: EngineJob) -> None:
-        """Queue a request for the next step; bad requests become a `Failed` event, never a raise."""
+        """Queue a request for the next step; a bad one becomes a `Failed` event, never a raise."""
         ...
 
     def abort(self, request_id: str) -> None:

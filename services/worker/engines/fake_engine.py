@@ -19,8 +19,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import (
@@ -37,6 +37,9 @@ from services.protocol.messages import (
 )
 from services.worker.engines.base import EmitStep, EngineJob, StepProgress
 from services.worker.engines.stop_strings import StopStringMatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 CRASH_EXIT_CODE = 70
 _PATCH_PX = 14
@@ -81,8 +84,8 @@ class FakeEngine:
     step_ms: float = 5.0
     _emit: EmitStep = field(init=False)
     _progress: StepProgress = field(init=False)
-    _waiting: list[EngineJob] = field(default_factory=list)
-    _running: dict[str, _Sequence] = field(default_factory=dict)
+    _waiting: list[EngineJob] = field(default_factory=list[EngineJob])
+    _running: dict[str, _Sequence] = field(default_factory=dict[str, "_Sequence"])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stepper: asyncio.Task[None] | None = None
 
@@ -254,7 +257,9 @@ def _act(sequence: _Sequence) -> None:
 def _logprob(index: int, alternatives: int) -> TokenLogprob:
     """A fixed distribution: the token itself at log 0.5, alternative k at log 0.5 ** (k + 1)."""
     half = -0.6931471805599453  # ln 0.5
-    top = tuple((index + k, _TEXTS[(index + k) % 10_000], half * (k + 1)) for k in range(alternatives))
+    top = tuple(
+        (index + k, _TEXTS[(index + k) % 10_000], half * (k + 1)) for k in range(alternatives)
+    )
     return TokenLogprob(index, _TEXTS[index], half, top)
 
 

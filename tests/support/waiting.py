@@ -1,0 +1,40 @@
+"""Waiting for a condition instead of sleeping: looks every 20 ms, and gives up with a sentence."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import redis
+
+_POLL_S = 0.02
+
+
+class NeverCame(AssertionError):
+    """The condition did not come true in time."""
+
+
+async def eventually(
+    predicate: Callable[[], Any | Awaitable[Any]], timeout_s: float, what: str = ""
+) -> float:
+    """Return the seconds until `predicate` (plain or async) was true; raises NeverCame.
+
+    An OSError or a Redis error of the predicate counts as "not yet": what it asks may be away.
+    """
+    started = time.monotonic()
+    seen: object = None
+    while True:
+        try:
+            seen = predicate()
+            if inspect.isawaitable(seen):
+                seen = await seen
+        except (OSError, redis.RedisError) as error:
+            seen = error
+        else:
+            if seen:
+                return time.monotonic() - started
+        if time.monotonic() - started > timeout_s:
+            name = what or getattr(predicate, "__name__", "the condition")
+            raise NeverCame(f"{name} did not come within {timeout_s:g} s; last seen: {seen!r}")
+        await asyncio.sleep(_POLL_S)
