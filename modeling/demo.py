@@ -12,6 +12,7 @@ Shapes: B pictures, P patches, D width, L tokens.
 """
 
 import argparse
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -53,12 +54,12 @@ from modeling.tiny import (
 )
 
 IMAGE_PX = 56
-PATCH_PX = 8
-SIZES = TinySizes(vision_width=96, vision_layers=4, text_width=128, text_layers=3, init_std=0.07)
-BATCH = 48
+PATCH_PX = 14
+SIZES = TinySizes(vision_width=128, vision_layers=3, text_width=128, text_layers=2, init_std=0.07)
+BATCH = 32
 LEARNING_RATE = 1.5e-3
 WARM_UP_STEPS = 30
-TRAIN_PICTURES = 6000
+TRAIN_PICTURES = 4000
 HELD_OUT_PICTURES = 200
 _HELD_OUT_SEED = 1_000_003
 _ATTRIBUTES = (tuple(COLOURS), SHAPES, SIDES)
@@ -192,20 +193,23 @@ def _batches(
     )
     num_image_tokens = (IMAGE_PX // PATCH_PX) ** 2
 
-    def sequence(number: int) -> tuple[list[int], list[int]]:
-        question = str(rng.choice(QUESTIONS))
+    @functools.cache
+    def sequence(phantom: Phantom, question: str) -> tuple[list[int], list[int]]:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         chat: list[Any] = [{"role": "user", "content": content}]
         prompt = str(parts.apply_chat_template(chat, add_generation_prompt=True))
         prompt = prompt.replace("<image>", "<image>" * num_image_tokens)
         prompt_ids = parts.tokenizer.encode(prompt, add_special_tokens=False)
-        answer = f" {phantoms[number].answer(question)}</s>"
+        answer = f" {phantom.answer(question)}</s>"
         answer_ids = parts.tokenizer.encode(answer, add_special_tokens=False)
         return [*prompt_ids, *answer_ids], [-100] * len(prompt_ids) + answer_ids
 
     while True:
         chosen = rng.integers(0, len(phantoms), BATCH)
-        sequences = [sequence(int(number)) for number in chosen]
+        asked = rng.integers(0, len(QUESTIONS), BATCH)
+        sequences = [
+            sequence(phantoms[n], QUESTIONS[q]) for n, q in zip(chosen, asked, strict=True)
+        ]
         length = max(len(ids) for ids, _ in sequences)
         yield _Batch(
             pixels[chosen],

@@ -41,6 +41,9 @@ _NOT_AGAIN = frozenset({
 })  # fmt: skip
 """A client that repeats these by itself would do harm (OpenAI's client obeys the header)."""
 
+_BODY_UNREAD = frozenset({ErrorCode.REQUEST_TOO_LARGE, ErrorCode.REQUEST_TIMEOUT})
+"""The rest of the body is not waited for, so the connection cannot be used again."""
+
 _CODE_BY_STATUS = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
@@ -72,6 +75,8 @@ def error_response(error: GalenError) -> Response:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if error.code in _NOT_AGAIN:
         headers["x-should-retry"] = "false"
+    if error.code in _BODY_UNREAD:
+        headers["connection"] = "close"
     body = msgspec.json.encode(error_answer(error))
     return Response(body, status, headers, media_type="application/json")
 

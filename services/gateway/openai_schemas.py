@@ -157,9 +157,10 @@ def _refusal(problem: str) -> RequestError:
     param = place[2] if place else None
     if place and "`str` of length <=" in problem and param is not None:
         code = ErrorCode.INVALID_VALUE if param.startswith("stop") else ErrorCode.STRING_TOO_LONG
-        return RequestError(code, place[1], param=param)
+        return RequestError(code, f"{param}: {place[1]}", param=param)
     complaint = (place[1] if place else problem)[:_SHOWN]
-    return RequestError(ErrorCode.INVALID_VALUE, complaint, param=param)
+    message = f"{param}: {complaint}" if param else complaint
+    return RequestError(ErrorCode.INVALID_VALUE, message, param=param)
 
 
 def _path(parent: str | None, name: str) -> str:

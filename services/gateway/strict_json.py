@@ -62,7 +62,7 @@ def _finite(digits: str) -> float:
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for each in level for child in _children(each)]
+        level = [c for each in level for c in _children(each) if isinstance(c, dict | list)]
         if not level:
             return
     _refuse_depth()

@@ -1,8 +1,8 @@
 """The child processes of `galen up`: started, their output prefixed, watched, and ended together.
 
-Each child leads a session of its own, so that Ctrl-C in the terminal reaches the launcher alone, and
-dies when the launcher does (`die_with_parent.py`). What does *not* live here: which children there
-are and in what order (`up.py`).
+Each child leads a session of its own, so that Ctrl-C in the terminal reaches the launcher alone,
+and dies when the launcher does (`die_with_parent.py`). What does *not* live here: which children
+there are and in what order (`up.py`).
 """
 
 import asyncio
@@ -137,8 +137,9 @@ async def _death_of(child: Child) -> CommandError:
         await asyncio.wait({child.pump}, timeout=_LAST_LINES_S)
     code = await child.process.wait()
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    last = f"; its last lines, from {len(child.last_lines)}" if False else ""
-    return CommandError(f"{child.name} {how}{last}", list(child.last_lines))
+    return CommandError(
+        f"{child.name} {how}; everything was ended. It said last:", child.last_lines
+    )
 
 
 async def _wait_for(children: Iterable[Child], limit_s: float, force: asyncio.Event) -> None:

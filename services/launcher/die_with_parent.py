@@ -3,7 +3,7 @@
     python -I -S die_with_parent.py PARENT_PID COMMAND ARGUMENT...
 
 The death signal survives exec, so that this works for any program (redis-server too). It is run by
-its path, and stands on nothing but the standard library. Elsewhere than on Linux it changes nothing.
+its path, and stands on nothing but the standard library. Elsewhere than on Linux it does nothing.
 """
 
 import ctypes

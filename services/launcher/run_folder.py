@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _MOST_SOCKET_PATH_BYTES = 100  # of 108 in sockaddr_un (unix(7))
 
 
 @contextmanager
-def run_folder() -> Iterator[Path]:
+def run_folder() -> Generator[Path, None, None]:
     """Yield a new folder of mode 0700, and remove it at the end."""
     parent = Path(tempfile.gettempdir())
     remove_abandoned_folders(parent)

@@ -1,7 +1,7 @@
 """What the launcher and `galen ask` write: results to stdout; progress and logs to stderr."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -67,9 +67,10 @@ class Terminal:
                 self._err.print(Text(f"  {line.translate(_NO_CONTROLS)}"))
 
     @contextlib.contextmanager
-    def hold_logs(self) -> Iterator[None]:
+    def hold_logs(self) -> Generator[None, None, None]:
         """Keep log lines back while an answer is being written."""
-        self._held = held = []
+        held: list[tuple[str, str]] = []
+        self._held = held
         try:
             yield
         finally:

@@ -3,7 +3,8 @@
 Requests are maps; events are arrays, because one is written per token, and out of the garbage
 collector's sight (they hold no cycles). Every top-level message carries `PROTOCOL_VERSION`; a
 reader that meets another version puts the message aside (`decode_*` raise `ProtocolError`). What
-does *not* live here: keys and transactions (`keys.py`, `request_queue.py`, `event_stream.py`) and OpenAI's dialect (`gateway/`).
+does *not* live here: keys and transactions (`keys.py`, `request_queue.py`, `event_stream.py`) and
+OpenAI's dialect (`gateway/`).
 """
 
 from typing import Literal, TypeVar

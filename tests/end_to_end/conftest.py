@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from modeling.tiny import make_tiny_llava
-from tests.end_to_end.stack import Stack, running_stack
+from tests.end_to_end.stack import RunningStack, running_stack
 
 FAKE_MODEL = "fake-vlm"
 TINY_MODEL = "tiny-llava"
@@ -16,10 +16,10 @@ TINY_IMAGE_PX = 56
 
 
 @pytest.fixture(scope="session")
-def fake_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def fake_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The fake engine with room for many requests."""
     folder = tmp_path_factory.mktemp("fake-stack")
-    with running_stack(folder, model=FAKE_MODEL, worker={"SLOTS": "128"}) as stack:
+    with running_stack(folder, model=FAKE_MODEL, slots=128) as stack:
         yield stack
 
 
@@ -32,7 +32,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_stack(
     tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
-) -> Iterator[Stack]:
+) -> Iterator[RunningStack]:
     """The transformers engine with the tiny checkpoint."""
     worker = {
         "ENGINE": "transformers",
@@ -46,35 +46,37 @@ def tiny_stack(
 
 
 @pytest.fixture(scope="session")
-def narrow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def narrow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """One slot, two places in the queue, short time-outs, every log line."""
     gateway = {"MAX_WAITING": "2", "BODY_TIMEOUT_S": "0.5", "LOG_LEVEL": "debug"}
-    worker = {"SLOTS": "1", "LOG_LEVEL": "debug"}
+    worker = {"LOG_LEVEL": "debug"}
     folder = tmp_path_factory.mktemp("narrow-stack")
-    with running_stack(folder, model=FAKE_MODEL, gateway=gateway, worker=worker) as stack:
+    with running_stack(
+        folder, model=FAKE_MODEL, slots=1, gateway=gateway, worker=worker
+    ) as stack:
         yield stack
 
 
 @pytest.fixture
-def fake_client(fake_stack: Stack) -> Iterator[OpenAI]:
+def fake_client(fake_stack: RunningStack) -> Iterator[OpenAI]:
     with fake_stack.client() as client:
         yield client
 
 
 @pytest.fixture
-async def async_fake_client(fake_stack: Stack) -> AsyncIterator[AsyncOpenAI]:
+async def async_fake_client(fake_stack: RunningStack) -> AsyncIterator[AsyncOpenAI]:
     async with fake_stack.async_client() as client:
         yield client
 
 
 @pytest.fixture
-def tiny_client(tiny_stack: Stack) -> Iterator[OpenAI]:
+def tiny_client(tiny_stack: RunningStack) -> Iterator[OpenAI]:
     with tiny_stack.client() as client:
         yield client
 
 
 @pytest.fixture
-def http(fake_stack: Stack) -> Iterator[httpx.Client]:
+def http(fake_stack: RunningStack) -> Iterator[httpx.Client]:
     """A plain HTTP client of the fake stack."""
     with httpx.Client(base_url=fake_stack.base_url, timeout=30) as client:
         yield client

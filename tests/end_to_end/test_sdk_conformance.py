@@ -12,7 +12,6 @@ from openai.types.chat import ChatCompletion
 
 from tests.end_to_end.chat import BLUE_NOISE, RED_NOISE, numbered, read_stream, repeats, user
 from tests.end_to_end.conftest import FAKE_MODEL, TINY_IMAGE_PX, TINY_MODEL
-from tests.end_to_end.stack import Stack
 
 pytestmark = pytest.mark.e2e
 
@@ -390,7 +389,7 @@ def test_stream_has_no_usage_unless_it_was_asked_for(fake_client: OpenAI, option
     assert streamed.chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_usage_adds_up(fake_stack: Stack, fake_client: OpenAI) -> None:
+def test_usage_adds_up(fake_client: OpenAI) -> None:
     usage = fake_client.chat.completions.create(
         model=FAKE_MODEL, messages=[user(RED_NOISE, "three words [[n=6]]")]
     ).usage

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
+import pytest_asyncio
 
 from tests.support.client import Client
 from tests.support.history import Recovery
@@ -76,14 +77,14 @@ def num_requests(pytestconfig: pytest.Config) -> int:
     return pytestconfig.getoption(_REQUESTS)
 
 
-@pytest.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Four workers and a gateway that outlive every fault."""
     async with Stack(tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
-@pytest.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stack(shared_stack: Stack) -> AsyncIterator[Stack]:
     """The shared stack, healthy before a test, and asserted to heal by itself after it."""
     await shared_stack.healthy()

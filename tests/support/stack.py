@@ -150,6 +150,7 @@ class Stack:
             "GALEN_WORKER_NAME": name,
             "GALEN_WORKER_MODEL_ID": MODEL,
             "GALEN_WORKER_SLOTS": str(self.slots),
+            "GALEN_WORKER_METRICS_PORT": str(_free_port()),
             **settings,
         }, "GALEN_WORKER_")  # fmt: skip
         program = self._program(name, self.worker_module, environment)
@@ -247,6 +248,15 @@ class Stack:
                 return worker
         return None
 
+    def busiest(self) -> Program:
+        """The worker that holds the most requests now."""
+        records = self.worker_records()
+        held = {
+            name: self._client.hlen(keys.running(record.worker_id))
+            for name, record in records.items()
+        }
+        return max(self.workers, key=lambda worker: held.get(worker.name, 0))
+
     def num_running(self) -> int:
         """Requests that workers hold."""
         return sum(self._client.hlen(key) for key in self._client.scan_iter(keys.running("*")))
@@ -321,8 +331,16 @@ class Stack:
     async def metric(self, name: str, gateway: int = 0) -> float:
         """Sum of a metric's samples."""
         response = await self._http.get(f"http://127.0.0.1:{self.ports[gateway]}/metrics")
-        lines = [line for line in response.text.splitlines() if line.startswith(name)]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
+        return _sum_of(response.text, name)
+
+    async def worker_metric(self, name: str) -> float:
+        """Sum of a metric over all engine processes: what the engines do, not what Redis says."""
+        total = 0.0
+        for worker in self.workers:
+            port = worker.environment["GALEN_WORKER_METRICS_PORT"]
+            response = await self._http.get(f"http://127.0.0.1:{port}/metrics")
+            total += _sum_of(response.text, name)
+        return total
 
     async def healthy(self, timeout_s: float = START_LIMIT_S) -> float:
         """Return the seconds until everything runs and nothing is left of earlier requests."""
@@ -357,6 +375,11 @@ class Stack:
     def log_of(self, program: Program) -> str:
         """Everything that a program has said."""
         return program.log.read_text()
+
+
+def _sum_of(text: str, name: str) -> float:
+    lines = [line for line in text.splitlines() if line.startswith(name)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def _free_port() -> int:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import structlog
+
 from services.gateway.media.decode_messages import (
     LENGTH,
     DecodedImage,
@@ -25,6 +27,8 @@ from services.gateway.media.decode_messages import (
 from services.protocol.errors import ErrorCode, OverloadedError, RequestError, UnavailableError
 from services.protocol.image_store import MAX_STORED_BYTES
 from services.protocol.messages import ImageRecipe
+
+_log = structlog.get_logger()
 
 MAX_IMAGE_PIXELS = 40_000_000
 
@@ -179,11 +183,12 @@ class ImageDecoder:
             raise
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Child:
     process: Process
     stdin: asyncio.StreamWriter
     stdout: asyncio.StreamReader
+    was_killed: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -209,7 +214,9 @@ class _Child:
         self.stdin.close()
         with contextlib.suppress(OSError):
             await self.stdin.wait_closed()
-        await self.process.wait()
+        code = await self.process.wait()
+        if not self.was_killed:
+            _log.warning("image.decoder.died", exit_code=code)
 
 
 class _Slot:
@@ -253,8 +260,10 @@ class _Slot:
         child, self.child = self.child, None
         if child is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            child.process.kill()
+        if child.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.kill()
+                child.was_killed = True
         reaper = asyncio.create_task(child.reap())
         self._reapers.add(reaper)
         reaper.add_done_callback(self._reapers.discard)

@@ -153,8 +153,11 @@ class FakeEngine:
         for job in jobs:
             sequence = _begin(job)
             request = job.request
-            if sequence.prompt_tokens + max(sequence.limit, 1) > self.context_length:
-                events.append(_too_long(request, sequence, self.context_length))
+            asked = request.sampling.max_tokens or sequence.limit
+            if sequence.prompt_tokens + asked > self.context_length:
+                events.append(
+                    _too_long(request, sequence.prompt_tokens, asked, self.context_length)
+                )
                 continue
             if slow_ms := sequence.knobs.get("slow"):
                 threading.Event().wait(slow_ms / 1000)
@@ -210,9 +213,9 @@ def _next_token(sequence: _Sequence, now: float, events: list[EngineEvent]) -> b
         return True
     if sequence.prefill_s < 0:
         sequence.prefill_s = now - sequence.submitted
-    if index >= sequence.limit:  # resumed at its end
-        reason: FinishReason = "stop" if sequence.limit == sequence.length else "length"
-        events.append(_finished(sequence, reason))
+    if index >= sequence.limit or sequence.matcher.matched is not None:  # resumed at its end
+        whole = sequence.matcher.matched is not None or index >= sequence.length
+        events.append(_finished(sequence, "stop" if whole else "length"))
         return True
     text = sequence.matcher.push(_TEXTS[index])
     sequence.index = index + 1
@@ -263,11 +266,10 @@ def _logprob(index: int, alternatives: int) -> TokenLogprob:
     return TokenLogprob(index, _TEXTS[index], half, top)
 
 
-def _too_long(request: GenerationRequest, sequence: _Sequence, context: int) -> Failed:
+def _too_long(request: GenerationRequest, prompt: int, asked: int, context: int) -> Failed:
     message = (
-        f"the prompt has {sequence.prompt_tokens} tokens and max_tokens allows {sequence.limit} "
-        f"more, but the context of `{request.model}` is {context} tokens; "
-        "shorten the messages or lower max_tokens"
+        f"the prompt has {prompt} tokens and max_tokens allows {asked} more, but the context of "
+        f"`{request.model}` is {context} tokens; shorten the messages or lower max_tokens"
     )
     return Failed(
         request.request_id, request.attempt, ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages"

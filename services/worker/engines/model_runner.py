@@ -2,7 +2,8 @@
 
 A sequence is prefilled alone, by the model's own forward with a plain cache, so that image
 features, masks and positions are the model's own business. Decoding runs all live rows in one
-forward, with a mask and positions made here. What does *not* live here: requests (`batch_scheduler.py`).
+forward, with a mask and positions made here. What does *not* live here: requests
+(`batch_scheduler.py`).
 
 Shapes: B live rows, W cache positions in use, V entries of the vocabulary.
 """

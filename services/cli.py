@@ -1,0 +1,219 @@
+"""The command `galen`: options and help texts. Each sub-command loads what it needs when it runs.
+
+    galen --help
+
+What does *not* live here: what the commands do (`launcher/`, `gateway/main.py`, `worker/main.py`).
+"""
+
+import asyncio
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from services.launcher.terminal import CommandError, Terminal
+
+_PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+_EXIT_FAILED = 1
+_EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
+_DEFAULT_URL = "http://127.0.0.1:8000/v1"
+
+app = typer.Typer(
+    name="galen",
+    help="An inference platform for medical vision-language models. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def up(  # noqa: PLR0913 - one parameter per option
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: any free one.")] = 8000,
+    engine: Annotated[
+        Literal["transformers", "fake"],
+        typer.Option(help="transformers runs a model; fake answers numbered tokens."),
+    ] = "transformers",
+    model_path: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Checkpoint in Hugging Face layout; without it a small one is made and kept.",
+        ),
+    ] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="Name that clients ask for; default: the folder's.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of workers.")] = 1,
+    slots: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Requests that a worker runs at once.")
+    ] = 8,
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A Redis of your own (redis://… or unix://…) instead of an embedded one."
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Image to ask about; default: a drawing."),
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="What to ask about it.")] = None,
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask it when ready.")] = True,
+    once: Annotated[bool, typer.Option("--once", help="Answer, then leave.")] = False,
+    start_timeout: Annotated[
+        float, typer.Option(min=1, help="Longest wait until the model is ready, seconds.")
+    ] = 900,
+    cache_home: Annotated[
+        Path,
+        typer.Option(
+            envvar="XDG_CACHE_HOME", help="The demo checkpoint is kept in its folder `galen`."
+        ),
+    ] = Path("~/.cache"),
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least level of logs.")
+    ] = "info",
+) -> None:
+    """Start everything on this machine: Redis, gateway and workers.
+
+    Asks one question about an image, prints how to ask again, and serves until Ctrl-C.
+
+    For example:
+
+    galen up
+
+    galen up --once
+
+    galen up --model-path ./llava-med --workers 2 --port 9000
+
+    galen up --engine fake --no-ask
+    """
+    from services.launcher.image_files import image_mime
+    from services.launcher.up import UpOptions, run_up
+
+    if engine == "fake" and model_path is not None:
+        raise typer.BadParameter("the fake engine has no checkpoint; leave --model-path out")
+    if image is not None:
+        image_mime(image)
+    options = UpOptions(
+        host=host,
+        port=port,
+        engine=engine,
+        workers=workers,
+        slots=slots,
+        log_level=log_level,
+        cache_home=cache_home.expanduser(),
+        start_timeout_s=start_timeout,
+        question=question,
+        image=image,
+        model_path=model_path,
+        model_id=model_id,
+        redis_url=redis_url,
+        ask=ask,
+        once=once,
+    )
+    raise typer.Exit(run_up(options))
+
+
+@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def gateway(context: typer.Context) -> None:
+    """Run a gateway alone: HTTP on one side, Redis on the other."""
+    from services.launcher.service_command import run_gateway
+
+    run_gateway(context.args)
+
+
+@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def worker(context: typer.Context) -> None:
+    """Run a worker alone: it takes requests from Redis and runs the model."""
+    from services.launcher.service_command import run_worker
+
+    run_worker(context.args)
+
+
+@app.command()
+def ask(  # noqa: PLR0913 - one parameter per option
+    question: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
+    *,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="JPEG, PNG or WebP; may be given several times."
+        ),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Print the answer as it is written.")
+    ] = True,
+    model: Annotated[str | None, typer.Option(help="Default: the first that is served.")] = None,
+    url: Annotated[str, typer.Option(help="The gateway's API.")] = _DEFAULT_URL,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, help="0: always the likeliest token.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+) -> None:
+    """Ask a running gateway about images.
+
+    For example:
+
+    galen ask --image scan.png "What does this image show?"
+
+    galen ask --image before.png --image after.png "What has changed?"
+    """
+    from services.launcher.chat import Question, answer_pieces
+
+    asked = Question(question, tuple(image or ()), model, system, max_tokens, temperature)
+
+    async def print_answer() -> None:
+        terminal = Terminal()
+        is_open = False
+        try:
+            async for piece in answer_pieces(url.rstrip("/"), asked, stream=stream):
+                is_open = True
+                terminal.piece(piece)
+        finally:
+            if is_open:
+                terminal.piece("\n")
+
+    asyncio.run(print_answer())
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    try:
+        number = installed_version("galen")
+    except PackageNotFoundError:
+        number = "(not installed: run from its source)"
+    print(f"galen {number}, Python {sys.version.split()[0]}")
+
+
+def main() -> None:
+    """Entry point of `galen`: an error of the user's is one line, never a trace."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know no more than ASCII
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        print(f"galen: {error.format_message()} (see --help)", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except CommandError as error:
+        Terminal().failure(error)
+        sys.exit(_EXIT_FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()  # else Python complains once more at its end
+        sys.exit(_EXIT_BROKEN_PIPE)
+
+
+if __name__ == "__main__":
+    main()

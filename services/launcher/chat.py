@@ -1,0 +1,167 @@
+"""Asks a running gateway about images through the official OpenAI client.
+
+Lives here: reading images, the request, and errors in words for a terminal. What does *not* live
+here: options (`services/cli.py`), and what is printed (`terminal.py`).
+"""
+
+import base64
+import ipaddress
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import openai
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, omit
+from openai.types.chat import (
+    ChatCompletionContentPartParam,
+    ChatCompletionMessageParam,
+)
+
+from services.launcher.image_files import image_mime
+from services.launcher.terminal import CommandError
+
+_CONNECT_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 600.0  # the gateway's own limit for a request
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to ask; what is None is left to the server.
+
+    Args:
+        model: None for the first that the server names.
+    """
+
+    text: str
+    images: tuple[Path, ...] = ()
+    model: str | None = None
+    system: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+
+async def answer_pieces(url: str, question: Question, *, stream: bool) -> AsyncIterator[str]:
+    """Yield the answer as it comes: token by token, or in one piece without `stream`.
+
+    Raises:
+        CommandError: an image cannot be used, the gateway cannot be reached, or it refuses.
+    """
+    messages = _messages(question)
+    async with _client(url) as client:
+        try:
+            model = question.model or await _first_model(client, url)
+            if stream:
+                async for piece in _streamed(client, model, messages, question):
+                    yield piece
+            else:
+                yield await _whole(client, model, messages, question)
+        except openai.APIError as error:
+            raise _in_words(error, url) from error
+
+
+async def _streamed(
+    client: AsyncOpenAI,
+    model: str,
+    messages: list[ChatCompletionMessageParam],
+    question: Question,
+) -> AsyncIterator[str]:
+    chunks = await client.chat.completions.create(
+        model=model,
+        messages=messages,
+        stream=True,
+        max_tokens=omit if question.max_tokens is None else question.max_tokens,
+        temperature=omit if question.temperature is None else question.temperature,
+    )
+    async for chunk in chunks:
+        for choice in chunk.choices:
+            if choice.delta.content:
+                yield choice.delta.content
+
+
+async def _whole(
+    client: AsyncOpenAI,
+    model: str,
+    messages: list[ChatCompletionMessageParam],
+    question: Question,
+) -> str:
+    answer = await client.chat.completions.create(
+        model=model,
+        messages=messages,
+        max_tokens=omit if question.max_tokens is None else question.max_tokens,
+        temperature=omit if question.temperature is None else question.temperature,
+    )
+    return answer.choices[0].message.content or ""
+
+
+async def _first_model(client: AsyncOpenAI, url: str) -> str:
+    models = (await client.models.list()).data
+    if not models:
+        raise CommandError(f"the gateway at {url} serves no model yet; start a worker")
+    return models[0].id
+
+
+def _messages(question: Question) -> list[ChatCompletionMessageParam]:
+    parts: list[ChatCompletionContentPartParam] = [
+        {"type": "image_url", "image_url": {"url": _data_url(path)}} for path in question.images
+    ]
+    parts.append({"type": "text", "text": question.text})
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": parts}]
+    if question.system is not None:
+        messages.insert(0, {"role": "system", "content": question.system})
+    return messages
+
+
+def _data_url(path: Path) -> str:
+    mime = image_mime(path)
+    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+def _client(url: str) -> AsyncOpenAI:
+    """Return a client without an account; a proxy is not asked for what runs on this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in {"http", "https"}:
+        raise CommandError(f"{url!r} is not the URL of a gateway, such as http://127.0.0.1:8000/v1")
+    timeout = openai.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+    http = DefaultAsyncHttpxClient(trust_env=not _is_loopback(host), timeout=timeout)
+    return AsyncOpenAI(
+        base_url=url, api_key="none", max_retries=0, timeout=timeout, http_client=http
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _in_words(error: openai.APIError, url: str) -> CommandError:
+    """Return the error in one line."""
+    match error:
+        case openai.APITimeoutError():
+            return CommandError(f"the gateway at {url} did not answer in time")
+        case openai.APIConnectionError():
+            return CommandError(
+                f"no gateway answers at {url}; start one (galen up) or name another (--url)"
+            )
+        case _:
+            return CommandError(f"{_message(error)} ({_codes(error)})")
+
+
+def _message(error: openai.APIError) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        message = body.get("message")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - JSON
+        if isinstance(message, str):
+            return " ".join(message.split())
+    return " ".join(error.message.split())[:300]
+
+
+def _codes(error: openai.APIError) -> str:
+    status = f"HTTP {error.status_code}" if isinstance(error, openai.APIStatusError) else ""
+    return ", ".join(part for part in (error.code, status) if part) or "no code"

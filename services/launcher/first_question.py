@@ -1,0 +1,72 @@
+"""The question that `galen up` asks once it is ready, and how to ask it again from a shell."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.launcher.demo_files import DEMO_MODEL_ID, DEMO_QUESTION, draw_demo_image
+from services.launcher.image_files import image_mime
+from services.launcher.pasted_commands import ask_command, curl_command
+from services.launcher.terminal import CommandError, Terminal
+
+CLIENT_MODULE = "services.launcher.chat"
+"""Loads the OpenAI client, which takes a second."""
+
+_MAX_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FirstQuestion:
+    """What to ask whom; `right_answer` is empty where it is not known."""
+
+    url: str
+    model_id: str
+    image: Path
+    text: str
+    right_answer: str = ""
+
+
+def first_question(
+    url: str, model_id: str, image: Path | None, text: str | None, *, drawn_in: Path
+) -> FirstQuestion:
+    """Return the question to ask; without an image, one is drawn into the folder `drawn_in`."""
+    text = text or DEMO_QUESTION
+    if image is not None:
+        return FirstQuestion(url, model_id, image.resolve(), text)
+    drawn, right_answer = draw_demo_image(drawn_in)
+    is_known = model_id == DEMO_MODEL_ID and text == DEMO_QUESTION
+    return FirstQuestion(url, model_id, drawn, text, right_answer if is_known else "")
+
+
+async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:
+    """Ask through the official client, and print the answer as it comes.
+
+    Raises:
+        CommandError: there is no answer.
+    """
+    from services.launcher import chat  # noqa: PLC0415 - see CLIENT_MODULE
+
+    question = chat.Question(
+        first.text, (first.image,), first.model_id, max_tokens=_MAX_TOKENS, temperature=0.0
+    )
+    is_empty = True
+    with terminal.hold_logs():
+        terminal.result(f"\n{first.text}  ({first.image})", "bold")
+        try:
+            async for piece in chat.answer_pieces(first.url, question, stream=True):
+                is_empty = False
+                terminal.piece(piece)
+        finally:
+            terminal.piece("\n")
+    if is_empty:
+        raise CommandError("the answer is empty")
+    if first.right_answer:
+        terminal.result(f"(Right is: {first.right_answer})", "dim")
+
+
+def print_commands(terminal: Terminal, first: FirstQuestion) -> None:
+    """Print two ways to ask again."""
+    terminal.result("\nAsk again:", "bold")
+    terminal.result(ask_command(first.url, first.image, first.text))
+    terminal.result("\nor with nothing but curl:", "bold")
+    mime = image_mime(first.image)
+    terminal.result(curl_command(first.url, first.model_id, first.image, mime, first.text) + "\n")

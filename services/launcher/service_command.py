@@ -1,0 +1,115 @@
+"""`galen gateway` and `galen worker`: options made from the settings, and the process itself.
+
+Each field of a service's settings is an option. What is chosen goes to the service as environment
+variables, where all its settings come from, and this process becomes the service.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal, cast, get_args, get_origin
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from services.gateway.settings import GatewaySettings
+from services.worker.settings import WorkerSettings, child_environment
+
+_GATEWAY_HELP = """Run a gateway alone: HTTP on one side, Redis on the other.
+
+Example:
+
+galen gateway --port 8000 --redis-url redis://127.0.0.1:6379/0
+"""
+_WORKER_HELP = """Run a worker alone: it takes requests from Redis and runs the model.
+
+Example:
+
+galen worker --engine transformers --model-path ./llava-med --model-id llava-med
+"""
+
+
+def run_gateway(arguments: Sequence[str]) -> None:
+    """Become a gateway."""
+    _run("gateway", GatewaySettings, _GATEWAY_HELP, arguments)
+
+
+def run_worker(arguments: Sequence[str]) -> None:
+    """Become a worker."""
+    _run("worker", WorkerSettings, _WORKER_HELP, arguments)
+
+
+def _run(
+    service: str, settings: type[BaseSettings], help_text: str, arguments: Sequence[str]
+) -> None:
+    prefix = settings.model_config.get("env_prefix", "")
+
+    def become_the_service(**options: str | None) -> None:
+        chosen = {name: value for name, value in options.items() if value is not None}
+        _check(settings, chosen)
+        environment = child_environment(
+            **{f"{prefix}{name}".upper(): value for name, value in chosen.items()}
+        )
+        command = [sys.executable, "-m", f"services.{service}.main"]
+        sys.stdout.flush()
+        os.execve(sys.executable, command, environment)  # noqa: S606 - our own module
+
+    parameters = [_option(name, field, prefix) for name, field in settings.model_fields.items()]
+    # Typer reads the options from here.
+    become_the_service.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    become_the_service.__annotations__ = {each.name: each.annotation for each in parameters}
+    command = typer.Typer(
+        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    command.command(help=help_text)(become_the_service)
+    raise typer.Exit(command(arguments, prog_name=f"galen {service}", standalone_mode=False) or 0)
+
+
+def _option(name: str, field: FieldInfo, prefix: str) -> inspect.Parameter:
+    description = field.description or name.replace("_", " ").capitalize()
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        envvar=f"{prefix}{name}".upper(),
+        metavar=_metavar(field),
+        help=f"{description}{_default(field)}",
+        show_default=False,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, option],
+    )
+
+
+def _metavar(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    names = {"int": "N", "float": "NUMBER", "Path": "DIR"}
+    return names.get(getattr(kinds[0], "__name__", ""), "TEXT")
+
+
+def _default(field: FieldInfo) -> str:
+    default = cast("object", field.default)
+    if default is None or default is PydanticUndefined:
+        return ""
+    shown = getattr(default, "get_secret_value", lambda: default)()
+    return f" [default: {shown}]"
+
+
+def _check(settings: type[BaseSettings], chosen: dict[str, str]) -> None:
+    """Refuse bad values by their option, before anything is started."""
+    try:
+        settings(**chosen)  # pyright: ignore[reportArgumentType] - it is here to convert them
+    except ValidationError as error:
+        problems = [
+            f"--{str(each['loc'][0]).replace('_', '-')}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+        ]
+        raise typer.BadParameter("; ".join(problems)) from error

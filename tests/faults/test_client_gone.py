@@ -1,0 +1,164 @@
+"""F13: clients go away, in every way and at every moment; nothing runs on for them."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.faults.conftest import Measurements
+from tests.faults.controls import sabotaged_stack
+from tests.support.client import Client, Leaving
+from tests.support.history import Record
+from tests.support.load import assert_all_exact, assert_correct
+from tests.support.stack import Stack
+from tests.support.waiting import NeverCame, eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+_LIMIT_S = 1.0
+_LONG = "[[n=6000 t=0 d=10]]"
+_NO_TOKEN_YET = "[[n=6000 t=60000 d=10]]"
+_STEPS = "galen_worker_engine_steps_total"
+_RUNNING = "galen_worker_running_requests"
+
+How = Literal["FIN", "RST"]
+
+
+async def _nothing_runs(stack: Stack) -> bool:
+    """Whether queue, workers and engines are empty."""
+    return (
+        stack.num_running() == 0
+        and stack.num_waiting() == 0
+        and await stack.worker_metric(_RUNNING) == 0
+    )
+
+
+async def _assert_engines_stand_still(stack: Stack) -> None:
+    """An engine that ran on for nobody would go on counting steps."""
+    before = await stack.worker_metric(_STEPS)
+    assert await _num_steps_change(stack, before) == 0
+
+
+async def _num_steps_change(stack: Stack, before: float) -> float:
+    """Steps since `before`, looked at for a fifth of a second (20 tokens of a running request)."""
+
+    async def has_changed() -> bool:
+        return await stack.worker_metric(_STEPS) != before
+
+    try:
+        await eventually(has_changed, 0.2)
+    except NeverCame:
+        return 0.0
+    return await stack.worker_metric(_STEPS) - before
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+@pytest.mark.parametrize("num_shown", [0, 1, 20])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_client_that_leaves_stops_its_generation(
+    stack: Stack,
+    client: Client,
+    measured: Measurements,
+    num_requests: int,
+    repetition: int,
+    how: How,
+    num_shown: int,
+    stream: bool,
+):
+    leave = asyncio.Event()
+    at_once = min(num_requests, 24)
+    prompt = _LONG if num_shown else _NO_TOKEN_YET
+    asking = [
+        asyncio.create_task(client.ask(prompt, stream=stream, leaving=Leaving(how, when=leave)))
+        for _ in range(at_once)
+    ]
+    await eventually(lambda: stack.num_running() == at_once, 10.0, "running requests")
+    if num_shown and stream:
+        await eventually(
+            lambda: all(r.num_tokens >= num_shown for r in client.records), 20.0, "tokens"
+        )
+    elif num_shown:
+        steps = await stack.worker_metric(_STEPS)
+
+        async def has_stepped() -> bool:
+            return await stack.worker_metric(_STEPS) >= steps + num_shown
+
+        await eventually(has_stepped, 10.0, "engine steps")
+    leave.set()
+    records = await asyncio.gather(*asking)
+    left_at = max(record.left or 0.0 for record in records)
+    await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
+    stopped_s = time.monotonic() - left_at
+    measured.note(
+        f"F13 {how} {'stream' if stream else 'whole'} {num_shown} tokens",
+        clients=at_once, stopped_s=stopped_s,
+    )  # fmt: skip
+    assert_correct(records)
+    await _assert_engines_stand_still(stack)
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+async def test_client_that_leaves_while_it_waits_never_reaches_an_engine(
+    stack: Stack, client: Client, measured: Measurements, repetition: int, how: How
+):
+    num_slots = len(stack.workers) * stack.slots
+    leave_the_slots, leave_the_queue = asyncio.Event(), asyncio.Event()
+    running = [
+        asyncio.create_task(
+            client.ask(_NO_TOKEN_YET, stream=i % 2 == 0, leaving=Leaving("FIN", when=leave_the_slots))
+        )
+        for i in range(num_slots)
+    ]
+    await eventually(lambda: stack.num_running() == num_slots, 10.0, "full slots")
+    waiting = [
+        asyncio.create_task(
+            client.ask("[[n=4]]", stream=i % 2 == 0, leaving=Leaving(how, when=leave_the_queue))
+        )
+        for i in range(10)
+    ]
+    await eventually(lambda: stack.num_waiting() == 10, 10.0, "a queue")
+    steps = await stack.worker_metric(_STEPS)
+    leave_the_queue.set()
+    queued: list[Record] = await asyncio.gather(*waiting)
+    left_at = max(record.left or 0.0 for record in queued)
+    await eventually(lambda: stack.num_waiting() == 0, _LIMIT_S, "an empty queue")
+    measured.note(f"F13 {how} queued", clients=10, stopped_s=time.monotonic() - left_at)
+    assert stack.num_running() == num_slots
+    leave_the_slots.set()
+    await asyncio.gather(*running)
+    await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
+    assert await stack.worker_metric(_STEPS) == steps
+    assert_all_exact([await client.ask("[[n=4]]")])
+
+
+async def test_clients_that_leave_at_the_moment_of_their_claim_leave_nothing_behind(
+    stack: Stack, client: Client, num_requests: int, repetition: int
+):
+    """No waiting for a state: the cancellation meets its request anywhere on its way."""
+    async def ask_and_leave(index: int) -> None:
+        leave = asyncio.Event()
+        asyncio.get_running_loop().call_later(index % 40 / 2000, leave.set)
+        await client.ask(_LONG, stream=index % 2 == 0, leaving=Leaving("RST", when=leave))
+
+    for first in range(0, 4 * num_requests, 20):
+        await asyncio.gather(*(ask_and_leave(index) for index in range(first, first + 20)))
+    await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
+    await _assert_engines_stand_still(stack)
+
+
+@pytest.mark.parametrize("switch", ["no_watching_clients", "no_revoking"])
+async def test_control_generation_goes_on_when_nobody_acts_on_a_client_that_left(
+    tmp_path: Path, switch: str
+):
+    async with sabotaged_stack(tmp_path, gateway=[switch]) as stack:
+        client = Client(stack.port)
+        leave = asyncio.Event()
+        asking = asyncio.create_task(client.ask(_LONG, stream=False, leaving=Leaving("FIN", when=leave)))
+        await eventually(lambda: stack.num_running() == 1, 10.0, "a running request")
+        leave.set()
+        await asking
+        with pytest.raises(NeverCame):
+            await eventually(lambda: _nothing_runs(stack), _LIMIT_S)
+        assert await _num_steps_change(stack, await stack.worker_metric(_STEPS)) > 0

@@ -1,0 +1,181 @@
+"""Each switch takes exactly one protection out of the product; for negative controls only.
+
+A fault test that still passes with its protection switched off proves nothing. The entry scripts
+beside this module (`gateway`, `worker`, `engine`) throw the switches that their arguments name and
+then start the normal program.
+"""
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from services.gateway import main as gateway_main
+from services.gateway.dispatch import Dispatcher
+from services.gateway.routes import chat
+from services.protocol import event_stream, keys
+from services.protocol.connection import REDIS_AWAY, Script
+from services.protocol.event_stream import EventWriter
+from services.protocol.messages import (
+    EventBatch,
+    GenerationRequest,
+    Tokens,
+    decode_events,
+    encode,
+)
+from services.protocol.request_queue import QueueFull, RequestQueue
+from services.protocol.worker_directory import WorkerDirectory
+from services.worker.loop import Worker
+from services.worker.main import Supervisor
+
+
+def no_reaping() -> None:
+    """Nobody takes the requests of a worker whose lease is over."""
+
+    async def reap_expired(_self: WorkerDirectory) -> int:
+        return 0
+
+    WorkerDirectory.reap_expired = reap_expired
+
+
+def no_death_report() -> None:
+    """A worker's parent tells nobody that its engine died."""
+
+    async def report_death(
+        _self: WorkerDirectory, _worker_id: str, _reason: str, _suspects: Sequence[str] = ()
+    ) -> None:
+        return
+
+    WorkerDirectory.report_death = report_death  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def no_resume() -> None:
+    """The next attempt begins at token 0, and nobody counts what was shown already."""
+    enqueue = RequestQueue.enqueue
+
+    async def forgetful(
+        self: RequestQueue, request: GenerationRequest, *, max_waiting: int = 0
+    ) -> QueueFull | None:
+        request = msgspec.structs.replace(request, resume_token_ids=())
+        return await enqueue(self, request, max_waiting=max_waiting)
+
+    RequestQueue.enqueue = forgetful
+    no_token_count()
+
+
+def no_token_count() -> None:
+    """The gateway shows whatever tokens come, in whatever order."""
+
+    def route_tokens(_self: Dispatcher, ticket: Any, event: Tokens) -> None:
+        ticket.next_index = event.index + len(event.token_ids)
+        ticket.token_ids += event.token_ids
+        ticket.reply.put((ticket.choice, event))
+
+    Dispatcher._route_tokens = route_tokens  # noqa: SLF001 - that is what a sabotage is
+
+
+def no_attempt_check() -> None:
+    """The gateway shows the events of every attempt."""
+    route_batch = Dispatcher._route_batch  # noqa: SLF001
+
+    def route_all(self: Dispatcher, payload: bytes) -> None:
+        batch = decode_events(payload)
+        for event in batch.events:
+            ticket = self._tickets.get(event.request_id)  # noqa: SLF001
+            if ticket is not None and isinstance(event, Tokens):
+                event = msgspec.structs.replace(event, attempt=ticket.request.attempt)  # noqa: PLW2901
+            one = EventBatch(batch.version, batch.worker_id, [event])
+            route_batch(self, encode(one))
+
+    Dispatcher._route_batch = route_all  # noqa: SLF001
+
+
+def no_fence() -> None:
+    """A worker without a lease may write."""
+    script = Script("publish")
+    refusal = "if not redis.call('ZSCORE', leases, ARGV[1]) then"
+    assert refusal in script.text
+    script = _script(script.text.replace(refusal, "if false then"))
+    event_stream._PUBLISH = script  # noqa: SLF001
+
+
+def no_write_again() -> None:
+    """What a worker could not write at once, it forgets."""
+    publish = EventWriter.publish
+
+    async def once(self: EventWriter, *arguments: Any) -> Any:
+        try:
+            return await publish(self, *arguments)
+        except REDIS_AWAY:
+            return "OK"
+
+    EventWriter.publish = once
+
+
+def no_data_loss_check() -> None:
+    """The gateway does not see that Redis came back empty."""
+    Dispatcher.data_lost = lambda _self: None
+
+
+def no_watching_clients() -> None:
+    """The gateway does not see that a client has left."""
+
+    async def watch(_receive: object, _reply: object) -> None:
+        return
+
+    chat._watch_client = watch  # noqa: SLF001
+
+
+def no_revoking() -> None:
+    """What a client has given up runs on."""
+
+    async def revoke(_self: RequestQueue, _gateway_id: str, _request_id: str) -> str:
+        return "NONE"
+
+    RequestQueue.revoke = revoke  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def no_delivery_limit() -> None:
+    """A request may kill any number of workers."""
+    keys.DELIVERY_LIMIT = 1_000
+
+
+def no_hang_detection() -> None:
+    """A worker's parent does not look whether its engine moves."""
+    Supervisor._hang = lambda *_: None  # noqa: SLF001
+
+
+def no_drain() -> None:
+    """A worker's engine ends at once when it is told to stop."""
+    Worker.drain = lambda _self: os._exit(0)
+
+
+def no_gateway_drain() -> None:
+    """The gateway ends at once when it is told to stop."""
+    gateway_main.GatewayServer.handle_exit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _script(text: str) -> Script:
+    script = Script("publish")
+    script.text = text
+    script.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return script
+
+
+SWITCHES: dict[str, Callable[[], None]] = {
+    switch.__name__: switch
+    for switch in (
+        no_reaping, no_death_report, no_resume, no_token_count, no_attempt_check, no_fence, no_write_again,
+        no_data_loss_check, no_watching_clients, no_revoking, no_delivery_limit,
+        no_hang_detection, no_drain, no_gateway_drain,
+    )
+}  # fmt: skip
+
+
+def throw(names: Sequence[str]) -> None:
+    """Throw the switches of these names."""
+    for name in names:
+        SWITCHES[name]()

@@ -1,0 +1,64 @@
+"""The parent's verdict on a dead engine; the real deaths are in tests/faults."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from services.protocol.worker_directory import ALL_SUSPECT
+from services.worker.engine_process import EXIT_CANNOT_START
+from services.worker.main import _verdict
+from services.worker.progress_page import ProgressSnapshot
+from services.worker.settings import child_environment
+
+
+def snapshot(*admitting: str) -> ProgressSnapshot:
+    return ProgressSnapshot(1.0, 1.0, 9, 3, "ready", "worker-1", admitting)
+
+
+@pytest.mark.parametrize(
+    ("admitting", "code", "hung", "reason", "suspects"),
+    [
+        ((), 70, False, "engine_crashed", (ALL_SUSPECT,)),
+        (("a",), 70, False, "engine_crashed", ("a",)),
+        (("a",), -signal.SIGSEGV, False, "engine_crashed", ("a",)),
+        ((), -signal.SIGKILL, False, "engine_died", ()),
+        (("a",), -signal.SIGKILL, False, "engine_died", ()),
+        (("a",), -signal.SIGKILL, True, "engine_hung", ("a",)),
+        ((), -signal.SIGKILL, True, "engine_hung", ()),
+    ],
+)
+def test_verdict_blames_what_was_being_admitted(
+    admitting: tuple[str, ...],
+    code: int,
+    hung: bool,
+    reason: str,
+    suspects: tuple[str, ...],
+) -> None:
+    assert _verdict(snapshot(*admitting), code, hung=hung) == (reason, suspects)
+
+
+def run_worker(**settings: str) -> "subprocess.CompletedProcess[str]":
+    environment = child_environment(
+        **{f"GALEN_WORKER_{name.upper()}": value for name, value in settings.items()}
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "services.worker.main"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_an_engine_that_refuses_its_settings_is_not_started_again(redis_url: str) -> None:
+    ended = run_worker(redis_url=redis_url, engine="transformers")
+    assert ended.returncode == EXIT_CANNOT_START
+    assert "GALEN_WORKER_MODEL_PATH" in ended.stdout
+    assert ended.stdout.count("engine.start.refused") == 1
+
+
+def test_an_unknown_setting_stops_the_start_with_one_line() -> None:
+    ended = run_worker(sltos="8")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "unknown setting GALEN_WORKER_SLTOS; did you mean GALEN_WORKER_SLOTS?"
+    ]
