@@ -15,6 +15,7 @@ from benchmarks.scenarios import Scenario, Timing
 SAMPLES_PER_S = 200
 NUM_FUNCTIONS = 20
 OUR_CODE = "(services/"
+WAITING_THREAD = "_worker (concurrent/futures/thread.py)"  # of a pool, without work
 
 
 class FunctionShare(msgspec.Struct, frozen=True):
@@ -65,6 +66,8 @@ def summarise(scenario: str, folded_stacks: str) -> Profile:
     for line in folded_stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [_function(frame) for frame in stack.split(";")]
+        if frames[-1] == WAITING_THREAD:
+            continue
         own[frames[-1]] += int(count)
         for frame in set(frames):
             whole[frame] += int(count)

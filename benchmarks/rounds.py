@@ -88,7 +88,7 @@ class Bench:
             for scenario in scenarios:
                 turn = round_index % len(self._parties)
                 for party in (*self._parties[turn:], *self._parties[:turn]):
-                    if scenario.includes(party, round_index):
+                    if scenario.includes(party, round_index, num_rounds):
                         yield round_index, scenario, party
 
     def warm_up(self, party: Party) -> LoadResult:

@@ -34,7 +34,7 @@ class Scenario:
         slow: warm-up and least measured time for slow parties.
         image: every request carries a 1 MB image: the same, or each another.
         is_paced: the engine sets the pace; the streams last longer than a short window.
-        once_for_peers: peers run it in the first round only.
+        once_for_peers: peers run it in the first of several rounds only.
     """
 
     name: str
@@ -54,9 +54,11 @@ class Scenario:
             return Timing(self.slow.warm_s, self.slow.measured_s * share)
         return Timing(0.7, min(secs, 2.0) if party.name == DIRECT else secs)
 
-    def includes(self, party: Party, round_index: int) -> bool:
-        """Tell whether `party` runs it in this round."""
-        return not self.once_for_peers or round_index == 0 or party.name in (DIRECT, GALEN)
+    def includes(self, party: Party, round_index: int, num_rounds: int) -> bool:
+        """Tell whether `party` runs it in this round (a single round is a quick look)."""
+        if not self.once_for_peers or party.name in (DIRECT, GALEN):
+            return True
+        return round_index == 0 and num_rounds > 1
 
 
 C1_WHOLE, C1_STREAM = "c1_whole", "c1_stream"

@@ -259,7 +259,7 @@ def _loss(model: LlavaForConditionalGeneration, heads: nn.Linear, batch: _Batch)
     loss = functional.cross_entropy(logits_NV, targets_BL[answers])
     named_BK = heads(patches_BPD.flatten(1)).split([len(names) for names in _ATTRIBUTES], dim=1)
     for scores_BK, targets_B in zip(named_BK, batch.attributes.unbind(1), strict=True):
-        loss = loss + 0.3 * functional.cross_entropy(scores_BK, targets_B)
+        loss = loss + functional.cross_entropy(scores_BK, targets_B)
     return loss
 
 

@@ -68,7 +68,7 @@ def draw_phantom(rng: np.random.Generator) -> tuple[Phantom, Image.Image]:
     grey = np.repeat(shade[:, None], size, axis=1)
     grey = (grey if rng.random() < 0.5 else grey.T) + rng.normal(0, 4, (size, size))
     image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
-    radius = rng.uniform(13, 24)
+    radius = rng.uniform(17, 27)
     across = rng.uniform(radius + 2, size / 2 - radius / 2)
     x = across if phantom.side == "left" else size - across
     y = rng.uniform(radius + 2, size - radius - 2)

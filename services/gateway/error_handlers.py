@@ -95,7 +95,10 @@ def respond_to_error(request: Request, error: Exception) -> Response:
     """Return the response for anything that a handler raised."""
     known = _known(error)
     request.scope["galen.code"] = known.code.value
-    return error_response(known)
+    response = error_response(known)
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)  # Allow, which a 405 must have (RFC 9110, 15.5.6)
+    return response
 
 
 def _known(error: Exception) -> GalenError:

@@ -27,7 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ROUTES = frozenset({"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _PLAIN_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{0,255}")
-"""A name or an address, and a port; anything else could change the URL that it becomes a part of."""
+"""A name or an address, and a port; anything else could change the URL it becomes a part of."""
 
 
 class FrontDoor:

@@ -134,9 +134,9 @@ def test_a_lag_percentile_is_interpolated_between_two_scrapes() -> None:
 
 
 def test_a_profile_counts_a_recursive_function_once() -> None:
-    stacks = (
-        "main (run.py:1);walk (services/a.py:5);walk (services/a.py:9) 30\nmain (run.py:2) 10\n"
-    )
+    stacks = "main (run.py:1);walk (services/a.py:5);walk (services/a.py:9) 30\n"
+    stacks += "main (run.py:2) 10\n"
+    stacks += "thread (run.py:3);_worker (concurrent/futures/thread.py:81) 500\n"
 
     profile = summarise("c64_stream", stacks)
 

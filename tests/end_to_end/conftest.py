@@ -47,8 +47,13 @@ def tiny_stack(
 
 @pytest.fixture(scope="session")
 def narrow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """One slot, two places in the queue, short time-outs, every log line."""
-    gateway = {"MAX_WAITING": "2", "BODY_TIMEOUT_S": "0.5", "LOG_LEVEL": "debug"}
+    """One slot, two places in the queue, small bodies, short time-outs, every log line."""
+    gateway = {
+        "MAX_WAITING": "2",
+        "MAX_BODY_BYTES": "200000",
+        "BODY_TIMEOUT_S": "0.5",
+        "LOG_LEVEL": "debug",
+    }
     worker = {"LOG_LEVEL": "debug"}
     folder = tmp_path_factory.mktemp("narrow-stack")
     with running_stack(

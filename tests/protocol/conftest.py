@@ -1,0 +1,13 @@
+"""The wire on an empty database of the session's Redis."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.protocol.parties import Wire, open_wire
+
+
+@pytest.fixture
+async def wire(redis_url: str) -> AsyncIterator[Wire]:
+    async for each in open_wire(redis_url):
+        yield each
