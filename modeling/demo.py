@@ -1,4 +1,4 @@
-"""A tiny LLaVA checkpoint that is right about drawn phantoms, trained in about a minute on two cores.
+"""A tiny LLaVA checkpoint that answers questions about drawn phantoms, trained on two cores.
 
 For the demo only: it knows coloured shapes (`demo_phantoms.py`) and nothing of medicine. Loss on
 answer tokens only; the vision tower also gets a throw-away head that names colour, shape and side,
@@ -153,7 +153,7 @@ def _place_patches(model: LlavaForConditionalGeneration) -> None:
     """Set the tower's position embedding to 2-D sines and cosines of amplitude 0.3.
 
     CLIP's own initial positions are drowned by the patches, and a tower so short of data then never
-    learns where something is. The scheme is that of ViT-style 2-D encodings (arXiv:2010.11929, D.4).
+    learns where something is. The scheme: arXiv:2010.11929, appendix D.4.
     """
     positions: nn.Embedding = model.get_submodule("model.vision_tower").get_submodule(
         "embeddings.position_embedding"

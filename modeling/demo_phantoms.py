@@ -16,7 +16,7 @@ COLOURS = {
     "blue": (50, 80, 220),
     "yellow": (235, 215, 50),
 }
-SHAPES = ("circle", "square", "triangle")
+SHAPES = ("disc", "ring", "bar")
 SIDES = ("left", "right")
 
 DESCRIBE = (
@@ -85,11 +85,10 @@ def _draw_shape(
     fill: tuple[int, int, int],
 ) -> None:
     x, y, radius = place
-    if shape == "circle":
+    if shape == "disc":
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-    elif shape == "square":
-        half = 0.85 * radius
-        pen.rectangle((x - half, y - half, x + half, y + half), fill=fill)
+    elif shape == "ring":
+        box = (x - radius, y - radius, x + radius, y + radius)
+        pen.ellipse(box, outline=fill, width=int(radius / 4))
     else:
-        base = y + 0.8 * radius
-        pen.polygon([(x, y - radius), (x - radius, base), (x + radius, base)], fill=fill)
+        pen.rectangle((x - radius, y - radius / 4, x + radius, y + radius / 4), fill=fill)

@@ -203,7 +203,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know no more than ASCII
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(prog_name="galen", standalone_mode=False) or 0)
     except typer.TyperException as error:
         print(f"galen: {error.format_message()} (see --help)", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,11 +2,12 @@
 
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.openai_schemas import ChatCompletionRequest
-from services.gateway.translate import image_urls
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import ModelCard
 
 _ALWAYS = frozenset({"model", "messages", "stream", "stream_options", "user"})
+_CONDITIONAL = frozenset(ChatCompletionRequest.__struct_fields__) - _ALWAYS
+"""Parameters that an engine may not know."""
 
 
 def admit(chat: ChatCompletionRequest, catalogue: ModelCatalogue) -> ModelCard:
@@ -14,21 +15,14 @@ def admit(chat: ChatCompletionRequest, catalogue: ModelCatalogue) -> ModelCard:
 
     Raises:
         NotFoundError, UnavailableError: the model does not exist, or nobody serves it now.
-        RequestError: its engine cannot do what a parameter asks, or takes fewer images.
+        RequestError: its engine cannot do what a parameter asks.
     """
     card = catalogue.find(chat.model).card
-    for name in chat.__struct_fields__:
-        if name not in _ALWAYS and name not in card.parameters and getattr(chat, name) is not None:
+    for name in _CONDITIONAL - card.parameters:
+        if getattr(chat, name) is not None:
             raise RequestError(
                 ErrorCode.UNSUPPORTED_PARAMETER,
                 f"the engine of {chat.model!r} ({card.engine}) cannot do {name!r}; leave it out",
                 param=name,
-            )
-    for count, (_, param) in enumerate(image_urls(chat), start=1):
-        if count > card.max_images:
-            raise RequestError(
-                ErrorCode.TOO_MANY_IMAGES,
-                f"the model {chat.model!r} takes at most {card.max_images} images per request",
-                param=param,
             )
     return card

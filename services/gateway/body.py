@@ -9,20 +9,18 @@ from services.gateway import strict_json
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, GalenError, RequestError, TooLargeError
 
-_PARSE_IN_LOOP_BYTES = 64 << 10
+_PARSE_IN_LOOP_BYTES = 2 << 20
 """Larger bodies are parsed in a thread, so that streams do not wait for them."""
 
 
 async def read_json(request: Request, settings: GatewaySettings) -> Any:
     """Return the body's JSON value, of any type (hence Any); raises GalenError."""
     _check_headers(request, settings)
-    async with asyncio.timeout(settings.body_timeout_s) as limit:
-        try:
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
             body = await _read(request, settings.max_body_bytes)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise _too_slow(settings) from None
+    except TimeoutError:
+        raise _too_slow(settings) from None
     if not body:
         raise RequestError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
     if len(body) <= _PARSE_IN_LOOP_BYTES:

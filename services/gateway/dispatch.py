@@ -273,7 +273,7 @@ class Dispatcher:
         if not ticket.reply.stream:
             ticket.next_index = 0
         backoff = Backoff()
-        while self._tickets.get(request.request_id) is ticket:
+        while self._tickets.get(request.request_id) is ticket and ticket.request is request:
             try:
                 await self._queue.enqueue(request)
             except REDIS_AWAY:
@@ -296,10 +296,11 @@ class Dispatcher:
         self._spawn(self._take_back_and_resend(ticket))
 
     async def _take_back_and_resend(self, ticket: Ticket) -> None:
-        request_id = ticket.request.request_id
+        request = ticket.request
+        request_id = request.request_id
         await self._revoke(request_id)
-        if self._tickets.get(request_id) is not ticket:
-            return
+        if self._tickets.get(request_id) is not ticket or ticket.request is not request:
+            return  # cancelled meanwhile, or taken back once more
         if ticket.request.attempt > MAX_ATTEMPTS or not self._may_resume(ticket):
             self._fail_ticket(ticket, ErrorCode.BACKEND_UNAVAILABLE, _STATE_LOST)
             return

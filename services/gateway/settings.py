@@ -46,7 +46,7 @@ class GatewaySettings(BaseSettings):
     )
     max_images: int = Field(default=16, ge=1, le=256, description="Most images of one request")
     image_cache_bytes: int = Field(
-        default=64 << 20,
+        default=32 << 20,
         ge=0,
         description="Preprocessed images kept to be sent again without decoding",
     )

@@ -6,15 +6,61 @@ surrogates on (which no later encoder can write) and dies of deep nesting. Pure.
 
 import json
 import math
+import secrets
 from typing import Any, NoReturn, cast
 
 from services.protocol.errors import ErrorCode, RequestError
 
 MAX_DEPTH = 64
+_LONG_BYTES = 16 << 10
+"""Data URLs of at least this length are cut out before parsing; see `_cut_data_urls`."""
 
 
 def parse(body: bytes) -> Any:
     """Return the value that `body` holds (of any JSON type, hence Any); raises RequestError."""
+    if len(body) < _LONG_BYTES:
+        return _parse(body)
+    mark = f"galen-{secrets.token_hex(8)}-"
+    rest, data_urls = _cut_data_urls(body, mark)
+    return _put_back(_parse(rest), mark, data_urls)
+
+
+def _cut_data_urls(body: bytes, mark: str) -> tuple[bytes, list[str]]:
+    """Take long data URLs out of a body, so that they are searched and copied once, not four times.
+
+    A quotation mark before `data:` begins a string unless a backslash stands before it. What is cut
+    has no backslash, so it ends at the next quotation mark, and is ASCII. `mark` cannot be guessed.
+    """
+    kept: list[bytes] = []
+    data_urls: list[str] = []
+    done = place = 0
+    while (place := body.find(b'"data:', place)) >= 0:
+        end = body.find(b'"', place + 1)
+        if end < 0:
+            break
+        string = body[place + 1 : end]
+        is_plain = len(string) >= _LONG_BYTES and b"\\" not in string and string.isascii()
+        if is_plain and body[place - 1 : place] != b"\\":
+            kept += (body[done : place + 1], f"{mark}{len(data_urls)}".encode())
+            data_urls.append(string.decode("ascii"))
+            done = end
+        place = end
+    kept.append(body[done:])
+    return b"".join(kept), data_urls
+
+
+def _put_back(value: Any, mark: str, data_urls: list[str]) -> Any:
+    if isinstance(value, str):
+        return data_urls[int(value[len(mark) :])] if value.startswith(mark) else value
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value).items()
+        return {name: _put_back(each, mark, data_urls) for name, each in members}
+    if isinstance(value, list):
+        return [_put_back(each, mark, data_urls) for each in cast("list[Any]", value)]
+    return value
+
+
+def _parse(body: bytes) -> Any:
     if body.startswith(b"\xef\xbb\xbf"):
         _refuse(ErrorCode.INVALID_JSON, "the body begins with a byte order mark; send plain UTF-8")
     try:

@@ -119,18 +119,24 @@ def _data_url(path: Path) -> str:
 
 def _client(url: str) -> AsyncOpenAI:
     """Return a client without an account; a proxy is not asked for what runs on this machine."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if host is None or parts.scheme not in {"http", "https"}:
-        raise CommandError(f"{url!r} is not the URL of a gateway, such as http://127.0.0.1:8000/v1")
+    host = _host(url)
     timeout = openai.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     http = DefaultAsyncHttpxClient(trust_env=not _is_loopback(host), timeout=timeout)
     return AsyncOpenAI(
         base_url=url, api_key="none", max_retries=0, timeout=timeout, http_client=http
     )
+
+
+def _host(url: str) -> str:
+    """Return the host of a gateway's URL; raises CommandError for what is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked when it is read
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise CommandError(f"{url!r} is not the URL of a gateway, such as http://127.0.0.1:8000/v1")
+    return parts.hostname
 
 
 def _is_loopback(host: str) -> bool:

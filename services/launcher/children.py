@@ -29,10 +29,11 @@ _WRAPPER = Path(__file__).with_name("die_with_parent.py")
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One process and the last lines that it printed."""
+    """One process and the last lines that it printed; `is_quiet` shows them only at its death."""
 
     name: str
     process: Process
+    is_quiet: bool = False
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
     pump: "asyncio.Task[None] | None" = None
 
@@ -57,18 +58,22 @@ class Family:
         self._death: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
 
     async def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
-    ) -> Child:
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        is_quiet: bool = False,
+    ) -> None:
         """Start a child that has to live until `end`; see `first_death`."""
-        child = await self._spawn(name, command, environment)
+        child = await self._spawn(name, command, environment, is_quiet=is_quiet)
         self._watchers.append(asyncio.create_task(self._watch(child)))
-        return child
 
-    async def run(
+    async def run_quietly(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
         """Run a child to its end; raises CommandError where that is not exit code 0."""
-        child = await self._spawn(name, command, environment)
+        child = await self._spawn(name, command, environment, is_quiet=True)
         code = await child.process.wait()
         if code != 0:
             raise await _death_of(child)
@@ -95,7 +100,12 @@ class Family:
             task.cancel()
 
     async def _spawn(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        *,
+        is_quiet: bool,
     ) -> Child:
         # The death signal is tied to the thread that starts a child: it is the event loop's, which
         # is the main thread, and lives as long as the process.
@@ -104,7 +114,7 @@ class Family:
             stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment,
             start_new_session=True, limit=_MOST_LINE_BYTES,
         )  # fmt: skip
-        child = Child(name, process)
+        child = Child(name, process, is_quiet)
         child.pump = asyncio.create_task(self._pump(child))
         self._children.append(child)
         return child
@@ -123,7 +133,8 @@ class Family:
             line = raw.decode("utf-8", "replace").rstrip()
             if line:
                 child.last_lines.append(line)
-                self._terminal.log(child.name, line)
+                if not child.is_quiet:
+                    self._terminal.log(child.name, line)
 
     async def _watch(self, child: Child) -> None:
         await child.process.wait()

@@ -6,7 +6,9 @@ lies in the cache is complete: it gets its name only when it is. Two launchers a
 
 import asyncio
 import fcntl
+import hashlib
 import importlib.util
+import itertools
 import os
 import shutil
 import sys
@@ -20,16 +22,16 @@ from modeling.demo_phantoms import DESCRIBE, draw_phantom
 from services.launcher.children import Family
 from services.launcher.terminal import CommandError, Terminal
 
-DEMO_VERSION = 1
-"""Part of the checkpoint's path: raise it with every change of what `modeling/demo.py` makes."""
 DEMO_MODEL_ID = "galen-demo"
 DEMO_QUESTION = DESCRIBE[0]
 ENGINE_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 
 _MAKER = "modeling.demo"
+_MAKER_SOURCES = ("modeling.demo", "modeling.demo_phantoms", "modeling.tiny")
 _MAKER_NAME = "demo"
 _PHANTOM_SEED = 7
 _LOCK_POLL_S = 0.2
+_SAY_AGAIN_S = 20
 
 
 def check_packages(names: Sequence[str] = ENGINE_PACKAGES) -> None:
@@ -59,15 +61,14 @@ async def demo_checkpoint(
         CommandError: it cannot be made.
     """
     cache = cache_home / "galen"
-    checkpoint = cache / f"demo-{DEMO_VERSION}"
+    checkpoint = cache / f"demo-{_version()}"
     if checkpoint.is_dir():
         return checkpoint
     try:
         cache.mkdir(parents=True, exist_ok=True)
         async with _locked(cache / "demo.lock", terminal):
             if not checkpoint.is_dir():
-                terminal.progress("making the demo checkpoint (once, about a minute)")
-                await _make(checkpoint, family, environment)
+                await _make(checkpoint, family, terminal, environment)
     except OSError as error:
         raise CommandError(
             f"the demo checkpoint cannot be kept in {cache}: {error.strerror}; "
@@ -76,16 +77,37 @@ async def demo_checkpoint(
     return checkpoint
 
 
-async def _make(checkpoint: Path, family: Family, environment: Mapping[str, str]) -> None:
+def _version() -> str:
+    """Return a hash of the source that makes the checkpoint: a change of it is never overlooked."""
+    digest = hashlib.sha256()
+    for module in _MAKER_SOURCES:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+async def _make(
+    checkpoint: Path, family: Family, terminal: Terminal, environment: Mapping[str, str]
+) -> None:
     partial = checkpoint.with_name(f"{checkpoint.name}.partial")
     for left_over in checkpoint.parent.glob(f"*{partial.name}*"):  # of a run that was killed
         shutil.rmtree(left_over)
+    terminal.progress("making the demo checkpoint (once, about a minute)")
+    still_there = asyncio.create_task(_count_seconds(terminal))
     try:
         command = [sys.executable, "-m", _MAKER, str(partial)]
-        await family.run(_MAKER_NAME, command, environment)
+        await family.run_quietly(_MAKER_NAME, command, environment)
         partial.rename(checkpoint)
     finally:
+        still_there.cancel()
         shutil.rmtree(partial, ignore_errors=True)
+
+
+async def _count_seconds(terminal: Terminal) -> None:
+    for passed_s in itertools.count(_SAY_AGAIN_S, _SAY_AGAIN_S):
+        await asyncio.sleep(_SAY_AGAIN_S)
+        terminal.progress(f"still making it ({passed_s} s)")
 
 
 @asynccontextmanager

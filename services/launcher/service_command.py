@@ -17,15 +17,20 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from services.gateway.settings import GatewaySettings
-from services.worker.settings import WorkerSettings, child_environment
+from services.launcher.environment import service_environment
+from services.worker.settings import WorkerSettings
 
 _GATEWAY_HELP = """Run a gateway alone: HTTP on one side, Redis on the other.
+
+Each option is also an environment variable: --redis-url is GALEN_GATEWAY_REDIS_URL.
 
 Example:
 
 galen gateway --port 8000 --redis-url redis://127.0.0.1:6379/0
 """
 _WORKER_HELP = """Run a worker alone: it takes requests from Redis and runs the model.
+
+Each option is also an environment variable: --model-path is GALEN_WORKER_MODEL_PATH.
 
 Example:
 
@@ -51,8 +56,8 @@ def _run(
     def become_the_service(**options: str | None) -> None:
         chosen = {name: value for name, value in options.items() if value is not None}
         _check(settings, chosen)
-        environment = child_environment(
-            **{f"{prefix}{name}".upper(): value for name, value in chosen.items()}
+        environment = service_environment(
+            {f"{prefix}{name}".upper(): value for name, value in chosen.items()}
         )
         command = [sys.executable, "-m", f"services.{service}.main"]
         sys.stdout.flush()
@@ -74,6 +79,7 @@ def _option(name: str, field: FieldInfo, prefix: str) -> inspect.Parameter:
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         envvar=f"{prefix}{name}".upper(),
+        show_envvar=False,
         metavar=_metavar(field),
         help=f"{description}{_default(field)}",
         show_default=False,
@@ -100,7 +106,7 @@ def _default(field: FieldInfo) -> str:
     if default is None or default is PydanticUndefined:
         return ""
     shown = getattr(default, "get_secret_value", lambda: default)()
-    return f" [default: {shown}]"
+    return f" (default: {shown})"
 
 
 def _check(settings: type[BaseSettings], chosen: dict[str, str]) -> None:

@@ -10,12 +10,10 @@ with it, and its folder goes with the next start.
 import asyncio
 import errno
 import importlib
-import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +29,7 @@ from services.launcher.demo_files import (
     check_packages,
     demo_checkpoint,
 )
+from services.launcher.environment import service_environment
 from services.launcher.first_question import (
     CLIENT_MODULE,
     first_question,
@@ -46,11 +45,9 @@ from services.launcher.redis_server import (
 from services.launcher.run_folder import run_folder
 from services.launcher.terminal import CommandError, Terminal
 from services.telemetry import LogLevel
-from services.worker.settings import child_environment
 
 EngineName = Literal["transformers", "fake"]
 
-_SOURCE_ROOT = Path(__file__).parents[2]
 _POLL_S = 0.1
 _SAY_AGAIN_S = 15.0
 _DRAIN_S = 2
@@ -118,14 +115,14 @@ async def _up(options: UpOptions) -> int:
     port = free_port(options.host, options.port)
     if options.engine == "transformers":
         check_packages()
-    terminal = Terminal(["redis", "gateway", *_worker_names(options), "demo"])
+    terminal = Terminal(["redis", "gateway", *_worker_names(options)])
     with run_folder() as folder:
         family = Family(terminal)
         launcher = _Launcher(options, port, folder, terminal, family)
         try:
             return await _until_stopped(launcher, signals)
         finally:
-            if not options.once:
+            if launcher.is_serving:
                 terminal.progress("ending everything (Ctrl-C again: at once)")
             await family.end(signals.second)
 
@@ -190,7 +187,7 @@ class _Launcher:
             path = options.model_path.resolve()
             return options.model_id or path.name, path
         path = await demo_checkpoint(
-            options.cache_home, self.family, self.terminal, _environment({})
+            options.cache_home, self.family, self.terminal, service_environment({})
         )
         return options.model_id or DEMO_MODEL_ID, path
 
@@ -199,7 +196,7 @@ class _Launcher:
         if given is not None:
             await check_redis(given)
             return given
-        await self.family.start("redis", redis_command(self.folder))
+        await self.family.start("redis", redis_command(self.folder), is_quiet=True)
         url = embedded_url(self.folder)
         await wait_for_redis(url)
         return url
@@ -227,7 +224,9 @@ class _Launcher:
 
     async def _start_service(self, name: str, service: str, settings: dict[str, str]) -> None:
         prefix = f"GALEN_{service.upper()}_"
-        environment = _environment({f"{prefix}{key}": value for key, value in settings.items()})
+        environment = service_environment(
+            {f"{prefix}{key}": value for key, value in settings.items()}
+        )
         command = [sys.executable, "-m", f"services.{service}.main"]
         await self.family.start(name, command, environment)
 
@@ -300,14 +299,3 @@ def _worker_names(options: UpOptions) -> list[str]:
     if options.workers == 1:
         return ["worker"]
     return [f"worker {number}" for number in range(1, options.workers + 1)]
-
-
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return a child's environment; a folder `services` where the user stands is not imported."""
-    known = child_environment(**settings)
-    paths = [str(_SOURCE_ROOT), *filter(None, [known.get("PYTHONPATH")])]
-    return known | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-    }

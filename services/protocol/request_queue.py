@@ -6,7 +6,7 @@ the answers (`event_stream.py`), leases and the death of workers (`worker_direct
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import redis.asyncio as aioredis
 
@@ -16,6 +16,7 @@ from services.protocol.messages import GenerationRequest, encode
 
 _ENQUEUE = Script("enqueue")
 _CLAIM = Script("claim")
+_HELD = Script("held")
 _REVOKE = Script("revoke")
 
 
@@ -145,14 +146,13 @@ class WorkerQueue:
             keys.DEAD_LETTERS_KEPT,
             *keys.LANES,
         )
-        status = as_text(reply[0])
-        if status == "FENCED":
+        if as_text(reply[0]) == "FENCED":
             raise FencedError(worker_id)
-        entries = tuple(
-            ClaimedEntry(as_text(reply[i]), int(reply[i + 1]), as_text(reply[i + 2]), reply[i + 3])
-            for i in range(1, len(reply), 4)
-        )
-        return Claim(entries, alone=status == "ALONE", reserved=status == "RESERVED")
+        return _as_claim(reply)
+
+    async def held(self, worker_id: str) -> Claim:
+        """Return all that this worker holds, for one that missed the reply to a claim."""
+        return _as_claim(await _HELD.run(self._client, (keys.running(worker_id),)))
 
     async def wait_for_work(self) -> None:
         """Return when a request may be waiting, or after `keys.BLOCK_S`."""
@@ -169,3 +169,13 @@ class WorkerQueue:
             return None
         request_id, _, attempt = as_text(reply[1]).rpartition("|")
         return request_id, int(attempt)
+
+
+def _as_claim(reply: list[Any]) -> Claim:
+    """Read the reply of `claim.lua` or `held.lua`: a status, then four fields per entry."""
+    status = as_text(reply[0])
+    entries = tuple(
+        ClaimedEntry(as_text(reply[i]), int(reply[i + 1]), as_text(reply[i + 2]), reply[i + 3])
+        for i in range(1, len(reply), 4)
+    )
+    return Claim(entries, alone=status == "ALONE", reserved=status == "RESERVED")

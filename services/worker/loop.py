@@ -94,6 +94,9 @@ class Worker:
         self._is_empty = asyncio.Event()
         self._is_fenced = asyncio.Event()
         self._is_draining = asyncio.Event()
+        self._claiming = asyncio.Lock()
+        self._ended = _Recent()
+        self._cancelled_early = _Recent()
         self._card: ModelCard | None = None
         self._worker_id = self._new_id()
 
@@ -132,6 +135,7 @@ class Worker:
 
     async def _claim_forever(self) -> None:
         backoff = Backoff()
+        is_unsure = False  # whether the last claim gave something that never arrived
         while True:
             free = self._settings.slots - len(self._running)
             if free <= 0 or any(held.alone for held in self._running.values()):
@@ -139,8 +143,11 @@ class Worker:
                 await self._has_free_slot.wait()
                 continue
             try:
-                claim = await self._links.queue.claim(self._worker_id, free)
-                self._accept(claim)
+                if is_unsure:
+                    await self._accept_forgotten()
+                    is_unsure = False
+                    continue
+                claim = await self._claim(free)
                 if claim.reserved:
                     self._has_free_slot.clear()
                     await _within(self._has_free_slot.wait(), keys.BLOCK_S)
@@ -152,17 +159,46 @@ class Worker:
                 await backoff.wait()
             except REDIS_AWAY as error:
                 _log.warning("claim.delayed", cause=type(error).__name__)
+                is_unsure = True
                 await backoff.wait()
+
+    async def _claim(self, free: int) -> Claim:
+        """Claim and accept, undisturbed by a drain: what was claimed must not be forgotten."""
+        async with self._claiming:
+            worker_id = self._worker_id
+            claim = await self._links.queue.claim(worker_id, free)
+            if worker_id == self._worker_id:
+                self._accept(claim)
+            return claim
+
+    async def _accept_forgotten(self) -> None:
+        """Accept what Redis says that this worker holds: the reply to a claim may be lost."""
+        async with self._claiming:
+            worker_id = self._worker_id
+            claim = await self._links.queue.held(worker_id)
+            if worker_id != self._worker_id:
+                return
+            new = [e for e in claim.entries if e.request_id not in self._running]
+            new = [e for e in new if (e.request_id, e.attempt) not in self._ended]
+            if new:
+                _log.warning("claim.recovered", requests=len(new))
+            self._accept(Claim(tuple(new), alone=claim.alone))
 
     # --- 2. accept ---
 
     def _accept(self, claim: Claim) -> None:
         for entry in claim.entries:
+            if (entry.request_id, entry.attempt) in self._cancelled_early:
+                continue
             try:
                 request = decode_request(entry.payload)
             except ProtocolError:
                 self._bury(entry)
                 continue
+            if (
+                request.request_id in self._running
+            ):  # the cancellation of an earlier attempt is late
+                self._abort(request.request_id)
             held = _Running(request.gateway_id, request.attempt, request.stream, claim.alone)
             self._running[request.request_id] = held
             if any(isinstance(p, ImagePart) for m in request.messages for p in m.parts):
@@ -202,6 +238,7 @@ class Worker:
                 num_tokens += len(event.token_ids)
             else:
                 del self._running[event.request_id]
+                self._ended.add((event.request_id, event.attempt))
                 ended = True
         self._metrics.steps.inc()
         self._metrics.tokens.inc(num_tokens)
@@ -232,9 +269,12 @@ class Worker:
                 if held is not None and held.attempt == attempt:
                     self._abort(request_id)
                     _log.info("request.cancelled", request_id=request_id)
+                else:  # it may overtake the claim that brings the request
+                    self._cancelled_early.add(cancelled)
 
     def _abort(self, request_id: str) -> None:
         held = self._running.pop(request_id)
+        self._ended.add((request_id, held.attempt))
         if held.loading is not None:
             held.loading.cancel()
         self._engine.abort(request_id)
@@ -302,7 +342,8 @@ class Worker:
     async def _finish_running(self, claiming: asyncio.Task[None]) -> None:
         """Let running requests end; hand on those that do not within the time allowed."""
         self._heartbeat.state = "draining"
-        claiming.cancel()
+        async with self._claiming:
+            claiming.cancel()
         await asyncio.gather(claiming, return_exceptions=True)
         _log.info("worker.draining", running=len(self._running))
         try:
@@ -328,6 +369,23 @@ class Worker:
         except Exception:
             _log.exception("worker.loop.broken")
             raise
+
+
+class _Recent:
+    """The last attempts of which something is known; older ones are forgotten."""
+
+    _MOST = 4096
+
+    def __init__(self) -> None:
+        self._attempts: dict[tuple[str, int], None] = {}
+
+    def add(self, attempt: tuple[str, int]) -> None:
+        self._attempts[attempt] = None
+        if len(self._attempts) > self._MOST:
+            del self._attempts[next(iter(self._attempts))]
+
+    def __contains__(self, attempt: tuple[str, int]) -> bool:
+        return attempt in self._attempts
 
 
 async def _set(event: asyncio.Event) -> None:

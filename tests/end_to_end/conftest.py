@@ -56,13 +56,11 @@ def narrow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSt
     }
     worker = {"LOG_LEVEL": "debug"}
     folder = tmp_path_factory.mktemp("narrow-stack")
-    with running_stack(
-        folder, model=FAKE_MODEL, slots=1, gateway=gateway, worker=worker
-    ) as stack:
+    with running_stack(folder, model=FAKE_MODEL, slots=1, gateway=gateway, worker=worker) as stack:
         yield stack
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake_client(fake_stack: RunningStack) -> Iterator[OpenAI]:
     with fake_stack.client() as client:
         yield client
@@ -74,14 +72,14 @@ async def async_fake_client(fake_stack: RunningStack) -> AsyncIterator[AsyncOpen
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_client(tiny_stack: RunningStack) -> Iterator[OpenAI]:
     with tiny_stack.client() as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def http(fake_stack: RunningStack) -> Iterator[httpx.Client]:
     """A plain HTTP client of the fake stack."""
-    with httpx.Client(base_url=fake_stack.base_url, timeout=30) as client:
+    with httpx.Client(base_url=fake_stack.base_url, timeout=30, verify=False) as client:
         yield client

@@ -26,6 +26,7 @@ class RunningStack:
     def __init__(self, stack: Stack, model: str, worker_metrics_port: int) -> None:
         self._stack = stack
         self._worker_metrics = f"http://127.0.0.1:{worker_metrics_port}/metrics"
+        self._http = httpx.Client(verify=False)  # one for all: making a TLS context takes 20 ms
         self.model = model
         self.base_url = f"http://127.0.0.1:{stack.port}"
 
@@ -71,11 +72,11 @@ class RunningStack:
 
     def worker_count(self, metric: str) -> float:
         """A metric of the worker, as of now."""
-        return sample_of(self._worker_metrics, metric)
+        return sample_of(self._http.get(self._worker_metrics).text, metric)
 
     def gateway_count(self, metric: str, **labels: str) -> float:
         """A metric of the gateway, as of now."""
-        return sample_of(f"{self.base_url}/metrics", metric, **labels)
+        return sample_of(self._http.get(f"{self.base_url}/metrics").text, metric, **labels)
 
     def gateway_rss_bytes(self) -> int:
         """Memory of the gateway's process, its decoders not included."""
@@ -84,7 +85,15 @@ class RunningStack:
     def metrics_pages(self) -> str:
         """What gateway and worker publish."""
         pages = (f"{self.base_url}/metrics", self._worker_metrics)
-        return "\n".join(httpx.get(page).text for page in pages)
+        return "\n".join(self._http.get(page).text for page in pages)
+
+    def lists_its_model(self) -> bool:
+        """Whether the gateway has heard of the worker."""
+        return self.model in self._http.get(f"{self.base_url}/v1/models").text
+
+    def close(self) -> None:
+        """Close the connections of this side."""
+        self._http.close()
 
     def logs(self) -> dict[str, str]:
         """All that gateway and worker have printed."""
@@ -108,11 +117,12 @@ def running_stack(
     stack = Stack(folder, num_workers=1, slots=slots, durable=False, settings=settings)
     with asyncio.Runner() as runner:
         runner.run(stack.__aenter__())
+        running = RunningStack(stack, model, metrics_port)
         try:
-            running = RunningStack(stack, model, metrics_port)
-            wait_until(lambda: _has_model(running), "the model to be listed")
+            wait_until(running.lists_its_model, "the model to be listed")
             yield running
         finally:
+            running.close()
             runner.run(stack.__aexit__(None, None, None))
 
 
@@ -130,18 +140,14 @@ async def wait_for(condition: Callable[[], object], what: str, limit_s: float = 
     await asyncio.to_thread(wait_until, condition, what, limit_s)
 
 
-def sample_of(url: str, metric: str, **labels: str) -> float:
+def sample_of(page: str, metric: str, **labels: str) -> float:
     """Sum of the samples of a metric that have these labels; 0 where there is none yet."""
     return sum(
         sample.value
-        for family in text_string_to_metric_families(httpx.get(url).text)
+        for family in text_string_to_metric_families(page)
         for sample in family.samples
         if sample.name == metric and labels.items() <= sample.labels.items()
     )
-
-
-def _has_model(stack: RunningStack) -> bool:
-    return stack.model in httpx.get(f"{stack.base_url}/v1/models").text
 
 
 def _free_port() -> int:

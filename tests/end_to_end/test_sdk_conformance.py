@@ -111,7 +111,8 @@ def test_content_as_string_and_as_text_parts_is_the_same_prompt(tiny_client: Ope
 
 def test_system_and_developer_messages_are_the_same_and_are_heard(tiny_client: OpenAI) -> None:
     system, developer = (
-        {"role": role, "content": "You are a careful assistant."} for role in ("system", "developer")
+        {"role": role, "content": "You are a careful assistant."}
+        for role in ("system", "developer")
     )
 
     told = text_of(tiny_client, system, user(QUESTION))
@@ -201,7 +202,9 @@ def test_stop_strings_cut_exactly(
     question = {"model": FAKE_MODEL, "messages": [user("[[n=10]]")], "stop": stop}
 
     if stream:
-        choice = read_stream(fake_client.chat.completions.create(**question, stream=True)).choices[0]
+        choice = read_stream(fake_client.chat.completions.create(**question, stream=True)).choices[
+            0
+        ]
         assert (choice.text, choice.finish_reasons) == (kept, ["stop"])
     else:
         answer = fake_client.chat.completions.create(**question)
@@ -283,9 +286,7 @@ def test_user_does_not_change_the_answer(tiny_client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("n", range(1, 9))
-def test_n_gives_n_complete_choices_and_counts_the_prompt_once(
-    fake_client: OpenAI, n: int
-) -> None:
+def test_n_gives_n_complete_choices_and_counts_the_prompt_once(fake_client: OpenAI, n: int) -> None:
     question = {"model": FAKE_MODEL, "messages": [user("one two [[n=4]]")], "n": n}
     answer = fake_client.chat.completions.create(**question)
     streamed = read_stream(

@@ -188,7 +188,11 @@ async def test_full_queue_is_503_at_once_and_says_when_to_come_back(
                 )
             assert time.monotonic() - started < 1.0
             error = caught.value
-            assert (error.status_code, error.code, error.type) == (503, "overloaded", "server_error")
+            assert (error.status_code, error.code, error.type) == (
+                503,
+                "overloaded",
+                "server_error",
+            )
             assert int(error.response.headers["retry-after"]) >= 1
             assert "x-should-retry" not in error.response.headers
             assert narrow_stack.num_waiting() == 2

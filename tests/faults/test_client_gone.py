@@ -137,6 +137,7 @@ async def test_clients_that_leave_at_the_moment_of_their_claim_leave_nothing_beh
     stack: Stack, client: Client, num_requests: int, repetition: int
 ):
     """No waiting for a state: the cancellation meets its request anywhere on its way."""
+
     async def ask_and_leave(index: int) -> None:
         leave = asyncio.Event()
         asyncio.get_running_loop().call_later(index % 40 / 2000, leave.set)
@@ -146,6 +147,36 @@ async def test_clients_that_leave_at_the_moment_of_their_claim_leave_nothing_beh
         await asyncio.gather(*(ask_and_leave(index) for index in range(first, first + 20)))
     await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
     await _assert_engines_stand_still(stack)
+
+
+async def _leave_before_the_claim_arrives(stack: Stack) -> None:
+    """Redis has given the request to a worker, which does not know it yet."""
+    leave = asyncio.Event()
+    client = Client(stack.port)
+    asking = asyncio.create_task(client.ask(_LONG, leaving=Leaving("FIN", when=leave)))
+    await eventually(lambda: stack.num_running() == 1, 10.0, "a claimed request")
+    leave.set()
+    await asking
+
+
+async def test_cancellation_that_overtakes_its_claim_still_counts(tmp_path: Path):
+    async with sabotaged_stack(tmp_path, worker=["slow_claims"]) as stack:
+        await _leave_before_the_claim_arrives(stack)
+        await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
+        await _assert_engines_stand_still(stack)
+
+
+async def test_control_a_cancellation_that_overtakes_its_claim_is_lost_when_it_is_forgotten(
+    tmp_path: Path,
+):
+    broken = sabotaged_stack(tmp_path, worker=["slow_claims", "no_early_cancellation"])
+    async with broken as stack:
+        await _leave_before_the_claim_arrives(stack)
+        await eventually(lambda: _is_stepping(stack), 3.0, "an engine that runs for nobody")
+
+
+async def _is_stepping(stack: Stack) -> bool:
+    return await _num_steps_change(stack, await stack.worker_metric(_STEPS)) > 0
 
 
 @pytest.mark.parametrize("switch", ["no_watching_clients", "no_revoking"])

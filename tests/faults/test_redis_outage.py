@@ -1,11 +1,13 @@
 """F07, F08: Redis dies and comes back, with its data or without."""
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from services.protocol import keys
 from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
 from tests.support.client import Client
@@ -86,6 +88,39 @@ async def test_redis_restarted_empty_ends_every_request_and_flows_again(
     await stack.healthy(15.0)
     async with Load(client, 12) as load:
         assert_all_exact(await load.ended())
+
+
+async def _stall_under_turnover(stack: Stack, client: Client, num_requests: int) -> list[Record]:
+    """Stop Redis for longer than a command may take, while requests come and go quickly.
+
+    What was sent to it meanwhile it runs when it wakes, though nobody waits for the replies.
+    """
+    prompts = ["[[n=8 t=0 d=5]]"]
+    async with Load(client, 4 * num_requests, prompts=prompts, at_once=40) as load:
+        await eventually(lambda: len(load.records) > num_requests, 20.0, "requests")
+        stack.send_redis(signal.SIGSTOP)
+        await _ask_during(Client(stack.port, deadline_s=3.0), keys.COMMAND_TIMEOUT_S + 1.0)
+        stack.send_redis(signal.SIGCONT)
+        return await load.ended()
+
+
+async def test_redis_that_stalls_leaves_no_request_behind(
+    stack: Stack, client: Client, num_requests: int, repetition: int
+):
+    for _ in range(3):
+        assert_correct(await _stall_under_turnover(stack, client, num_requests))
+        await stack.healthy(15.0)
+
+
+async def test_control_claims_whose_replies_were_missed_are_lost_when_nobody_asks(tmp_path: Path):
+    async with sabotaged_stack(tmp_path, worker=["no_claim_recovery"], num_workers=4) as stack:
+        client = Client(stack.port, deadline_s=6.0)
+        stuck: list[Record] = []
+        for _ in range(6):
+            stuck = await _stall_under_turnover(stack, client, 20)
+            if check(stuck):
+                break
+        assert kinds(check(stuck)) == {"lost"}
 
 
 async def test_control_streams_are_lost_when_an_unwritten_step_is_forgotten(tmp_path: Path):

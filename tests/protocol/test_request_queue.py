@@ -8,7 +8,7 @@ import pytest
 from services.protocol import keys
 from services.protocol.event_stream import End
 from services.protocol.messages import decode_request
-from services.protocol.request_queue import Fenced, QueueFull
+from services.protocol.request_queue import FencedError, QueueFull
 from tests.protocol.parties import MODEL, Wire, request
 from tests.support.waiting import eventually
 
@@ -84,7 +84,7 @@ async def test_worker_of_another_model_gets_nothing(wire: Wire):
 
 async def test_worker_without_a_lease_gets_nothing(wire: Wire):
     await wire.queue.enqueue(request("r1"))
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await wire.claim("w1")
 
 
@@ -135,6 +135,7 @@ async def test_doorbell_keeps_ringing_while_requests_wait(wire: Wire):
     await wire.claim("w1", free=2)
     assert await wire.client.llen(keys.bell(MODEL)) >= 1
     await wire.claim("w2", free=2)
+    assert await wire.claim_ids("w2", free=2) == []
     assert await wire.client.llen(keys.bell(MODEL)) == 0
 
 
@@ -213,6 +214,27 @@ async def test_sub_queue_that_was_deleted_is_forgotten(wire: Wire):
     assert await wire.claim_ids("w1") == ["r2"]
     await wire.queue.enqueue(request("r3", tenant="a"))
     assert await wire.claim_ids("w1") == ["r3"]
+
+
+async def test_worker_that_missed_the_reply_to_a_claim_finds_what_it_holds(wire: Wire):
+    await wire.register("w1", "w2")
+    for name in ("r1", "r2", "r3"):
+        await wire.queue.enqueue(request(name))
+    await wire.claim("w2", free=1)
+    missed = await wire.claim("w1")
+    held = await wire.worker_queue().held("w1")
+    assert sorted(held.entries, key=lambda e: e.request_id) == list(missed.entries)
+    assert not held.alone
+    await wire.queue.revoke("gateway-1", "r2")
+    await wire.finish("w1", "r3")
+    assert (await wire.worker_queue().held("w1")).entries == ()
+
+
+async def test_missed_suspect_is_still_found_to_run_alone(wire: Wire):
+    await wire.register("w1")
+    await wire.queue.enqueue(request("suspect", attempt=2, strikes=1, alone=True))
+    missed = await wire.claim("w1")
+    assert await wire.worker_queue().held("w1") == missed
 
 
 # --- suspects run alone ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 
 from services.protocol import keys
 from services.protocol.messages import Lost
-from services.protocol.request_queue import Fenced
+from services.protocol.request_queue import FencedError
 from services.protocol.worker_directory import ALL_SUSPECT
 from tests.protocol.parties import GATEWAY, MODEL, Wire, record, request
 
@@ -40,7 +40,7 @@ async def test_renewal_keeps_a_lease_and_cannot_bring_one_back(wire: Wire):
     await wire.directory.renew(record("w1"))
     assert await wire.directory.reap_expired() == 0
     await wire.directory.report_death("w1", "engine_died")
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await wire.directory.renew(record("w1"))
 
 

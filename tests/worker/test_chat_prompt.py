@@ -9,7 +9,7 @@ from transformers import AutoProcessor
 from modeling.tiny import IMAGE_ID
 from services.protocol.messages import ImagePart, ImageRef, Message, Role, TextPart
 from services.worker.engines.chat_prompt import PromptBuilder, PromptError, extend_inputs
-from tests.worker.engine_contract import picture
+from tests.worker.engine_harness import picture
 
 IMAGE = ImagePart(ImageRef("0" * 64, 70, 60))
 TOKENS_PER_IMAGE = 16

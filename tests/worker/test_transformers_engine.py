@@ -13,15 +13,8 @@ from services.protocol.errors import ErrorCode
 from services.protocol.messages import ImagePart, ImageRecipe, ImageRef, Message, TextPart
 from services.worker.engines.base import EngineJob, EngineStartError
 from services.worker.engines.transformers_engine import TransformersEngine
-from tests.worker.engine_contract import (
-    CHECKS,
-    PROMPTS,
-    RecordingProgress,
-    job,
-    mixed_jobs,
-    picture,
-    running,
-)
+from tests.worker.engine_contract import CHECKS, mixed_jobs
+from tests.worker.engine_harness import PROMPTS, RecordingProgress, job, picture, running
 
 
 def engine(path: Path, max_batch: int = 8, **options: Any) -> TransformersEngine:

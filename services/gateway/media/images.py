@@ -83,6 +83,7 @@ class ImageResolver:
         self._store = store
         self._limits = limits or ImageLimits()
         self._cache: ByteBoundedCache[_Prepared] = ByteBoundedCache(cache_bytes)
+        self._preparing: dict[str, asyncio.Task[_Prepared]] = {}
 
     async def resolve(
         self,
@@ -151,20 +152,39 @@ class ImageResolver:
             if not await self._store.refresh(prepared.ref.sha256):
                 await self._store.put(prepared.ref.sha256, prepared.blob)
             return prepared.ref
-        decoded = await self._decode(job, recipe)
-        budget.spend(decoded.source_pixels * job.repeats, job.param)
+        try:
+            prepared = await self._prepare_once(job, tenant_id, recipe)
+        except RequestError as error:
+            raise RequestError(error.code, error.message, param=job.param) from None
+        budget.spend(prepared.source_pixels * job.repeats, job.param)
+        return prepared.ref
+
+    async def _prepare_once(
+        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None
+    ) -> "_Prepared":
+        """Decode and store an image; requests that bring it at the same time share one decoding."""
+        preparing = self._preparing.get(job.digest)
+        if preparing is None:
+            preparing = asyncio.create_task(self._prepare(job, tenant_id, recipe))
+            self._preparing[job.digest] = preparing
+            preparing.add_done_callback(lambda task: self._prepared(job.digest, task))
+        return await asyncio.shield(preparing)
+
+    def _prepared(self, digest: str, task: "asyncio.Task[_Prepared]") -> None:
+        del self._preparing[digest]
+        if not task.cancelled():
+            task.exception()  # seen, even where all who waited for it have gone
+
+    async def _prepare(
+        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None
+    ) -> "_Prepared":
+        decoded = await self._decoder.decode(
+            job.url.url, job.url.declared_mime, recipe, payload_start=job.url.payload_start
+        )
         prepared = await asyncio.to_thread(_prepare, decoded, tenant_id)
         await self._store.put(prepared.ref.sha256, prepared.blob)
         self._cache.put(job.digest, prepared)
-        return prepared.ref
-
-    async def _decode(self, job: "_Job", recipe: ImageRecipe | None) -> DecodedImage:
-        try:
-            return await self._decoder.decode(
-                job.url.url, job.url.declared_mime, recipe, payload_start=job.url.payload_start
-            )
-        except RequestError as error:
-            raise RequestError(error.code, error.message, param=job.param) from None
+        return prepared
 
 
 @dataclass(frozen=True, slots=True)

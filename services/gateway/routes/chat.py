@@ -55,7 +55,12 @@ async def create_chat_completion(request: Request) -> Response:
     inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
     refs: list[ImageRef] = []
     if inputs:
-        refs = await state.images.resolve(inputs, tenant_id=ANONYMOUS, recipe=card.image_recipe)
+        refs = await state.images.resolve(
+            inputs,
+            tenant_id=ANONYMOUS,
+            recipe=card.image_recipe,
+            max_images=card.max_images,
+        )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane)
     reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)

@@ -18,7 +18,11 @@ async def list_models(request: Request) -> Response:
     return _json(ModelList([_model(entry) for entry in entries]))
 
 
-@router.get("/v1/models/{model:path}", summary="Describe one model")
+@router.get(
+    "/v1/models/{model:path}",
+    summary="Describe one model",
+    responses={"4XX": {"description": "An error in OpenAI's form"}},  # instead of FastAPI's 422
+)
 async def show_model(request: Request, model: str) -> Response:
     """One model; 404 where no worker ever served it."""
     return _json(_model(state_of(request).catalogue.find(model)))

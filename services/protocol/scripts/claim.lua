@@ -55,6 +55,8 @@ local function drain(lane)
 end
 
 if tonumber(redis.call('HGET', depth, model .. '|alone') or '0') > 0 then
+  local owner = redis.call('GET', owner_key)
+  if owner and not redis.call('ZSCORE', leases, owner) then redis.call('DEL', owner_key) end
   redis.call('SET', owner_key, worker, 'NX', 'PX', 10000)
   if redis.call('GET', owner_key) == worker then
     redis.call('PEXPIRE', owner_key, 10000)

@@ -18,7 +18,10 @@ for i = 5, #ARGV, 3 do
     local attempt, _, entry, _, work = string.match(held, '^(%d+)|(%d+)|([^|]+)|([^|]+)|(.+)$')
     if attempt == ARGV[i + 1] then
       redis.call('HDEL', running, ARGV[i])
-      redis.call('HDEL', inflight, ARGV[i])
+      local sent = redis.call('HGET', inflight, ARGV[i])
+      if sent and string.match(sent, '^(%d+)|') == attempt then
+        redis.call('HDEL', inflight, ARGV[i])
+      end
       redis.pcall('XACK', work, ARGV[2], entry)
       redis.pcall('XDEL', work, entry)
       if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end

@@ -15,7 +15,11 @@ local function lose(worker, held, request_id, by_gateway)
   redis.pcall('XACK', work, group, entry)
   redis.pcall('XDEL', work, entry)
   if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
-  redis.call('HDEL', prefix .. 'inflight:' .. gateway, request_id)
+  local inflight = prefix .. 'inflight:' .. gateway
+  local sent = redis.call('HGET', inflight, request_id)
+  if sent and string.match(sent, '^(%d+)|') == attempt then
+    redis.call('HDEL', inflight, request_id)
+  end
   local suspect = suspects['*'] or suspects[request_id] or false
   local strike = suspect or (named == 0 and reason ~= 'handed_back')
   local final = strike and tonumber(strikes) + 1 >= limit

@@ -10,7 +10,7 @@ The answer's token i is `zq%04d ` (zq0000, zq0001, …). The last user message s
     [[fail=3]]            the request, and it alone, fails before token 3
 
 A token of the prompt is a word, an image counts (width // 14) * (height // 14) tokens: CLIP's patch
-count. Sampling parameters change nothing, except `max_tokens` and `stop`.
+count. Its images are brought to 336 x 336 pixels, as LLaVA-Med's are, which makes 576 tokens. Sampling parameters change nothing, except `max_tokens` and `stop`.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from services.protocol.messages import (
     FinishReason,
     GenerationRequest,
     ImagePart,
+    ImageRecipe,
     ModelCard,
     TextPart,
     TokenLogprob,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 CRASH_EXIT_CODE = 70
 _PATCH_PX = 14
+_RECIPE = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=336)
+"""Of CLIP ViT-L/14-336, the vision tower of LLaVA-1.5 (arXiv:2310.03744) and LLaVA-Med v1.5."""
 _MOST_IMAGES = 16
 _KNOB = re.compile(r"(\w+)=(\d+(?:\.\d+)?)")
 _STEERING = re.compile(r"\[\[([^\]]*)\]\]")
@@ -100,6 +103,7 @@ class FakeEngine:
             max_images=_MOST_IMAGES,
             parameters=_PARAMETERS,
             resumes=frozenset({"greedy", "sampling", "logprobs"}),
+            image_recipe=_RECIPE,
             created=int(time.time()),  # noqa: TID251 - a calendar date for clients
         )
 
@@ -161,7 +165,10 @@ class FakeEngine:
                 continue
             if slow_ms := sequence.knobs.get("slow"):
                 threading.Event().wait(slow_ms / 1000)
+            if sequence.due <= time.monotonic():
+                _act(sequence)  # a fault of the first token is one of the admission
             self._running[request.request_id] = sequence
+        self._progress.admitting(())  # a death from here on may be anybody's doing
 
     def _decode(self, now: float, events: list[EngineEvent]) -> float | None:
         """Give every due sequence one token; returns when the next one is due."""

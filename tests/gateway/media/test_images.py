@@ -91,6 +91,27 @@ async def test_equal_images_of_a_request_are_decoded_once(decoder: ImageDecoder,
     assert refs[0] == refs[2] == refs[3] != refs[1]
 
 
+async def test_requests_with_the_same_image_at_once_share_one_decoding(
+    decoder: ImageDecoder, store: ImageStore
+):
+    url, other = data_url(noise(60, 50)), data_url(noise(60, 50, seed=1))
+    resolver = ImageResolver(decoder, store)
+    (pid,) = decoder.child_pids
+    os.kill(pid, signal.SIGSTOP)
+
+    requests = [asyncio.create_task(_resolve(resolver, each)) for each in (url, url, other, url)]
+    while not decoder.num_waiting:
+        await asyncio.sleep(0)
+    num_queued = decoder.num_waiting
+    requests[0].cancel()  # the others still get their image
+    os.kill(pid, signal.SIGCONT)
+
+    _, second, third, fourth = await asyncio.gather(*requests, return_exceptions=True)
+    assert num_queued == 1
+    assert second == fourth != third
+    assert not isinstance(second, BaseException)
+
+
 async def test_an_image_sent_again_is_not_decoded_again(
     resolver: ImageResolver, decoder: ImageDecoder
 ):

@@ -5,6 +5,7 @@ beside this module (`gateway`, `worker`, `engine`) throw the switches that their
 then start the normal program.
 """
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -26,8 +27,9 @@ from services.protocol.messages import (
     decode_events,
     encode,
 )
-from services.protocol.request_queue import QueueFull, RequestQueue
+from services.protocol.request_queue import Claim, QueueFull, RequestQueue, WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
+from services.worker import loop
 from services.worker.loop import Worker
 from services.worker.main import Supervisor
 
@@ -138,6 +140,32 @@ def no_revoking() -> None:
     RequestQueue.revoke = revoke  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def no_claim_recovery() -> None:
+    """A worker does not ask what it holds after a claim whose reply it missed."""
+
+    async def accept_nothing(_self: Worker) -> None:
+        return
+
+    Worker._accept_forgotten = accept_nothing  # noqa: SLF001
+
+
+def slow_claims() -> None:
+    """Replies to claims come late, as from a slow network (a fault, not a protection)."""
+    claim = WorkerQueue.claim
+
+    async def late(self: WorkerQueue, worker_id: str, free: int) -> Claim:
+        found = await claim(self, worker_id, free)
+        await asyncio.sleep(0.3)
+        return found
+
+    WorkerQueue.claim = late
+
+
+def no_early_cancellation() -> None:
+    """A worker forgets the cancellation of a request that it does not know yet."""
+    loop._Recent.add = lambda *_: None  # noqa: SLF001
+
+
 def no_delivery_limit() -> None:
     """A request may kill any number of workers."""
     keys.DELIVERY_LIMIT = 1_000
@@ -170,6 +198,7 @@ SWITCHES: dict[str, Callable[[], None]] = {
     for switch in (
         no_reaping, no_death_report, no_resume, no_token_count, no_attempt_check, no_fence, no_write_again,
         no_data_loss_check, no_watching_clients, no_revoking, no_delivery_limit,
+        no_claim_recovery, slow_claims, no_early_cancellation,
         no_hang_detection, no_drain, no_gateway_drain,
     )
 }  # fmt: skip

@@ -1,0 +1,44 @@
+"""What others build upon: the OpenAPI document and the names of metrics, as golden files."""
+
+import json
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
+
+from services.gateway.main import create_app
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.settings import GatewaySettings
+from services.worker.metrics import WorkerMetrics
+from tests.golden_files import GoldenFiles
+
+
+def described(registry: CollectorRegistry) -> list[str]:
+    collectors: set[Collector] = set(registry._collector_to_names)  # noqa: SLF001 - no public way
+    lines: list[str] = []
+    for collector in collectors:
+        labels = ",".join(getattr(collector, "_labelnames", ()))
+        lines += [f"{m.name} {m.type} {{{labels}}}" for m in collector.collect()]
+    return sorted(lines)
+
+
+def test_openapi_document(golden: GoldenFiles) -> None:
+    document = create_app(GatewaySettings(), GatewayMetrics()).openapi()
+
+    golden.check("openapi.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
+
+
+def test_openapi_document_knows_no_422() -> None:
+    assert "422" not in json.dumps(create_app(GatewaySettings(), GatewayMetrics()).openapi())
+
+
+def test_metric_names(golden: GoldenFiles) -> None:
+    lines = described(GatewayMetrics().registry) + described(WorkerMetrics().registry)
+
+    golden.check("metric_names.txt", "\n".join(lines) + "\n")
+
+
+def test_metric_labels_are_closed_sets() -> None:
+    lines = described(GatewayMetrics().registry) + described(WorkerMetrics().registry)
+    labels = {label for line in lines for label in line.partition("{")[2].rstrip("}").split(",")}
+
+    assert labels - {""} <= {"route", "status", "model", "finish_reason", "code", "lane", "reason"}
