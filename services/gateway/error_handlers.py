@@ -85,6 +85,8 @@ def install_error_handlers(app: FastAPI) -> None:
     """Make every error of the application leave in OpenAI's shape."""
     for kind in (GalenError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _on_error)
+    # A path with a slash too many is unknown (404), not a redirect to where the Host header says.
+    app.router.redirect_slashes = False
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -20,7 +20,7 @@ next part of a key and `|` can separate fields in a hash value.
     galen:image:SHA           string a packed image
     galen:dead                stream of dead letters (no payload: it would hold a patient's text)
     galen:epoch               string drawn once per data set; another value: data were lost
-    galen:fenced_writes       string count of writes refused to workers without a lease
+    galen:fenced_writes       string count of writes (events, renewals) refused without a lease
 """
 
 from urllib.parse import quote

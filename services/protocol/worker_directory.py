@@ -62,7 +62,7 @@ class WorkerDirectory:
         return as_text(
             await _WORKER_BEAT.run(
                 self._client,
-                (keys.LEASES, keys.WORKERS, keys.MODELS),
+                (keys.LEASES, keys.WORKERS, keys.MODELS, keys.FENCED_WRITES),
                 record.worker_id,
                 keys.LEASE_MS,
                 encode(record),

@@ -12,6 +12,7 @@ Runs inside the engine process; what watches that process stands in `main.py`.
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,9 @@ from services.worker.progress_page import ProgressPage
 from services.worker.settings import WorkerSettings
 
 _log = structlog.get_logger()
+
+_RECENT = 512
+"""Attempts that are remembered after their end, or before their beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,8 @@ class Worker:
         self._is_fenced = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._claiming = asyncio.Lock()
-        self._ended = _Recent()
-        self._cancelled_early = _Recent()
+        self._ended: deque[tuple[str, int]] = deque(maxlen=_RECENT)
+        self._cancelled_early: deque[tuple[str, int]] = deque(maxlen=_RECENT)
         self._card: ModelCard | None = None
         self._worker_id = self._new_id()
 
@@ -195,9 +199,7 @@ class Worker:
             except ProtocolError:
                 self._bury(entry)
                 continue
-            if (
-                request.request_id in self._running
-            ):  # the cancellation of an earlier attempt is late
+            if request.request_id in self._running:  # an attempt whose cancellation is late
                 self._abort(request.request_id)
             held = _Running(request.gateway_id, request.attempt, request.stream, claim.alone)
             self._running[request.request_id] = held
@@ -238,7 +240,7 @@ class Worker:
                 num_tokens += len(event.token_ids)
             else:
                 del self._running[event.request_id]
-                self._ended.add((event.request_id, event.attempt))
+                self._ended.append((event.request_id, event.attempt))
                 ended = True
         self._metrics.steps.inc()
         self._metrics.tokens.inc(num_tokens)
@@ -270,11 +272,11 @@ class Worker:
                     self._abort(request_id)
                     _log.info("request.cancelled", request_id=request_id)
                 else:  # it may overtake the claim that brings the request
-                    self._cancelled_early.add(cancelled)
+                    self._cancelled_early.append(cancelled)
 
     def _abort(self, request_id: str) -> None:
         held = self._running.pop(request_id)
-        self._ended.add((request_id, held.attempt))
+        self._ended.append((request_id, held.attempt))
         if held.loading is not None:
             held.loading.cancel()
         self._engine.abort(request_id)
@@ -369,23 +371,6 @@ class Worker:
         except Exception:
             _log.exception("worker.loop.broken")
             raise
-
-
-class _Recent:
-    """The last attempts of which something is known; older ones are forgotten."""
-
-    _MOST = 4096
-
-    def __init__(self) -> None:
-        self._attempts: dict[tuple[str, int], None] = {}
-
-    def add(self, attempt: tuple[str, int]) -> None:
-        self._attempts[attempt] = None
-        if len(self._attempts) > self._MOST:
-            del self._attempts[next(iter(self._attempts))]
-
-    def __contains__(self, attempt: tuple[str, int]) -> bool:
-        return attempt in self._attempts
 
 
 async def _set(event: asyncio.Event) -> None:

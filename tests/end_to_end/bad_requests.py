@@ -126,7 +126,8 @@ PARAMETER_ROWS = [
     BadRequest(34, "no model", body_with(model=...), "missing_required_parameter", "model"),
     *_value(34, "model", None, 1, "", ["fake-vlm"]),
     *(
-        BadRequest(row, f"model {name!r:.20}", body_with(model=name), "model_not_found", "model", 404)
+        BadRequest(row, f"model {name!r:.20}", body_with(model=name), "model_not_found", "model",
+                   404)
         for row, name in ((35, "gpt-0"), (36, "../../etc/passwd"), (36, "m" * 1000), (36, "%00"))
     ),
     BadRequest(37, "no messages", body_with(messages=...), "missing_required_parameter",
@@ -178,7 +179,7 @@ PARAMETER_ROWS = [
     *_value(58, "repetition_penalty", 0, -1, 10.1),
     *_unsupported(
         60, chat_template="{{ x }}", chat_template_kwargs={}, media_io_kwargs={},
-        mm_processor_kwargs={}, prompt_embeds="", api_base="http://127.0.0.1", guided_regex="(a+)+$",
+        mm_processor_kwargs={}, prompt_embeds="", api_base="http://127.0.0.1", guided_regex="(a+)+",
     ),
     *_unsupported(
         61, response_format={"type": "json_schema", "json_schema": {"schema": "x" * (1 << 20)}},

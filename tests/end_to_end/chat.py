@@ -1,7 +1,11 @@
-"""Chat requests and answers in the few forms that the end-to-end tests need."""
+"""Chat requests and answers in the few forms that the end-to-end tests need.
+
+Requests are plain dicts of type Any: the client's TypedDicts do not take dicts that are made here.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionChunk
@@ -9,21 +13,23 @@ from PIL import Image
 
 from tests.gateway.media.image_files import data_url, noise
 
+FAKE_IMAGE_TOKENS = (336 // 14) ** 2
+"""What the fake engine counts for any image: CLIP's patches after its own recipe."""
 RED_NOISE = noise(80, 80, seed=1)
 BLUE_NOISE = noise(80, 80, seed=2)
 
 
-def text_part(text: str) -> dict:
+def text_part(text: str) -> Any:
     return {"type": "text", "text": text}
 
 
-def image_part(image: Image.Image | str) -> dict:
+def image_part(image: Image.Image | str) -> Any:
     """A part with an image, or with a URL that stands as it is."""
     url = image if isinstance(image, str) else data_url(image)
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def user(*parts: str | Image.Image) -> dict:
+def user(*parts: str | Image.Image) -> Any:
     """A user message: a string alone stays a string, everything else becomes parts."""
     if len(parts) == 1 and isinstance(parts[0], str):
         return {"role": "user", "content": parts[0]}

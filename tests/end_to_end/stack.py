@@ -10,14 +10,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
-import redis
 from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.stack import Program, Stack
+
+if TYPE_CHECKING:
+    import redis
 
 
 class RunningStack:

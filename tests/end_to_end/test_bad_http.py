@@ -67,6 +67,8 @@ def head(method: str, path: str, *headers: str) -> bytes:
         "/v1",
         "/v1/completions",
         "/admin",
+        "/healthz/",
+        "/v1/chat/completions/",
         "//",
         "//evil.example/x",
         "/%2e%2e/%2e%2e/etc/passwd",

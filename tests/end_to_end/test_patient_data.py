@@ -5,11 +5,11 @@ and after a request that killed its workers and went to the dead letters.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
 import pytest
-import redis
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -19,6 +19,9 @@ from tests.end_to_end.chat import image_part, text_part
 from tests.end_to_end.conftest import FAKE_MODEL
 from tests.end_to_end.stack import RunningStack, wait_until
 from tests.gateway.media.image_files import b64, noise, saved
+
+if TYPE_CHECKING:
+    import redis
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +48,7 @@ def image_url(kind: str) -> str:
     return f"data:image/{kind};base64,{b64(file)}"
 
 
-def question(steering: str) -> list[dict]:
+def question(steering: str) -> Any:
     parts = [
         text_part(f"Patient {NAME} {steering}"),
         image_part(image_url("jpeg")),
@@ -66,7 +69,7 @@ def values_in(client: "redis.Redis") -> dict[str, bytes]:
     }
     found: dict[str, bytes] = {}
     for key in client.scan_iter():
-        kind = client.type(key).decode()
+        kind = bytes(client.type(key)).decode()  # pyright: ignore[reportArgumentType]
         value = readers[kind](key) if kind in readers else b""  # gone since
         held = value if isinstance(value, bytes) else repr(value).encode()
         found[key.decode()] = key + b" " + held
@@ -87,7 +90,8 @@ def dump_of(stack: RunningStack) -> bytes:
     """What Redis writes to disk."""
     stack.redis.config_set("rdbcompression", "no")
     stack.redis.save()
-    return (Path(stack.redis.config_get("dir")["dir"]) / DUMP).read_bytes()
+    folder = str(stack.redis.config_get("dir")["dir"])
+    return (Path(folder) / DUMP).read_bytes()
 
 
 def test_canaries_are_found_where_they_are() -> None:
@@ -120,7 +124,7 @@ def test_while_it_runs_a_request_stands_in_its_two_streams_only(
 def ask_in_every_way(stack: RunningStack) -> None:
     """Good requests, refused ones, one that fails and one that is given up."""
     with stack.client() as client:
-        ask = client.chat.completions.create
+        ask: Any = client.chat.completions.create
         ask(model=FAKE_MODEL, messages=question("[[n=5]]"), user=NAME, stop="zq0004")
         ask(model=FAKE_MODEL, messages=question("[[n=5]]"), logprobs=True, n=3)
         list(ask(model=FAKE_MODEL, messages=question("[[n=5]]"), stream=True))

@@ -1,48 +1,35 @@
-"""The unmodified OpenAI client against the running platform: every parameter acts.
+"""The unmodified OpenAI client on the running platform: conversations, lengths, streams, usage.
 
-Parameters that choose tokens run on the transformers engine with the tiny checkpoint, the others on
-the fake engine, whose answers are known in advance. Errors: `test_sdk_errors.py`.
+What depends on a model runs on the transformers engine with the tiny checkpoint, the rest on the
+fake engine, whose answers are known in advance. Choosing tokens: `test_sdk_sampling.py`; errors:
+`test_sdk_errors.py`.
 """
 
-import math
+import itertools
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletion
 
-from tests.end_to_end.chat import BLUE_NOISE, RED_NOISE, numbered, read_stream, repeats, user
-from tests.end_to_end.conftest import FAKE_MODEL, TINY_IMAGE_PX, TINY_MODEL
+from tests.end_to_end.chat import (
+    BLUE_NOISE,
+    FAKE_IMAGE_TOKENS,
+    RED_NOISE,
+    numbered,
+    read_stream,
+    user,
+)
+from tests.end_to_end.conftest import FAKE_MODEL, TINY_MODEL
+from tests.end_to_end.tiny_model import (
+    IMAGE_TOKENS,
+    LINE_BREAK_TOKENS,
+    QUESTION,
+    ask,
+    prompt_tokens_of,
+    text_of,
+)
 
 pytestmark = pytest.mark.e2e
-
-IMAGE_TOKENS = (TINY_IMAGE_PX // 14) ** 2
-LINE_BREAK_TOKENS = 1  # the template writes one behind each image
-QUESTION = "Describe the picture."
-
-
-def ask(client: OpenAI, *messages: dict, **options) -> ChatCompletion:
-    """Ask the tiny model, greedily unless told otherwise."""
-    defaults = {"temperature": 0, "max_tokens": 24}
-    return client.chat.completions.create(
-        model=TINY_MODEL, messages=list(messages) or [user(QUESTION)], **(defaults | options)
-    )
-
-
-def text_of(client: OpenAI, *messages: dict, **options) -> str:
-    return ask(client, *messages, **options).choices[0].message.content or ""
-
-
-def prompt_tokens_of(client: OpenAI, *messages: dict) -> int:
-    answer = ask(client, *messages, max_tokens=1)
-    assert answer.usage is not None
-    return answer.usage.prompt_tokens
-
-
-def tokens_of(client: OpenAI, **options) -> list[str]:
-    """The texts of the single tokens of a greedy answer."""
-    logprobs = ask(client, logprobs=True, max_tokens=64, **options).choices[0].logprobs
-    assert logprobs is not None
-    return [entry.token for entry in logprobs.content or ()]
 
 
 # ----------------------------------------------------------------------------- models and answers
@@ -86,7 +73,7 @@ def test_answer_has_openai_s_form(fake_client: OpenAI) -> None:
 
 def test_every_response_carries_a_request_id_of_its_own(fake_client: OpenAI) -> None:
     completions = fake_client.chat.completions.with_raw_response
-    question = {"model": FAKE_MODEL, "messages": [user("[[n=2]]")]}
+    question: dict[str, Any] = {"model": FAKE_MODEL, "messages": [user("[[n=2]]")]}
     responses = [
         completions.create(**question),
         completions.create(**question, stream=True),
@@ -104,7 +91,7 @@ def test_every_response_carries_a_request_id_of_its_own(fake_client: OpenAI) -> 
 
 
 def test_content_as_string_and_as_text_parts_is_the_same_prompt(tiny_client: OpenAI) -> None:
-    parts = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
+    parts: Any = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
 
     assert text_of(tiny_client, parts) == text_of(tiny_client, user(QUESTION))
 
@@ -176,8 +163,9 @@ def test_special_token_typed_by_a_user_is_text(tiny_client: OpenAI, literal: str
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("limit", [1, 7])
 def test_length_limit_ends_the_answer(tiny_client: OpenAI, name: str, limit: int) -> None:
+    options: dict[str, Any] = {name: limit}
     answer = tiny_client.chat.completions.create(
-        model=TINY_MODEL, messages=[user(QUESTION)], temperature=0, **{name: limit}
+        model=TINY_MODEL, messages=[user(QUESTION)], temperature=0, **options
     )
 
     assert answer.choices[0].finish_reason == "length"
@@ -199,7 +187,7 @@ def test_length_limit_ends_the_answer(tiny_client: OpenAI, name: str, limit: int
 def test_stop_strings_cut_exactly(
     fake_client: OpenAI, stop: str | list[str], kept: str, stream: bool
 ) -> None:
-    question = {"model": FAKE_MODEL, "messages": [user("[[n=10]]")], "stop": stop}
+    question: dict[str, Any] = {"model": FAKE_MODEL, "messages": [user("[[n=10]]")], "stop": stop}
 
     if stream:
         choice = read_stream(fake_client.chat.completions.create(**question, stream=True)).choices[
@@ -217,7 +205,7 @@ def test_stop_string_across_a_real_token_border_cuts_exactly(tiny_client: OpenAI
     whole = "".join(pieces)
     borders = [
         left[-1] + right[:1]
-        for left, right in zip(pieces, pieces[1:], strict=False)
+        for left, right in itertools.pairwise(pieces)
         if left.isascii() and right.isascii() and left and right
     ]
     assert borders
@@ -228,138 +216,12 @@ def test_stop_string_across_a_real_token_border_cuts_exactly(tiny_client: OpenAI
         assert answer.finish_reason == "stop"
 
 
-# ------------------------------------------------------------------------------------------ sampling
-
-
-def test_temperature_zero_is_deterministic_whatever_the_seed(tiny_client: OpenAI) -> None:
-    assert len({text_of(tiny_client, seed=seed) for seed in (1, 2, 3)}) == 1
-
-
-def test_same_seed_gives_the_same_text_and_another_seed_another(tiny_client: OpenAI) -> None:
-    texts = [text_of(tiny_client, temperature=1, seed=seed) for seed in (11, 11, 12, -5)]
-
-    assert texts[0] == texts[1]
-    assert len(set(texts)) == 3
-
-
-def test_without_a_seed_answers_differ(tiny_client: OpenAI) -> None:
-    assert text_of(tiny_client, temperature=1) != text_of(tiny_client, temperature=1)
-
-
-def test_temperature_changes_what_a_seed_gives(tiny_client: OpenAI) -> None:
-    texts = {text_of(tiny_client, temperature=t, seed=5) for t in (0, 0.7, 2)}
-
-    assert len(texts) == 3
-
-
-@pytest.mark.parametrize("narrowest", [{"top_p": 1e-6}, {"extra_body": {"top_k": 1}}])
-def test_narrowest_choice_is_greedy_at_any_temperature(tiny_client: OpenAI, narrowest) -> None:
-    assert text_of(tiny_client, temperature=2, seed=3, **narrowest) == text_of(tiny_client)
-
-
-@pytest.mark.parametrize("wider", [{"top_p": 0.5}, {"extra_body": {"top_k": 20}}])
-def test_wider_choice_is_neither_greedy_nor_unlimited(tiny_client: OpenAI, wider) -> None:
-    text = text_of(tiny_client, temperature=2, seed=3, **wider)
-
-    assert text not in {text_of(tiny_client), text_of(tiny_client, temperature=2, seed=3)}
-
-
-@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
-def test_penalty_repeats_less_and_reward_repeats_more(tiny_client: OpenAI, name: str) -> None:
-    plain, less, more = (repeats(tokens_of(tiny_client, **{name: x})) for x in (0, 2, -2))
-
-    assert less < plain < more
-
-
-def test_repetition_penalty_repeats_less(tiny_client: OpenAI) -> None:
-    plain = repeats(tokens_of(tiny_client))
-    penalised = tokens_of(tiny_client, extra_body={"repetition_penalty": 2.0})
-
-    assert repeats(penalised) < plain
-
-
-def test_user_does_not_change_the_answer(tiny_client: OpenAI) -> None:
-    assert text_of(tiny_client, user="ward-3") == text_of(tiny_client)
-
-
-# ---------------------------------------------------------------------------------- several choices
-
-
-@pytest.mark.parametrize("n", range(1, 9))
-def test_n_gives_n_complete_choices_and_counts_the_prompt_once(fake_client: OpenAI, n: int) -> None:
-    question = {"model": FAKE_MODEL, "messages": [user("one two [[n=4]]")], "n": n}
-    answer = fake_client.chat.completions.create(**question)
-    streamed = read_stream(
-        fake_client.chat.completions.create(
-            **question, stream=True, stream_options={"include_usage": True}
-        )
-    )
-
-    assert [choice.index for choice in answer.choices] == list(range(n))
-    assert {choice.message.content for choice in answer.choices} == {numbered(4)}
-    assert answer.usage is not None
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 4 * n)
-    assert sorted(streamed.choices) == list(range(n))
-    assert all(choice.text == numbered(4) for choice in streamed.choices.values())
-    assert all(choice.roles == ["assistant"] for choice in streamed.choices.values())
-    assert all(choice.finish_reasons == ["stop"] for choice in streamed.choices.values())
-    assert streamed.usages == [answer.usage]
-
-
-def test_choices_are_distinct_and_repeatable_and_the_first_is_that_of_n_1(
-    tiny_client: OpenAI,
-) -> None:
-    first = text_of(tiny_client, temperature=1, seed=9)
-    choices = ask(tiny_client, temperature=1, seed=9, n=8).choices
-    texts = [choice.message.content for choice in choices]
-    again = read_stream(ask(tiny_client, temperature=1, seed=9, n=8, stream=True))
-
-    assert texts[0] == first
-    assert len(set(texts)) == 8
-    assert [again.choices[i].text for i in range(8)] == texts
-
-
-# ------------------------------------------------------------------------------ log-probabilities
-
-
-@pytest.mark.parametrize("num_top", [None, 0, 1, 5, 20])
-def test_logprobs_are_sane_and_the_greedy_token_is_the_first_alternative(
-    tiny_client: OpenAI, num_top: int | None
-) -> None:
-    options = {} if num_top is None else {"top_logprobs": num_top}
-    answer = ask(tiny_client, logprobs=True, **options)
-    logprobs = answer.choices[0].logprobs
-
-    assert logprobs is not None
-    assert logprobs.content is not None
-    assert answer.usage is not None
-    assert len(logprobs.content) == answer.usage.completion_tokens
-    for entry in logprobs.content:
-        values = [top.logprob for top in entry.top_logprobs]
-        assert len(values) == (num_top or 0)
-        assert values == sorted(values, reverse=True)
-        assert all(value <= 0 for value in (*values, entry.logprob))
-        assert sum(map(math.exp, values)) <= 1 + 1e-6
-        assert entry.bytes == list(entry.token.encode())
-        if values:
-            assert entry.top_logprobs[0].token == entry.token
-            assert values[0] == entry.logprob
-
-
-def test_streamed_logprobs_are_those_of_the_whole_answer(tiny_client: OpenAI) -> None:
-    whole = ask(tiny_client, logprobs=True, top_logprobs=2).choices[0].logprobs
-    streamed = read_stream(ask(tiny_client, logprobs=True, top_logprobs=2, stream=True))
-
-    assert whole is not None
-    assert streamed.choices[0].logprobs == [entry.logprob for entry in whole.content or ()]
-
-
 # ------------------------------------------------------------------------------ streams and usage
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1, "seed": 4}, {"stop": "his"}])
 def test_stream_has_one_event_per_token_and_the_text_and_usage_of_the_whole_answer(
-    tiny_client: OpenAI, options: dict
+    tiny_client: OpenAI, options: dict[str, Any]
 ) -> None:
     messages = (user(RED_NOISE, QUESTION),)
     whole = ask(tiny_client, *messages, **options)
@@ -368,7 +230,6 @@ def test_stream_has_one_event_per_token_and_the_text_and_usage_of_the_whole_answ
     )
 
     choice = streamed.choices[0]
-    assert whole.usage is not None
     assert choice.text == whole.choices[0].message.content
     assert choice.finish_reasons == [whole.choices[0].finish_reason]
     assert len(choice.pieces) == whole.usage.completion_tokens
@@ -379,7 +240,9 @@ def test_stream_has_one_event_per_token_and_the_text_and_usage_of_the_whole_answ
 
 
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False}}])
-def test_stream_has_no_usage_unless_it_was_asked_for(fake_client: OpenAI, options: dict) -> None:
+def test_stream_has_no_usage_unless_it_was_asked_for(
+    fake_client: OpenAI, options: dict[str, Any]
+) -> None:
     streamed = read_stream(
         fake_client.chat.completions.create(
             model=FAKE_MODEL, messages=[user("[[n=2]]")], stream=True, **options
@@ -396,6 +259,6 @@ def test_usage_adds_up(fake_client: OpenAI) -> None:
     ).usage
 
     assert usage is not None
-    assert usage.prompt_tokens == 3 + (80 // 14) ** 2
+    assert usage.prompt_tokens == 3 + FAKE_IMAGE_TOKENS
     assert usage.completion_tokens == 6
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import openai
 import pytest
@@ -35,9 +36,14 @@ FOR_EVER_AFTER_A_TOKEN = user("[[n=2 d=600000]]")
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_bad_request_error_says_what_and_where(
-    fake_client: OpenAI, options: dict, code: str, param: str, stream: bool
+    fake_client: OpenAI, options: dict[str, Any], code: str, param: str, stream: bool
 ) -> None:
-    question = {"model": FAKE_MODEL, "messages": [user("hello")], "stream": stream, **options}
+    question: dict[str, Any] = {
+        "model": FAKE_MODEL,
+        "messages": [user("hello")],
+        "stream": stream,
+        **options,
+    }
 
     with pytest.raises(openai.BadRequestError) as caught:
         fake_client.chat.completions.create(**question)
@@ -82,7 +88,8 @@ def test_context_that_does_not_fit_is_refused_with_the_numbers(tiny_client: Open
 
 
 def test_engine_failure_is_internal_server_error(fake_client: OpenAI) -> None:
-    for options in ({}, {"stream": True}):
+    ways: list[dict[str, Any]] = [{}, {"stream": True}]
+    for options in ways:
         with pytest.raises(openai.InternalServerError) as caught:
             fake_client.chat.completions.create(
                 model=FAKE_MODEL, messages=[user("[[n=8 fail=0]]")], **options
@@ -137,7 +144,7 @@ def test_closing_a_stream_ends_all_its_choices_at_the_engine(
 async def test_cancelled_task_ends_the_request_at_the_engine(fake_stack: RunningStack) -> None:
     async with fake_stack.async_client() as client:
         asking = asyncio.create_task(
-            client.chat.completions.create(model=FAKE_MODEL, messages=[FOR_EVER])  # pyright: ignore[reportArgumentType]
+            client.chat.completions.create(model=FAKE_MODEL, messages=[FOR_EVER])
         )
         await wait_for(lambda: fake_stack.num_running() == 1, "the request at the engine")
         asking.cancel()
@@ -173,7 +180,7 @@ async def test_full_queue_is_503_at_once_and_says_when_to_come_back(
     async with narrow_stack.async_client(max_retries=0) as client:
         accepted: list[asyncio.Task[object]] = []
         for running, waiting in ((1, 0), (1, 1), (1, 2)):
-            creation = client.chat.completions.create(model=FAKE_MODEL, messages=[FOR_EVER])  # pyright: ignore[reportArgumentType]
+            creation = client.chat.completions.create(model=FAKE_MODEL, messages=[FOR_EVER])
             accepted.append(asyncio.create_task(creation))
             here = (running, waiting)
             await wait_for(
@@ -210,7 +217,7 @@ def test_client_repeats_a_refused_request_by_itself(narrow_stack: RunningStack) 
     tries = itertools.count()
 
     with narrow_stack.client(max_retries=2) as client:
-        client._client.event_hooks["request"] = [lambda request: next(tries)]  # noqa: SLF001
+        client._client.event_hooks["request"] = [lambda request: next(tries)]
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model=FAKE_MODEL, messages=[user("x")], temperature=9)
 

@@ -12,6 +12,8 @@ from tests.support.stack import Stack
 
 _REPETITIONS = "--fault-repetitions"
 _REQUESTS = "--fault-requests"
+_DEFAULTS = {_REPETITIONS: 1, _REQUESTS: 50}
+"""Stand here too, because a run of all tests meets this file after it has read its options."""
 
 
 @dataclass(slots=True)
@@ -41,8 +43,13 @@ _MEASUREMENTS = pytest.StashKey[Measurements]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(_REPETITIONS, type=int, default=1, help="runs of each fault test")
-    parser.addoption(_REQUESTS, type=int, default=50, help="requests per run of a fault test")
+    group = parser.getgroup("faults")
+    group.addoption(_REPETITIONS, type=int, help="runs of each fault test (1)")
+    group.addoption(_REQUESTS, type=int, help="requests per run of a fault test (50)")
+
+
+def _option(config: pytest.Config, name: str) -> int:
+    return config.getoption(name, default=None) or _DEFAULTS[name]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,8 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "repetition" in metafunc.fixturenames:
-        repetitions = metafunc.config.getoption(_REPETITIONS)
-        metafunc.parametrize("repetition", range(repetitions))
+        metafunc.parametrize("repetition", range(_option(metafunc.config, _REPETITIONS)))
 
 
 def pytest_terminal_summary(
@@ -74,7 +80,7 @@ def measured(pytestconfig: pytest.Config) -> Measurements:
 @pytest.fixture
 def num_requests(pytestconfig: pytest.Config) -> int:
     """Requests per run."""
-    return pytestconfig.getoption(_REQUESTS)
+    return _option(pytestconfig, _REQUESTS)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,6 +1,6 @@
 """Negative controls: a small stack with one protection switched off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.stack import Stack
@@ -12,7 +12,7 @@ def sabotaged_stack(
     gateway: Sequence[str] = (),
     worker: Sequence[str] = (),
     num_workers: int = 2,
-    **settings: str,
+    settings: Mapping[str, str] | None = None,
 ) -> Stack:
     """Return a stack, not started, whose programs lack what these switches name."""
     return Stack(
@@ -24,5 +24,5 @@ def sabotaged_stack(
         worker_module=(
             ("tests.support.sabotage.worker", *worker) if worker else ("services.worker.main",)
         ),
-        settings=settings,
+        settings=settings or {},
     )

@@ -3,17 +3,19 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
 from tests.support.client import Client, Leaving
-from tests.support.history import Record
 from tests.support.load import assert_all_exact, assert_correct
 from tests.support.stack import Stack
-from tests.support.waiting import NeverCame, eventually
+from tests.support.waiting import NeverCameError, eventually
+
+if TYPE_CHECKING:
+    from tests.support.history import Record
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -49,7 +51,7 @@ async def _num_steps_change(stack: Stack, before: float) -> float:
 
     try:
         await eventually(has_changed, 0.2)
-    except NeverCame:
+    except NeverCameError:
         return 0.0
     return await stack.worker_metric(_STEPS) - before
 
@@ -57,7 +59,7 @@ async def _num_steps_change(stack: Stack, before: float) -> float:
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("num_shown", [0, 1, 20])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-async def test_client_that_leaves_stops_its_generation(
+async def test_client_that_leaves_stops_its_generation(  # noqa: PLR0917 - pytest's fixtures
     stack: Stack,
     client: Client,
     measured: Measurements,
@@ -107,7 +109,9 @@ async def test_client_that_leaves_while_it_waits_never_reaches_an_engine(
     leave_the_slots, leave_the_queue = asyncio.Event(), asyncio.Event()
     running = [
         asyncio.create_task(
-            client.ask(_NO_TOKEN_YET, stream=i % 2 == 0, leaving=Leaving("FIN", when=leave_the_slots))
+            client.ask(
+                _NO_TOKEN_YET, stream=i % 2 == 0, leaving=Leaving("FIN", when=leave_the_slots)
+            )
         )
         for i in range(num_slots)
     ]
@@ -160,7 +164,7 @@ async def _leave_before_the_claim_arrives(stack: Stack) -> None:
 
 
 async def test_cancellation_that_overtakes_its_claim_still_counts(tmp_path: Path):
-    async with sabotaged_stack(tmp_path, worker=["slow_claims"]) as stack:
+    async with sabotaged_stack(tmp_path, worker=["slow_claims"], num_workers=1) as stack:
         await _leave_before_the_claim_arrives(stack)
         await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
         await _assert_engines_stand_still(stack)
@@ -169,7 +173,9 @@ async def test_cancellation_that_overtakes_its_claim_still_counts(tmp_path: Path
 async def test_control_a_cancellation_that_overtakes_its_claim_is_lost_when_it_is_forgotten(
     tmp_path: Path,
 ):
-    broken = sabotaged_stack(tmp_path, worker=["slow_claims", "no_early_cancellation"])
+    broken = sabotaged_stack(
+        tmp_path, worker=["slow_claims", "no_early_cancellation"], num_workers=1
+    )
     async with broken as stack:
         await _leave_before_the_claim_arrives(stack)
         await eventually(lambda: _is_stepping(stack), 3.0, "an engine that runs for nobody")
@@ -183,13 +189,15 @@ async def _is_stepping(stack: Stack) -> bool:
 async def test_control_generation_goes_on_when_nobody_acts_on_a_client_that_left(
     tmp_path: Path, switch: str
 ):
-    async with sabotaged_stack(tmp_path, gateway=[switch]) as stack:
+    async with sabotaged_stack(tmp_path, gateway=[switch], num_workers=1) as stack:
         client = Client(stack.port)
         leave = asyncio.Event()
-        asking = asyncio.create_task(client.ask(_LONG, stream=False, leaving=Leaving("FIN", when=leave)))
+        asking = asyncio.create_task(
+            client.ask(_LONG, stream=False, leaving=Leaving("FIN", when=leave))
+        )
         await eventually(lambda: stack.num_running() == 1, 10.0, "a running request")
         leave.set()
         await asking
-        with pytest.raises(NeverCame):
+        with pytest.raises(NeverCameError):
             await eventually(lambda: _nothing_runs(stack), _LIMIT_S)
         assert await _num_steps_change(stack, await stack.worker_metric(_STEPS)) > 0

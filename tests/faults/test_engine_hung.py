@@ -12,7 +12,7 @@ from tests.support.client import Client
 from tests.support.history import check, kinds, recovery
 from tests.support.load import Load, assert_all_exact, assert_correct
 from tests.support.stack import Stack
-from tests.support.waiting import NeverCame, eventually
+from tests.support.waiting import NeverCameError, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -75,7 +75,7 @@ async def test_request_that_hangs_the_engine_ends_and_takes_nobody_with_it(
 
 async def test_control_a_stopped_engine_stays_when_nobody_watches_it(tmp_path: Path):
     broken = sabotaged_stack(
-        tmp_path, gateway=["no_reaping"], worker=["no_hang_detection"], **_QUICK
+        tmp_path, gateway=["no_reaping"], worker=["no_hang_detection"], settings=_QUICK
     )
     async with broken as stack:
         client = Client(stack.port, deadline_s=6.0)
@@ -88,5 +88,5 @@ async def test_control_a_stopped_engine_stays_when_nobody_watches_it(tmp_path: P
             engine.send_signal(signal.SIGSTOP)
             records = await load.ended()
         assert kinds(check(records)) == {"lost"}
-        with pytest.raises(NeverCame):
+        with pytest.raises(NeverCameError):
             await eventually(lambda: stack.worker_id(victim) != worker_id, 1.0)

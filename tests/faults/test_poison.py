@@ -73,9 +73,7 @@ def _assert_not_to_be_repeated(record: Record) -> None:
 
 
 async def test_control_without_a_delivery_limit_one_request_kills_every_worker(tmp_path: Path):
-    broken = sabotaged_stack(
-        tmp_path, gateway=["no_delivery_limit"], worker=["no_delivery_limit"]
-    )
+    broken = sabotaged_stack(tmp_path, gateway=["no_delivery_limit"], worker=["no_delivery_limit"])
     async with broken as stack:
         client = Client(stack.port, deadline_s=30.0)
         asking = asyncio.create_task(client.ask(_POISONS[1]))

@@ -63,7 +63,7 @@ async def test_worker_killed_with_its_parent_before_the_first_token_costs_no_ans
 
 @pytest.mark.parametrize("num_shown", [1, 10, 40])
 @pytest.mark.parametrize("whole_worker", [False, True], ids=["engine", "worker"])
-async def test_worker_killed_in_the_middle_shows_one_uninterrupted_answer(
+async def test_worker_killed_in_the_middle_shows_one_uninterrupted_answer(  # noqa: PLR0917
     stack: Stack,
     client: Client,
     measured: Measurements,

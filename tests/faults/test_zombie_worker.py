@@ -47,6 +47,7 @@ async def test_late_writes_of_a_worker_that_lost_its_lease_are_refused(
         await eventually(lambda: not stack.worker_id(victim), 8.0, "the end of its lease")
         records = await load.ended()
     _go_on(stack, victim)
+    # Its next write is tokens or a renewal of its lease, whichever comes first.
     refused_s = await eventually(
         lambda: stack.fenced_writes() > fenced_before, 10.0, "a refused write"
     )
@@ -65,15 +66,12 @@ async def test_control_without_a_fence_the_zombies_tokens_are_shown_again(tmp_pa
         tmp_path,
         gateway=["no_token_count", "no_attempt_check"],
         worker=["no_fence"],
-        GALEN_WORKER_BEAT_TIMEOUT_S="60",
+        settings={"GALEN_WORKER_BEAT_TIMEOUT_S": "60"},
     )
     async with broken as stack:
         client = Client(stack.port, deadline_s=20.0)
-        fenced_before = stack.fenced_writes()
-        prompt = "[[n=400 t=0 d=20]]"
-        async with Load(
-            client, 4, prompts=[prompt], at_once=4, is_streamed=lambda _: True
-        ) as load:
+        prompt = "[[n=300 t=0 d=20]]"
+        async with Load(client, 4, prompts=[prompt], at_once=4, is_streamed=lambda _: True) as load:
             await eventually(lambda: load.num_streaming == 4, 10.0, "streams")
             victim = stack.busiest()
             _stop(stack, victim)
@@ -89,4 +87,3 @@ async def test_control_without_a_fence_the_zombies_tokens_are_shown_again(tmp_pa
             _go_on(stack, victim)
             records = await load.ended()
         assert kinds(check(records)) & {"repeat", "reorder", "gap", "mixed"}
-        assert stack.fenced_writes() == fenced_before

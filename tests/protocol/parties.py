@@ -1,7 +1,8 @@
-"""The parties of the wire for tests of its scripts: gateways and workers without engines or HTTP."""
+"""The parties of the wire, for tests of its scripts: no engines, no HTTP."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis.asyncio as aioredis
 
@@ -72,7 +73,7 @@ def finished(request_id: str, attempt: int, count: int) -> Finished:
 class Wire:
     """One Redis database with everything that speaks through it."""
 
-    client: aioredis.Redis
+    client: Any  # redis-py gives its replies wider types than this protocol version has
     blocking: aioredis.Redis
     queue: RequestQueue = field(init=False)
     directory: WorkerDirectory = field(init=False)
@@ -100,13 +101,14 @@ class Wire:
         return [entry.request_id for entry in (await self.claim(worker_id, free)).entries]
 
     async def publish(
-        self, worker_id: str, *events: GenerationEvent, ends: tuple[End, ...] = (),
+        self,
+        worker_id: str,
+        *events: GenerationEvent,
+        ends: tuple[End, ...] = (),
         gateway: str = GATEWAY,
     ) -> str:
         batch = EventBatch(PROTOCOL_VERSION, worker_id, list(events))
-        return await self.writer.publish(
-            worker_id, gateway, encode(batch) if events else b"", ends
-        )
+        return await self.writer.publish(worker_id, gateway, encode(batch) if events else b"", ends)
 
     async def finish(self, worker_id: str, request_id: str, attempt: int = 1) -> str:
         return await self.publish(

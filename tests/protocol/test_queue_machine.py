@@ -70,6 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
     """See the module's text."""
 
     url = ""
+
     def __init__(self) -> None:
         super().__init__()
         self._loop = asyncio.new_event_loop()
@@ -132,23 +133,19 @@ class QueueMachine(RuleBasedStateMachine):
     def take_back_and_send_again(self, data) -> None:
         """What the gateway does when events are missing."""
         self.read_events()
-        ticket = self._draw_open(data, required=False)
-        if ticket is None:
+        if not any(ticket.is_open for ticket in self._tickets.values()):
             return
+        ticket = self._draw_open(data)
         self._run(self._wire.queue.revoke(GATEWAY, ticket.request.request_id))
         self._next_attempt(ticket, strike=False, alone=False)
 
-    def _draw_open(self, data, *, required: bool = True) -> _Ticket | None:
+    def _draw_open(self, data) -> _Ticket:
         names = [name for name, ticket in self._tickets.items() if ticket.is_open]
-        if not names and not required:
-            return None
         return self._tickets[data.draw(st.sampled_from(names))]
 
     @rule()
     def read_events(self) -> None:
-        entries = self._run(
-            self._wire.client.xrange(keys.events(GATEWAY), min=self._read_up_to)
-        )
+        entries = self._run(self._wire.client.xrange(keys.events(GATEWAY), min=self._read_up_to))
         for entry_id, fields in entries:
             self._read_up_to = f"({entry_id.decode()}"
             for event in decode_events(fields[b"b"]).events:
@@ -228,7 +225,9 @@ class QueueMachine(RuleBasedStateMachine):
             old = self._jobs[worker].get(job.request_id)
             if old is not None:  # the cancellation of an earlier attempt is late
                 self._acknowledge(worker, old)
-            self._jobs[worker][job.request_id] = _Job(job.request_id, job.attempt, ticket.next_index)
+            self._jobs[worker][job.request_id] = _Job(
+                job.request_id, job.attempt, ticket.next_index
+            )
 
     def _what_it_does_not_know(self, worker: str) -> Claim:
         held = self._run(self._wire.worker_queue().held(worker))
@@ -406,7 +405,7 @@ def _run_machine(url: str, *, max_examples: int) -> None:
             stateful_step_count=40,
             deadline=None,
             database=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
             report_multiple_bugs=False,
             phases=(Phase.generate,),
             print_blob=False,
@@ -426,9 +425,7 @@ def test_queue_keeps_its_promises_in_every_order_of_events(redis_url: str):
         ("publish", "redis.pcall('XDEL', work, entry)", ""),
         ("enqueue", "string.match(held, '^(%d+)|') == attempt", "false"),
         ("reap", "redis.call('EXISTS', prefix .. 'gateway:' .. gateway) == 1", "false"),
-        ("revoke", "redis.call('RPUSH', control, ARGV[2] .. '|' .. attempt)", ""),
         ("claim", "redis.call('HINCRBY', depth, field, -1)", ""),
-        ("claim", "if redis.call('HLEN', running) > 0 then return {'RESERVED'} end", ""),
     ],
 )
 def test_control_the_machine_finds_what_a_script_leaves_out(
@@ -444,9 +441,8 @@ def test_control_the_machine_finds_what_a_script_leaves_out(
 
 
 _SCRIPTS = {
-    "publish": event_stream._PUBLISH,  # noqa: SLF001 - a sabotage
-    "enqueue": request_queue._ENQUEUE,  # noqa: SLF001
-    "revoke": request_queue._REVOKE,  # noqa: SLF001
-    "claim": request_queue._CLAIM,  # noqa: SLF001
-    "reap": worker_directory._REAP,  # noqa: SLF001
+    "publish": event_stream._PUBLISH,  # a sabotage
+    "enqueue": request_queue._ENQUEUE,
+    "claim": request_queue._CLAIM,
+    "reap": worker_directory._REAP,
 }

@@ -237,7 +237,7 @@ async def test_missed_suspect_is_still_found_to_run_alone(wire: Wire):
     assert await wire.worker_queue().held("w1") == missed
 
 
-# --- suspects run alone ----------------------------------------------------------------------------
+# --- suspects run alone ---
 
 
 async def test_suspect_runs_on_an_empty_worker_with_nothing_beside_it(wire: Wire):

@@ -42,6 +42,8 @@ async def test_renewal_keeps_a_lease_and_cannot_bring_one_back(wire: Wire):
     await wire.directory.report_death("w1", "engine_died")
     with pytest.raises(FencedError):
         await wire.directory.renew(record("w1"))
+    assert await wire.client.get(keys.FENCED_WRITES) == b"1"
+    assert await wire.directory.workers() == []
 
 
 async def test_unreadable_record_is_left_out(wire: Wire):

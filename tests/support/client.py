@@ -1,6 +1,6 @@
-"""A client that writes down what it sees: raw sockets, so that it can leave in every way there is.
+"""A client that writes down what it sees; on raw sockets, so that it can leave in every way.
 
-One connection per request. `left_after` makes it go away by itself: after so many tokens, by closing
+One connection per request. `leaving` makes it go away by itself: after so many tokens, by closing
 (FIN) or by a reset (RST).
 """
 
@@ -142,9 +142,7 @@ def _send(writer: asyncio.StreamWriter, body: dict[str, object]) -> None:
     writer.write(head.encode() + blob)
 
 
-async def _until_it_leaves(
-    reading: "asyncio.Task[None]", leaving: Leaving, record: Record
-) -> None:
+async def _until_it_leaves(reading: "asyncio.Task[None]", leaving: Leaving, record: Record) -> None:
     """Return at the moment of leaving; a client that streams leaves when `reading` has ended."""
     try:
         if leaving.when is not None:

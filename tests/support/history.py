@@ -1,8 +1,9 @@
 """What clients saw, and whether a correct service could have shown it: a Jepsen-like checker.
 
-A client writes down everything that reaches it, with times (`Record`). `check` looks at the finished
-records alone, knows nothing of the service, and names every violation. The fake engine's answer is
-`zq0000 zq0001 …`, so the text itself proves that no token was lost, repeated, moved or mixed.
+A client writes down everything that reaches it, with times (`Record`). `check` looks at the
+finished records alone, knows nothing of the service, and names every violation. The fake engine's
+answer is `zq0000 zq0001 …`, so the text itself proves that no token was lost, repeated, moved or
+mixed.
 """
 
 import re

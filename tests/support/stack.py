@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -93,13 +94,15 @@ class Stack:
     ports: list[int] = field(default_factory=list)
     _redis: Program = field(init=False)
     _home: Path = field(init=False)
-    _client: "redis.Redis" = field(init=False)
+    _client: Any = field(init=False)  # redis-py gives its replies wider types than they have
     _http: httpx.AsyncClient = field(init=False)
 
-    # --- life --------------------------------------------------------------------------------------
+    # --- life ---
 
     async def __aenter__(self) -> "Stack":
-        self._home = Path(tempfile.mkdtemp(prefix="galen-stack-"))  # short: a socket's path is limited
+        self._home = Path(
+            tempfile.mkdtemp(prefix="galen-stack-")
+        )  # short: a socket's path is limited
         self._client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=2.0)
         self._http = httpx.AsyncClient(timeout=2.0)
         self._redis = self._make_redis()
@@ -130,7 +133,9 @@ class Stack:
         self._client.close()
         try:
             await eventually(
-                lambda: not any(_is_alive(p) for p in ours.values()), 5.0, "the end of all processes"
+                lambda: not any(_is_alive(p) for p in ours.values()),
+                5.0,
+                "the end of all processes",
             )
         finally:
             shutil.rmtree(self._home, ignore_errors=True)
@@ -181,7 +186,7 @@ class Stack:
         more = {k: v for k, v in self.settings.items() if k.startswith(prefix)}
         return {**kept, **own, **more}
 
-    # --- Redis -------------------------------------------------------------------------------------
+    # --- Redis ---
 
     @property
     def _socket(self) -> Path:
@@ -193,7 +198,7 @@ class Stack:
         return f"unix://{self._socket}"
 
     @property
-    def redis(self) -> "redis.Redis":
+    def redis(self) -> Any:
         """A client for looking into it."""
         return self._client
 
@@ -226,7 +231,7 @@ class Stack:
         self._redis.start()
         await eventually(self._client.ping, START_LIMIT_S, "redis")
 
-    # --- what stands in Redis ------------------------------------------------------------------------
+    # --- what stands in Redis ---
 
     def worker_records(self) -> dict[str, WorkerRecord]:
         """Records of all workers with a lease, by the names of their programs."""
@@ -289,7 +294,7 @@ class Stack:
             for _, fields in self._client.xrange(keys.DEAD)
         ]
 
-    # --- processes -----------------------------------------------------------------------------------
+    # --- processes ---
 
     def engine_of(self, worker: Program) -> psutil.Process | None:
         """The worker's engine process, where there is one."""
@@ -314,7 +319,7 @@ class Stack:
         worker.process.wait()
         return now
 
-    # --- what the gateway says -------------------------------------------------------------------------
+    # --- what the gateway says ---
 
     @property
     def port(self) -> int:
@@ -324,7 +329,9 @@ class Stack:
     async def ready(self, gateway: int = 0) -> int:
         """Status of /readyz; 0 where the port is closed."""
         try:
-            return (await self._http.get(f"http://127.0.0.1:{self.ports[gateway]}/readyz")).status_code
+            return (
+                await self._http.get(f"http://127.0.0.1:{self.ports[gateway]}/readyz")
+            ).status_code
         except httpx.HTTPError:
             return 0
 
@@ -344,6 +351,7 @@ class Stack:
 
     async def healthy(self, timeout_s: float = START_LIMIT_S) -> float:
         """Return the seconds until everything runs and nothing is left of earlier requests."""
+
         def all_workers_are_ready() -> bool:
             records = self.worker_records()
             return all(
@@ -366,7 +374,9 @@ class Stack:
 
     async def exit_code_of(self, program: Program, timeout_s: float) -> int:
         """Wait for the end of a process."""
-        await eventually(lambda: self.has_finished(program), timeout_s, f"the end of {program.name}")
+        await eventually(
+            lambda: self.has_finished(program), timeout_s, f"the end of {program.name}"
+        )
         await asyncio.sleep(0)
         code = program.exit_code
         assert code is not None

@@ -51,7 +51,10 @@ def test_client_that_left_is_owed_nothing():
         ([*_texts(0, 1, 2), ("error", "timeout")], "no_done"),
         ([*_texts(0, 1, 2), *_GOOD_END, ("done", "")], "no_done"),
         ([*_texts(0, 1, 2), ("finish", "stop"), *_GOOD_END], "two_terminals"),
-        ([*_texts(0, 1, 2), ("finish", "stop"), ("error", "timeout"), ("done", "")], "two_terminals"),
+        (
+            [*_texts(0, 1, 2), ("finish", "stop"), ("error", "timeout"), ("done", "")],
+            "two_terminals",
+        ),
         ([*_texts(0, 1, 2), *_GOOD_END, *_texts(3)], "after_end"),
         ([*_texts(0, 2), *_GOOD_END], "gap"),
         ([*_texts(1, 2, 3), *_GOOD_END], "gap"),

@@ -11,14 +11,14 @@ import redis
 _POLL_S = 0.02
 
 
-class NeverCame(AssertionError):
+class NeverCameError(AssertionError):
     """The condition did not come true in time."""
 
 
 async def eventually(
     predicate: Callable[[], Any | Awaitable[Any]], timeout_s: float, what: str = ""
 ) -> float:
-    """Return the seconds until `predicate` (plain or async) was true; raises NeverCame.
+    """Return the seconds until `predicate` (plain or async) was true; raises NeverCameError.
 
     An OSError or a Redis error of the predicate counts as "not yet": what it asks may be away.
     """
@@ -36,5 +36,5 @@ async def eventually(
                 return time.monotonic() - started
         if time.monotonic() - started > timeout_s:
             name = what or getattr(predicate, "__name__", "the condition")
-            raise NeverCame(f"{name} did not come within {timeout_s:g} s; last seen: {seen!r}")
+            raise NeverCameError(f"{name} did not come within {timeout_s:g} s; last seen: {seen!r}")
         await asyncio.sleep(_POLL_S)

@@ -5,6 +5,7 @@ beside this module (`gateway`, `worker`, `engine`) throw the switches that their
 then start the normal program.
 """
 
+# pyright: basic, reportAttributeAccessIssue=false
 import asyncio
 import hashlib
 import os
@@ -76,23 +77,23 @@ def no_token_count() -> None:
         ticket.token_ids += event.token_ids
         ticket.reply.put((ticket.choice, event))
 
-    Dispatcher._route_tokens = route_tokens  # noqa: SLF001 - that is what a sabotage is
+    Dispatcher._route_tokens = route_tokens
 
 
 def no_attempt_check() -> None:
     """The gateway shows the events of every attempt."""
-    route_batch = Dispatcher._route_batch  # noqa: SLF001
+    route_batch = Dispatcher._route_batch
 
     def route_all(self: Dispatcher, payload: bytes) -> None:
         batch = decode_events(payload)
         for event in batch.events:
-            ticket = self._tickets.get(event.request_id)  # noqa: SLF001
+            ticket = self._tickets.get(event.request_id)
             if ticket is not None and isinstance(event, Tokens):
                 event = msgspec.structs.replace(event, attempt=ticket.request.attempt)  # noqa: PLW2901
             one = EventBatch(batch.version, batch.worker_id, [event])
             route_batch(self, encode(one))
 
-    Dispatcher._route_batch = route_all  # noqa: SLF001
+    Dispatcher._route_batch = route_all
 
 
 def no_fence() -> None:
@@ -101,7 +102,7 @@ def no_fence() -> None:
     refusal = "if not redis.call('ZSCORE', leases, ARGV[1]) then"
     assert refusal in script.text
     script = _script(script.text.replace(refusal, "if false then"))
-    event_stream._PUBLISH = script  # noqa: SLF001
+    event_stream._PUBLISH = script
 
 
 def no_write_again() -> None:
@@ -128,7 +129,7 @@ def no_watching_clients() -> None:
     async def watch(_receive: object, _reply: object) -> None:
         return
 
-    chat._watch_client = watch  # noqa: SLF001
+    chat._watch_client = watch
 
 
 def no_revoking() -> None:
@@ -146,7 +147,7 @@ def no_claim_recovery() -> None:
     async def accept_nothing(_self: Worker) -> None:
         return
 
-    Worker._accept_forgotten = accept_nothing  # noqa: SLF001
+    Worker._accept_forgotten = accept_nothing
 
 
 def slow_claims() -> None:
@@ -163,7 +164,7 @@ def slow_claims() -> None:
 
 def no_early_cancellation() -> None:
     """A worker forgets the cancellation of a request that it does not know yet."""
-    loop._Recent.add = lambda *_: None  # noqa: SLF001
+    loop._RECENT = 0
 
 
 def no_delivery_limit() -> None:
@@ -173,7 +174,7 @@ def no_delivery_limit() -> None:
 
 def no_hang_detection() -> None:
     """A worker's parent does not look whether its engine moves."""
-    Supervisor._hang = lambda *_: None  # noqa: SLF001
+    Supervisor._hang = lambda *_: None
 
 
 def no_drain() -> None:
@@ -196,7 +197,8 @@ def _script(text: str) -> Script:
 SWITCHES: dict[str, Callable[[], None]] = {
     switch.__name__: switch
     for switch in (
-        no_reaping, no_death_report, no_resume, no_token_count, no_attempt_check, no_fence, no_write_again,
+        no_reaping, no_death_report, no_resume, no_token_count, no_attempt_check, no_fence,
+        no_write_again,
         no_data_loss_check, no_watching_clients, no_revoking, no_delivery_limit,
         no_claim_recovery, slow_claims, no_early_cancellation,
         no_hang_detection, no_drain, no_gateway_drain,

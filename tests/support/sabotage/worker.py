@@ -8,8 +8,8 @@ from services.worker.settings import child_environment
 from tests.support.sabotage.switches import throw
 
 
-def _spawn_sabotaged_engine(supervisor: Supervisor) -> "subprocess.Popen[bytes]":
-    page = supervisor._page  # noqa: SLF001 - a sabotage
+def _spawn_sabotaged_engine(self: Supervisor) -> "subprocess.Popen[bytes]":
+    page = self._page
     command = [
         sys.executable, "-m", "tests.support.sabotage.engine", *sys.argv[1:],
         "--progress-fd", str(page.fd),
@@ -19,5 +19,5 @@ def _spawn_sabotaged_engine(supervisor: Supervisor) -> "subprocess.Popen[bytes]"
 
 if __name__ == "__main__":
     throw(sys.argv[1:])
-    Supervisor._spawn = _spawn_sabotaged_engine  # noqa: SLF001
+    Supervisor._spawn = _spawn_sabotaged_engine
     main()
