@@ -5,7 +5,7 @@ answer tokens only; the vision tower also gets a throw-away head that names colo
 without which it takes far longer to see anything. What does *not* live here: the checkpoint's
 layout (`tiny.py`).
 
-Run: python -m modeling.demo OUT [--steps 450] [--seed 0] [--force]
+Run: python -m modeling.demo OUT [--steps 900] [--seed 0] [--force]
      python -m modeling.demo OUT --check
 
 Shapes: B pictures, P patches, D width, L tokens.
@@ -80,7 +80,7 @@ class Accuracy:
     blind: float
 
 
-def make_demo_llava(out: Path, *, steps: int = 450, seed: int = 0) -> Path:
+def make_demo_llava(out: Path, *, steps: int = 900, seed: int = 0) -> Path:
     """Train the demo checkpoint and write it to `out`, all of it or nothing.
 
     Raises:
@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train, or check; print one line of JSON."""
     parser = argparse.ArgumentParser(description="Train the demo checkpoint on drawn phantoms.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--check", action="store_true", help="ask OUT about held-out phantoms")

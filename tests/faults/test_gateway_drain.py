@@ -101,6 +101,8 @@ async def test_signal_during_the_start_ends_the_gateway_and_leaves_nothing(
             "the end of all children",
         )
     finally:
+        if gateway.exit_code is None:
+            stack.kill_worker(gateway)
         stack.gateways.remove(gateway)
         stack.ports.pop()
     measured.note(f"F18 SIGTERM when {moment}", exit_s=exit_s, code=code)

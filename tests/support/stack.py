@@ -9,6 +9,7 @@ here: faults (the tests inject them, by signals) and judgement (`history.py`).
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -393,9 +394,15 @@ def _sum_of(text: str, name: str) -> float:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below the range from which the kernel takes the ports of outgoing connections."""
+    while True:
+        port = random.randint(15_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def _kill(process: psutil.Process) -> None:
