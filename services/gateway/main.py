@@ -32,7 +32,7 @@ from services.gateway.pulse import Pulse
 from services.gateway.routes import chat, health, models
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
-from services.protocol.connection import REDIS_AWAY, connect
+from services.protocol.connection import REDIS_AWAY, connect, open_wire
 from services.protocol.errors import ErrorCode
 from services.protocol.event_stream import EventReader
 from services.protocol.image_store import ImageStore
@@ -69,8 +69,8 @@ async def _gateway(
 ) -> AsyncGenerator[GatewayState]:
     """Begin the gateway's parts, and end them in the opposite order."""
     url = settings.redis_url.get_secret_value()
-    commands, beats, pictures = connect(url), connect(url), connect(url)
-    blocking = connect(url, blocking=True, max_connections=2)
+    commands, beats, blocking = open_wire(url), open_wire(url), open_wire(url, blocking=True)
+    pictures = connect(url)
     gateway_id = f"gateway-{secrets.token_hex(6)}"
     catalogue = ModelCatalogue()
     queue, reader = RequestQueue(commands), EventReader(blocking, gateway_id)

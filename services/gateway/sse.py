@@ -14,6 +14,8 @@ DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 
 _json = msgspec.json.encode
+_SEPARATORS = (("\u2028", b"\\u2028"), ("\u2029", b"\\u2029"), ("\u0085", b"\\u0085"))
+"""Legal in JSON and in events, but clients that split lines as Unicode does would split there."""
 
 
 class SseFormatter:
@@ -38,7 +40,7 @@ class SseFormatter:
         """One event per token of `event`."""
         before, after = self._frame(choice)
         if event.logprobs is None:
-            return b"".join([before + _json(text) + after for text in event.texts])
+            return b"".join([before + _text(text) + after for text in event.texts])
         return b"".join(
             self._token_with_logprob(choice, text, logprob)
             for text, logprob in zip(event.texts, event.logprobs, strict=True)
@@ -63,8 +65,8 @@ class SseFormatter:
 
     def _token_with_logprob(self, choice: int, text: str, logprob: TokenLogprob) -> bytes:
         body = b'"delta":{"content":%b},"logprobs":{"content":%b},"finish_reason":null}]' % (
-            _json(text),
-            _json(logprobs_content([logprob])),
+            _text(text),
+            _escaped(_json(logprobs_content([logprob]))),
         )
         return b"%b%b%b%b" % (self._head, _choice(choice), body, self._tail)
 
@@ -72,6 +74,16 @@ class SseFormatter:
 def error_event(error: object) -> bytes:
     """The event that ends a stream badly; OpenAI's client raises on it."""
     return b"data: " + _json(error) + b"\n\n"
+
+
+def _text(text: str) -> bytes:
+    return _json(text) if text.isascii() else _escaped(_json(text))
+
+
+def _escaped(encoded: bytes) -> bytes:
+    for separator, escape in _SEPARATORS:
+        encoded = encoded.replace(separator.encode(), escape)
+    return encoded
 
 
 def _choice(choice: int) -> bytes:

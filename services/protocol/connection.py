@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -21,16 +21,14 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.protocol import keys
+from services.protocol.wire import Argument, RedisWire
 
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, OSError)
 """What a command raises while Redis cannot do its work; the state of a write is then unknown."""
-
-Argument = str | int | float | bytes
 
 
 def connect(url: str, *, blocking: bool = False, max_connections: int = 16) -> aioredis.Redis:
@@ -52,9 +50,10 @@ def connect(url: str, *, blocking: bool = False, max_connections: int = 16) -> a
     )
 
 
-async def command(client: aioredis.Redis, *args: Argument) -> Any:
-    """Run one command; its reply has the shape that the command gives it (hence Any)."""
-    return cast("Any", await client.execute_command(*args))  # pyright: ignore[reportUnknownMemberType]
+def open_wire(url: str, *, blocking: bool = False) -> RedisWire:
+    """Return the lean connection that queue and replies use; arguments as for `connect`."""
+    timeout_s = keys.BLOCK_S + keys.SOCKET_MARGIN_S if blocking else keys.COMMAND_TIMEOUT_S
+    return RedisWire(url, timeout_s=timeout_s)
 
 
 class Backoff:
@@ -87,83 +86,17 @@ class Script:
         self.text = files("services.protocol").joinpath(f"scripts/{name}.lua").read_text("utf-8")
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    async def run(self, client: aioredis.Redis, key_names: Sequence[str], *args: Argument) -> Any:
+    async def run(self, wire: RedisWire, key_names: Sequence[str], *args: Argument) -> Any:
         """Run the script; its reply has whatever shape the script returns (hence Any)."""
         try:
-            return await self._evalsha(client, key_names, args)
+            return await wire.execute_command(
+                "EVALSHA", self.sha, len(key_names), *key_names, *args
+            )
         except NoScriptError:
-            await client.script_load(self.text)
-            return await self._evalsha(client, key_names, args)
-
-    async def _evalsha(
-        self, client: aioredis.Redis, key_names: Sequence[str], args: Sequence[Argument]
-    ) -> Any:
-        return await command(client, "EVALSHA", self.sha, len(key_names), *key_names, *args)
-
-
-class ScriptBatcher:
-    """Runs scripts for many tasks over one connection, one round trip for all that are waiting.
-
-    While a round trip is under way the calls that arrive are collected and make up the next one, so
-    that the cost of a write is shared by everything that is ready. Calls keep their order.
-    """
-
-    def __init__(self, client: aioredis.Redis) -> None:
-        self._client = client
-        self._waiting: list[tuple[Script, tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._flusher: asyncio.Task[None] | None = None
-
-    def call(
-        self, script: Script, key_names: Sequence[str], *args: Argument
-    ) -> "asyncio.Future[Any]":
-        """Queue a script; the future gives its reply, or raises what Redis or the socket raised."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        evalsha = ("EVALSHA", script.sha, len(key_names), *key_names, *args)
-        self._waiting.append((script, evalsha, future))
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush())
-        return future
-
-    async def _flush(self) -> None:
-        try:
-            while self._waiting:
-                calls, self._waiting = self._waiting, []
-                await self._round_trip(calls)
-        finally:
-            self._flusher = None
-
-    async def _round_trip(
-        self, calls: list[tuple[Script, tuple[Any, ...], asyncio.Future[Any]]]
-    ) -> None:
-        try:
-            replies = await self._execute([evalsha for _, evalsha, _ in calls])
-            missing = {
-                script.sha: script
-                for (script, _, _), reply in zip(calls, replies, strict=True)
-                if isinstance(reply, NoScriptError)
-            }
-            if missing:
-                for script in missing.values():
-                    await self._client.script_load(script.text)
-                again = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
-                retried = await self._execute([calls[i][1] for i in again])
-                for i, reply in zip(again, retried, strict=True):
-                    replies[i] = reply
-        except (RedisError, OSError) as error:
-            replies: list[Any] = [error] * len(calls)
-        for (_, _, future), reply in zip(calls, replies, strict=True):
-            if future.done():
-                continue
-            if isinstance(reply, (RedisError, OSError)):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
-
-    async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for each in commands:
-            pipeline.execute_command(*each)  # pyright: ignore[reportUnknownMemberType]
-        return await pipeline.execute(raise_on_error=False)
+            await wire.execute_command("SCRIPT", "LOAD", self.text)
+            return await wire.execute_command(
+                "EVALSHA", self.sha, len(key_names), *key_names, *args
+            )
 
 
 def as_text(reply: bytes | str) -> str:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import redis.asyncio as aioredis
-
 from services.protocol import keys
-from services.protocol.connection import Script, ScriptBatcher, as_text, command
+from services.protocol.connection import Script, as_text
+from services.protocol.wire import RedisWire
 
 _PUBLISH = Script("publish")
 _READ_COUNT = 256
@@ -35,8 +34,8 @@ class End:
 class EventWriter:
     """The worker's half."""
 
-    def __init__(self, client: aioredis.Redis) -> None:
-        self._batcher = ScriptBatcher(client)
+    def __init__(self, wire: RedisWire) -> None:
+        self._wire = wire
 
     async def publish(
         self, worker_id: str, gateway_id: str, payload: bytes, ends: Sequence[End]
@@ -49,8 +48,8 @@ class EventWriter:
         Raises:
             RedisError, OSError: Redis is away; repeat the call.
         """
-        status = await self._batcher.call(
-            _PUBLISH,
+        status = await _PUBLISH.run(
+            self._wire,
             (
                 keys.LEASES,
                 keys.running(worker_id),
@@ -72,7 +71,7 @@ class EventWriter:
 class EventReader:
     """The gateway's half: reads its stream in batches and trims what it has read."""
 
-    def __init__(self, blocking: aioredis.Redis, gateway_id: str) -> None:
+    def __init__(self, blocking: RedisWire, gateway_id: str) -> None:
         self._blocking = blocking
         self._key = keys.events(gateway_id)
         self._last_id = "0"
@@ -85,19 +84,24 @@ class EventReader:
         calls loses nothing.
         """
         if self._since_trim >= _TRIM_EVERY:
-            await command(self._blocking, "XTRIM", self._key, "MINID", self._next_id())
-            self._since_trim = 0
+            await self._trim()
         block_ms = int(keys.BLOCK_S * 1000)
-        reply = await command(
-            self._blocking, "XREAD", "COUNT", _READ_COUNT, "BLOCK", block_ms,
+        reply = await self._blocking.execute_command(
+            "XREAD", "COUNT", _READ_COUNT, "BLOCK", block_ms,
             "STREAMS", self._key, self._last_id,
         )  # fmt: skip
         if not reply:
+            if self._since_trim:  # an idle gateway keeps nobody's answer in Redis
+                await self._trim()
             return []
         entries = reply[0][1]
         self._last_id = as_text(entries[-1][0])
         self._since_trim += len(entries)
-        return [fields[b"b"] for _, fields in entries]
+        return [fields[1] for _, fields in entries]
+
+    async def _trim(self) -> None:
+        await self._blocking.execute_command("XTRIM", self._key, "MINID", self._next_id())
+        self._since_trim = 0
 
     def restart(self) -> None:
         """Read from the beginning: the data set was lost, and ids may have begun anew."""

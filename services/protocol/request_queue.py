@@ -8,11 +8,10 @@ the answers (`event_stream.py`), leases and the death of workers (`worker_direct
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import redis.asyncio as aioredis
-
 from services.protocol import keys
-from services.protocol.connection import Script, ScriptBatcher, as_text, command
+from services.protocol.connection import Script, as_text
 from services.protocol.messages import GenerationRequest, encode
+from services.protocol.wire import RedisWire
 
 _ENQUEUE = Script("enqueue")
 _CLAIM = Script("claim")
@@ -58,8 +57,8 @@ class FencedError(Exception):
 class RequestQueue:
     """The gateway's half: put requests in and take them back."""
 
-    def __init__(self, client: aioredis.Redis) -> None:
-        self._batcher = ScriptBatcher(client)
+    def __init__(self, wire: RedisWire) -> None:
+        self._wire = wire
 
     async def enqueue(
         self, request: GenerationRequest, *, max_waiting: int = 0
@@ -77,8 +76,8 @@ class RequestQueue:
             keys.ALONE_LANE if request.alone else "resume" if request.attempt > 1 else request.lane
         )
         model, tenant = request.model, request.tenant_id
-        status, waiting = await self._batcher.call(
-            _ENQUEUE,
+        status, waiting = await _ENQUEUE.run(
+            self._wire,
             (
                 keys.work(model, lane, tenant),
                 keys.ring(model, lane),
@@ -107,8 +106,8 @@ class RequestQueue:
 
         After the call no event of the request's present attempt can be acknowledged any more.
         """
-        where = await self._batcher.call(
-            _REVOKE,
+        where = await _REVOKE.run(
+            self._wire,
             (keys.inflight(gateway_id), keys.DEPTH),
             keys.PREFIX,
             request_id,
@@ -121,15 +120,15 @@ class RequestQueue:
 class WorkerQueue:
     """The worker's half: claim requests, hear of cancellations."""
 
-    def __init__(self, client: aioredis.Redis, blocking: aioredis.Redis, model: str) -> None:
-        self._client = client
+    def __init__(self, wire: RedisWire, blocking: RedisWire, model: str) -> None:
+        self._wire = wire
         self._blocking = blocking
         self._model = model
 
     async def claim(self, worker_id: str, free: int) -> Claim:
         """Take at most `free` requests; never blocks. Raises FencedError without a lease."""
         reply = await _CLAIM.run(
-            self._client,
+            self._wire,
             (
                 keys.LEASES,
                 keys.running(worker_id),
@@ -152,19 +151,19 @@ class WorkerQueue:
 
     async def held(self, worker_id: str) -> Claim:
         """Return all that this worker holds, for one that missed the reply to a claim."""
-        return _as_claim(await _HELD.run(self._client, (keys.running(worker_id),)))
+        return _as_claim(await _HELD.run(self._wire, (keys.running(worker_id),)))
 
     async def wait_for_work(self) -> None:
         """Return when a request may be waiting, or after `keys.BLOCK_S`."""
-        await command(self._blocking, "BLPOP", keys.bell(self._model), keys.BLOCK_S)
+        await self._blocking.execute_command("BLPOP", keys.bell(self._model), keys.BLOCK_S)
 
     async def wake_another(self) -> None:
         """Pass on a wake-up that this worker may have taken without acting on it."""
-        await command(self._client, "RPUSH", keys.bell(self._model), "1")
+        await self._wire.execute_command("RPUSH", keys.bell(self._model), "1")
 
     async def next_cancellation(self, worker_id: str) -> tuple[str, int] | None:
         """Return (request_id, attempt) to abort, or None after `keys.BLOCK_S`."""
-        reply = await command(self._blocking, "BLPOP", keys.control(worker_id), keys.BLOCK_S)
+        reply = await self._blocking.execute_command("BLPOP", keys.control(worker_id), keys.BLOCK_S)
         if reply is None:
             return None
         request_id, _, attempt = as_text(reply[1]).rpartition("|")

@@ -75,10 +75,13 @@ class RedisWire:
             self._opening.cancel()
         if self._link is not None:
             self._link.abort(RedisConnectionError("the connection was closed"))
+            await self._link.closed.wait()
 
     async def _open_and_send(self, args: tuple[Argument, ...]) -> Any:  # noqa: ANN401
         if self._is_closed:
             raise RedisConnectionError("the connection was closed")
+        if self._link is not None and not self._link.is_lost:  # opened since this was called
+            return await self._link.send(args)
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._opened)
@@ -91,21 +94,28 @@ class RedisWire:
             self._link = opening.result()
 
     async def _open(self) -> "_Link":
-        options = self._options
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                if "path" in options:
-                    _, link = await loop.create_unix_connection(self._new_link, options["path"])
-                else:
-                    host, port = options.get("host", "localhost"), options.get("port", 6379)
-                    tls = _tls(options)
-                    _, link = await loop.create_connection(self._new_link, host, port, ssl=tls)
-                await self._greet(link)
+                link = await self._connect()
+                try:
+                    await self._greet(link)
+                except BaseException:
+                    link.abort(RedisConnectionError("the connection was refused"))
+                    raise
         except TimeoutError:
             raise RedisTimeoutError("no connection in time") from None
         except OSError as error:
             raise RedisConnectionError(f"no connection ({type(error).__name__})") from None
+        return link
+
+    async def _connect(self) -> "_Link":
+        options = self._options
+        loop = asyncio.get_running_loop()
+        if "path" in options:
+            _, link = await loop.create_unix_connection(self._new_link, options["path"])
+        else:
+            host, port = options.get("host", "localhost"), options.get("port", 6379)
+            _, link = await loop.create_connection(self._new_link, host, port, ssl=_tls(options))
         return link
 
     async def _greet(self, link: "_Link") -> None:
@@ -132,6 +142,7 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_lost = False
+        self.closed = asyncio.Event()
 
     def send(self, args: tuple[Argument, ...]) -> "asyncio.Future[Any]":
         """Queue a command; everything of one loop turn leaves in one write."""
@@ -183,6 +194,7 @@ class _Link(asyncio.Protocol):
         """See asyncio.Protocol."""
         cause = type(exc).__name__ if exc is not None else "closed by Redis"
         self.abort(RedisConnectionError(f"the connection was lost ({cause})"))
+        self.closed.set()
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -201,7 +213,10 @@ class _Link(asyncio.Protocol):
             self._timer = self._loop.call_at(due, self._check_oldest)
 
 
-_pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)  # typed for one item
+_pack = cast(  # its stub allows one argument only
+    "Callable[[tuple[Argument, ...]], bytes]",
+    hiredis.pack_command,  # pyright: ignore[reportUnknownMemberType]
+)
 
 
 def _reply_error(text: str) -> Exception:

@@ -8,10 +8,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import redis.asyncio as aioredis
-
 from services.protocol import keys
-from services.protocol.connection import Script, as_text, command
+from services.protocol.connection import Script, as_text
 from services.protocol.messages import (
     PROTOCOL_VERSION,
     LossReason,
@@ -21,6 +19,7 @@ from services.protocol.messages import (
     encode,
 )
 from services.protocol.request_queue import FencedError
+from services.protocol.wire import RedisWire
 
 _WORKER_BEAT = Script("worker_beat")
 _GATEWAY_BEAT = Script("gateway_beat")
@@ -46,8 +45,8 @@ class GatewayPulse:
 class WorkerDirectory:
     """Reads and writes the directory; used by workers, their parents and gateways."""
 
-    def __init__(self, client: aioredis.Redis) -> None:
-        self._client = client
+    def __init__(self, wire: RedisWire) -> None:
+        self._wire = wire
 
     async def register(self, record: WorkerRecord) -> None:
         """Begin a lease for a new incarnation."""
@@ -61,7 +60,7 @@ class WorkerDirectory:
     async def _beat(self, record: WorkerRecord, kind: str) -> str:
         return as_text(
             await _WORKER_BEAT.run(
-                self._client,
+                self._wire,
                 (keys.LEASES, keys.WORKERS, keys.MODELS, keys.FENCED_WRITES),
                 record.worker_id,
                 keys.LEASE_MS,
@@ -89,7 +88,7 @@ class WorkerDirectory:
 
     async def _reap(self, worker_id: str, reason: LossReason, suspects: Sequence[str]) -> int:
         reply = await _REAP.run(
-            self._client,
+            self._wire,
             (keys.LEASES, keys.WORKERS, keys.DEAD),
             keys.PREFIX,
             keys.GROUP,
@@ -106,7 +105,7 @@ class WorkerDirectory:
     async def gateway_beat(self, gateway_id: str) -> GatewayPulse:
         """Renew a gateway's lease and the lifetime of its reply stream."""
         lived, epoch = await _GATEWAY_BEAT.run(
-            self._client,
+            self._wire,
             (
                 keys.gateway_lease(gateway_id),
                 keys.events(gateway_id),
@@ -121,25 +120,31 @@ class WorkerDirectory:
 
     async def gateway_leave(self, gateway_id: str) -> None:
         """Remove what a gateway leaves behind; workers abort what they run for it."""
-        await self._client.delete(
-            keys.gateway_lease(gateway_id), keys.events(gateway_id), keys.inflight(gateway_id)
+        await self._wire.execute_command(
+            "DEL",
+            keys.gateway_lease(gateway_id),
+            keys.events(gateway_id),
+            keys.inflight(gateway_id),
         )
 
     async def workers(self) -> list[WorkerRecord]:
         """Return the records of all workers with a lease; unreadable ones are left out."""
-        records: dict[bytes, bytes] = await command(self._client, "HGETALL", keys.WORKERS)
-        leased = set(await command(self._client, "ZRANGE", keys.LEASES, 0, -1))
+        records = await self._hash(keys.WORKERS)
+        leased = set(await self._wire.execute_command("ZRANGE", keys.LEASES, 0, -1))
         return _readable([blob for worker, blob in records.items() if worker in leased])
 
     async def models_seen(self) -> list[WorkerRecord]:
         """Return, per model that was ever served, the record of its last worker to register."""
-        records: dict[bytes, bytes] = await command(self._client, "HGETALL", keys.MODELS)
-        return _readable(list(records.values()))
+        return _readable(list((await self._hash(keys.MODELS)).values()))
 
     async def waiting(self) -> dict[str, int]:
         """Return the number of waiting requests per `model|lane` (quoted)."""
-        depth: dict[bytes, bytes] = await command(self._client, "HGETALL", keys.DEPTH)
+        depth = await self._hash(keys.DEPTH)
         return {as_text(field): int(count) for field, count in depth.items()}
+
+    async def _hash(self, key: str) -> dict[bytes, bytes]:
+        flat: list[bytes] = await self._wire.execute_command("HGETALL", key)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _readable(blobs: Sequence[bytes]) -> list[WorkerRecord]:

@@ -16,7 +16,7 @@ import uvloop
 from prometheus_client import start_http_server
 from setproctitle import setproctitle
 
-from services.protocol.connection import connect
+from services.protocol.connection import connect, open_wire
 from services.protocol.event_stream import EventWriter
 from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import WorkerQueue
@@ -61,16 +61,16 @@ def main() -> None:
 
 async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
     url = settings.redis_url.get_secret_value()
-    client = connect(url)
-    control = connect(url, blocking=True, max_connections=2)
-    bell = connect(url, blocking=True, max_connections=2)
+    wire = open_wire(url)
+    control = open_wire(url, blocking=True)
+    bell = open_wire(url, blocking=True)
     pictures = connect(url, max_connections=4)
     metrics = WorkerMetrics()
     links = WorkerLinks(
-        queue=WorkerQueue(client, bell, settings.model_id),
-        control=WorkerQueue(client, control, settings.model_id),
-        writer=EventWriter(client),
-        directory=WorkerDirectory(client),
+        queue=WorkerQueue(wire, bell, settings.model_id),
+        control=WorkerQueue(wire, control, settings.model_id),
+        writer=EventWriter(wire),
+        directory=WorkerDirectory(wire),
         images=ImageLoader(ImageStore(pictures), settings.image_cache_bytes),
     )
     worker = Worker(settings, build_engine(settings), links, page, metrics)
@@ -82,7 +82,7 @@ async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
     try:
         await worker.run()
     finally:
-        for each in (client, control, bell, pictures):
+        for each in (wire, control, bell, pictures):
             await each.aclose()
 
 

@@ -18,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 from setproctitle import setproctitle
 
-from services.protocol.connection import REDIS_AWAY, Backoff, connect
+from services.protocol.connection import REDIS_AWAY, Backoff, open_wire
 from services.protocol.messages import LossReason
 from services.protocol.worker_directory import ALL_SUSPECT, WorkerDirectory
 from services.settings_guard import unknown_variables
@@ -138,12 +138,12 @@ class Supervisor:
     async def _report_death(
         self, worker_id: str, reason: LossReason, suspects: Sequence[str]
     ) -> None:
-        client = connect(self._settings.redis_url.get_secret_value(), max_connections=1)
+        wire = open_wire(self._settings.redis_url.get_secret_value())
         try:
             async with asyncio.timeout(_REPORT_TRIES_S):
-                await WorkerDirectory(client).report_death(worker_id, reason, suspects)
+                await WorkerDirectory(wire).report_death(worker_id, reason, suspects)
         finally:
-            await client.aclose()
+            await wire.aclose()
 
     def _may_start_again(self, snapshot: ProgressSnapshot, code: int) -> bool:
         if snapshot.beat > 0.0:

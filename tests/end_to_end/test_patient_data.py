@@ -157,11 +157,6 @@ def test_after_their_end_requests_are_nowhere(narrow_stack: RunningStack) -> Non
     assert keys.MODELS.encode() in dump  # it is a dump of this server
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="an idle gateway keeps up to 63 read entries of its reply stream: EventReader trims only"
-    " every 64 entries, and not when nothing comes",
-)
 def test_after_its_end_an_answer_is_nowhere_in_redis(narrow_stack: RunningStack) -> None:
     with narrow_stack.client() as client:
         client.chat.completions.create(model=FAKE_MODEL, messages=question("[[n=5]]"))

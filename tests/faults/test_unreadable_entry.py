@@ -4,9 +4,7 @@ import msgspec
 import pytest
 
 from services.protocol import keys
-from services.protocol.connection import connect
 from services.protocol.messages import PROTOCOL_VERSION, Failed
-from services.protocol.request_queue import RequestQueue
 from tests.protocol.parties import Wire, request
 from tests.support.client import Client
 from tests.support.load import Load, assert_all_exact
@@ -22,17 +20,16 @@ async def test_request_of_another_protocol_version_is_buried_and_the_worker_goes
     stack: Stack, client: Client
 ):
     letters_before = len(stack.dead_letters())
-    redis_client = connect(stack.redis_url)
-    wire = Wire(redis_client, redis_client)
+    wire = Wire(stack.redis_url)
     await wire.directory.gateway_beat(_GATEWAY)
     newer = request("from-the-future", gateway=_GATEWAY, model=MODEL)
     newer = msgspec.structs.replace(newer, version=PROTOCOL_VERSION + 1)
-    await RequestQueue(redis_client).enqueue(newer)
+    await wire.queue.enqueue(newer)
     await eventually(lambda: len(stack.dead_letters()) > letters_before, 5.0, "a dead letter")
     letter = stack.dead_letters()[-1]
     events = await wire.events(_GATEWAY)
     await wire.directory.gateway_leave(_GATEWAY)
-    await redis_client.aclose()
+    await wire.close()
     assert letter["request_id"] == "from-the-future"
     assert letter["reason"] == "protocol_mismatch"
     assert [(type(e), e.request_id) for e in events] == [(Failed, "from-the-future")]

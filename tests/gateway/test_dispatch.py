@@ -13,6 +13,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.replies import Reply, ReplyItem
 from services.gateway.settings import GatewaySettings
 from services.protocol import keys
+from services.protocol.connection import open_wire
 from services.protocol.errors import ErrorCode, OverloadedError
 from services.protocol.event_stream import End, EventReader, EventWriter
 from services.protocol.messages import (
@@ -32,6 +33,7 @@ from services.protocol.messages import (
     encode,
 )
 from services.protocol.request_queue import RequestQueue, WorkerQueue
+from services.protocol.wire import RedisWire
 from services.protocol.worker_directory import WorkerDirectory
 
 GATEWAY, MODEL = "gateway-1", "m"
@@ -42,16 +44,16 @@ class PlayedWorker:
     """A worker that does what a test says."""
 
     worker_id: str
-    client: aioredis.Redis
+    wire: RedisWire
     card: ModelCard
 
     async def register(self) -> WorkerRecord:
         record = WorkerRecord(self.worker_id, self.card, "ready", 4, 0, 0)
-        await WorkerDirectory(self.client).register(record)
+        await WorkerDirectory(self.wire).register(record)
         return record
 
     async def claim(self) -> GenerationRequest:
-        queue = WorkerQueue(self.client, self.client, MODEL)
+        queue = WorkerQueue(self.wire, self.wire, MODEL)
         async with asyncio.timeout(10):
             while not (claim := await queue.claim(self.worker_id, 1)).entries:
                 await queue.wait_for_work()
@@ -60,7 +62,7 @@ class PlayedWorker:
     async def say(self, *events: GenerationEvent) -> str:
         ends = [End(e.request_id, e.attempt) for e in events if isinstance(e, Finished | Failed)]
         batch = encode(EventBatch(PROTOCOL_VERSION, self.worker_id, list(events)))
-        return await EventWriter(self.client).publish(self.worker_id, GATEWAY, batch, ends)
+        return await EventWriter(self.wire).publish(self.worker_id, GATEWAY, batch, ends)
 
 
 @dataclass
@@ -85,19 +87,20 @@ class Scene:
 
 @pytest.fixture(params=[("greedy", "sampling", "logprobs")])
 async def scene(
-    request: pytest.FixtureRequest, redis_client: aioredis.Redis
+    request: pytest.FixtureRequest, redis_wire: RedisWire, redis_url: str
 ) -> AsyncIterator[Scene]:
-    directory = WorkerDirectory(redis_client)
+    reading_wire = open_wire(redis_url, blocking=True)
+    directory = WorkerDirectory(redis_wire)
     await directory.gateway_beat(GATEWAY)
     card = ModelCard(MODEL, "fake", 100, 0, frozenset(), frozenset(request.param))
-    workers = [PlayedWorker(f"worker-{i}", redis_client, card) for i in (1, 2)]
+    workers = [PlayedWorker(f"worker-{i}", redis_wire, card) for i in (1, 2)]
     catalogue = ModelCatalogue()
     records = [await worker.register() for worker in workers]
     catalogue.update(records, records)
     dispatcher = Dispatcher(
         GatewaySettings(max_waiting=2),
-        RequestQueue(redis_client),
-        EventReader(redis_client, GATEWAY),
+        RequestQueue(redis_wire),
+        EventReader(reading_wire, GATEWAY),
         catalogue,
         GatewayMetrics(),
         GATEWAY,
@@ -107,6 +110,7 @@ async def scene(
     yield Scene(dispatcher, directory, workers[0], workers[1])
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
+    await reading_wire.aclose()
 
 
 def tokens(index: int, count: int = 1, attempt: int = 1) -> Tokens:
@@ -201,7 +205,7 @@ async def test_the_delivery_limit_ends_a_request_with_an_error(scene: Scene) -> 
     (_, failed), *_ = await heard(reply)
     assert isinstance(failed, Failed)
     assert failed.code == ErrorCode.REQUEST_POISONED
-    assert await scene.worker.client.xlen(keys.DEAD) == 1
+    assert await scene.worker.wire.execute_command("XLEN", keys.DEAD) == 1
 
 
 @pytest.mark.parametrize("scene", [("greedy",)], indirect=True)

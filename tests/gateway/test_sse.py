@@ -133,3 +133,11 @@ def test_transcript_of_a_stream(golden: GoldenFiles) -> None:
     ]
 
     golden.check("sse_transcript.txt", b"".join(parts).decode())
+
+
+@given(text=TEXTS | FRAMING)
+def test_no_text_makes_a_line_for_clients_that_split_as_unicode_does(text: str) -> None:
+    logprob = TokenLogprob(1, text, -0.5, ((1, text, -0.5),))
+    for event in (tokens(text), tokens(text, logprobs=[logprob])):
+        blob = formatter().tokens(0, event)
+        assert len(blob.decode().splitlines()) == blob.count(b"\n")

@@ -4,10 +4,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import redis.asyncio as aioredis
-
 from services.protocol import keys
-from services.protocol.connection import connect
+from services.protocol.connection import connect, open_wire
 from services.protocol.event_stream import End, EventReader, EventWriter
 from services.protocol.messages import (
     PROTOCOL_VERSION,
@@ -26,6 +24,7 @@ from services.protocol.messages import (
     encode,
 )
 from services.protocol.request_queue import Claim, RequestQueue, WorkerQueue
+from services.protocol.wire import RedisWire
 from services.protocol.worker_directory import WorkerDirectory
 
 MODEL = "model/with:odd names"
@@ -73,19 +72,27 @@ def finished(request_id: str, attempt: int, count: int) -> Finished:
 class Wire:
     """One Redis database with everything that speaks through it."""
 
-    client: Any  # redis-py gives its replies wider types than this protocol version has
-    blocking: aioredis.Redis
+    url: str
+    client: Any = field(init=False)  # redis-py types replies of newer protocol versions, too
+    commands: RedisWire = field(init=False)
+    blocking: RedisWire = field(init=False)
     queue: RequestQueue = field(init=False)
     directory: WorkerDirectory = field(init=False)
     writer: EventWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.queue = RequestQueue(self.client)
-        self.directory = WorkerDirectory(self.client)
-        self.writer = EventWriter(self.client)
+        self.client = connect(self.url)
+        self.commands, self.blocking = open_wire(self.url), open_wire(self.url, blocking=True)
+        self.queue = RequestQueue(self.commands)
+        self.directory = WorkerDirectory(self.commands)
+        self.writer = EventWriter(self.commands)
+
+    async def close(self) -> None:
+        for each in (self.client, self.commands, self.blocking):
+            await each.aclose()
 
     def worker_queue(self, model: str = MODEL) -> WorkerQueue:
-        return WorkerQueue(self.client, self.blocking, model)
+        return WorkerQueue(self.commands, self.blocking, model)
 
     def reader(self, gateway_id: str = GATEWAY) -> EventReader:
         return EventReader(self.blocking, gateway_id)
@@ -149,10 +156,9 @@ def record(worker_id: str, model: str = MODEL, slots: int = 8) -> WorkerRecord:
     return WorkerRecord(worker_id, card, "ready", slots, 0, 0)
 
 
-async def open_wire(url: str) -> AsyncIterator[Wire]:
+async def open_parties(url: str) -> AsyncIterator[Wire]:
     """Yield the wire on an empty database, with one gateway alive."""
-    wire = Wire(connect(url), connect(url, blocking=True))
+    wire = Wire(url)
     await wire.directory.gateway_beat(GATEWAY)
     yield wire
-    await wire.client.aclose()
-    await wire.blocking.aclose()
+    await wire.close()

