@@ -10,7 +10,8 @@ class StopStringMatcher:
     """Cuts an answer before the first stop string, wherever token borders fall.
 
     Feed it the text of each token in order. Text is released as soon as no stop string can begin
-    in it. Where several stop strings match, the one that begins first wins.
+    in it. Where several stop strings match, the one that is complete first wins, and of those that
+    end together the longest: so the cut does not depend on how the text was split into tokens.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -23,9 +24,11 @@ class StopStringMatcher:
         if not self._stops:
             return text
         self._held += text
-        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [
+            (at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0
+        ]
         if found:
-            at, self.matched = min(found)
+            _, at, self.matched = min(found)
             released, self._held = self._held[:at], ""
             return released
         keep = max(_longest_prefix_at_end(self._held, stop) for stop in self._stops)
