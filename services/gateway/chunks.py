@@ -11,7 +11,7 @@ import msgspec
 from services.protocol.messages import FinishReason, TokenLogprob
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Exact token counts; image tokens are part of `prompt_tokens`."""
 
     prompt_tokens: int
@@ -19,7 +19,7 @@ class Usage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
-class TopLogprob(msgspec.Struct, frozen=True):
+class TopLogprob(msgspec.Struct, frozen=True, gc=False):
     """An alternative to a token, natural log."""
 
     token: str
@@ -27,7 +27,7 @@ class TopLogprob(msgspec.Struct, frozen=True):
     bytes: list[int]
 
 
-class TokenLogprobContent(msgspec.Struct, frozen=True):
+class TokenLogprobContent(msgspec.Struct, frozen=True, gc=False):
     """A token, its log-probability (natural log) and its alternatives."""
 
     token: str
@@ -36,14 +36,14 @@ class TokenLogprobContent(msgspec.Struct, frozen=True):
     top_logprobs: list[TopLogprob]
 
 
-class ChoiceLogprobs(msgspec.Struct, frozen=True):
+class ChoiceLogprobs(msgspec.Struct, frozen=True, gc=False):
     """One entry per token of the answer."""
 
     content: list[TokenLogprobContent]
     refusal: None = None
 
 
-class AnswerMessage(msgspec.Struct, frozen=True):
+class AnswerMessage(msgspec.Struct, frozen=True, gc=False):
     """What the model answered."""
 
     content: str
@@ -51,7 +51,7 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     refusal: None = None
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """One of the n answers."""
 
     index: int
@@ -60,7 +60,7 @@ class Choice(msgspec.Struct, frozen=True):
     logprobs: ChoiceLogprobs | None = None
 
 
-class ChatCompletion(msgspec.Struct, frozen=True):
+class ChatCompletion(msgspec.Struct, frozen=True, gc=False):
     """The body of an answer that is not streamed."""
 
     id: str
@@ -71,7 +71,7 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     object: Literal["chat.completion"] = "chat.completion"
 
 
-class Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True, gc=False):
     """An entry of /v1/models; the fields after `owned_by` are ours."""
 
     id: str
@@ -84,14 +84,14 @@ class Model(msgspec.Struct, frozen=True):
     object: Literal["model"] = "model"
 
 
-class ModelList(msgspec.Struct, frozen=True):
+class ModelList(msgspec.Struct, frozen=True, gc=False):
     """The body of /v1/models."""
 
     data: list[Model]
     object: Literal["list"] = "list"
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True, gc=False):
     """What went wrong."""
 
     message: str
@@ -100,7 +100,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
     code: str
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True):
+class ErrorAnswer(msgspec.Struct, frozen=True, gc=False):
     """The body of every error."""
 
     error: ErrorBody

@@ -101,6 +101,7 @@ class Dispatcher:
             if self._tickets.pop(ticket.request.request_id, None) is not None:
                 self._metrics.cancelled.inc()
                 self._spawn(self._revoke(ticket.request.request_id))
+        reply.tickets.clear()  # they point back: without them nothing waits for the collector
 
     async def _revoke(self, request_id: str) -> None:
         """Take a request back; tries until Redis has answered."""

@@ -28,24 +28,24 @@ TokenBudget = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Strict(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     pass
 
 
-class TextContent(_Strict, frozen=True, tag_field="type", tag="text"):
+class TextContent(_Strict, frozen=True, gc=False, tag_field="type", tag="text"):
     """A part of text."""
 
     text: Text
 
 
-class ImageUrl(_Strict, frozen=True):
+class ImageUrl(_Strict, frozen=True, gc=False):
     """Where an image is; `detail` other than auto is refused until it acts."""
 
     url: str
     detail: Literal["auto"] = "auto"
 
 
-class ImageContent(_Strict, frozen=True, tag_field="type", tag="image_url"):
+class ImageContent(_Strict, frozen=True, gc=False, tag_field="type", tag="image_url"):
     """A part that is an image."""
 
     image_url: ImageUrl
@@ -55,25 +55,25 @@ UserParts = Annotated[list[TextContent | ImageContent], Meta(min_length=1, max_l
 TextParts = Annotated[list[TextContent], Meta(min_length=1, max_length=256)]
 
 
-class SystemMessage(_Strict, frozen=True, tag_field="role", tag="system"):
+class SystemMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="system"):
     """What the model is told first."""
 
     content: Text | TextParts
 
 
-class DeveloperMessage(_Strict, frozen=True, tag_field="role", tag="developer"):
+class DeveloperMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="developer"):
     """OpenAI's newer name of a system message."""
 
     content: Text | TextParts
 
 
-class UserMessage(_Strict, frozen=True, tag_field="role", tag="user"):
+class UserMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="user"):
     """What the user says and shows."""
 
     content: Text | UserParts
 
 
-class AssistantMessage(_Strict, frozen=True, tag_field="role", tag="assistant"):
+class AssistantMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="assistant"):
     """What the model answered before."""
 
     content: Text | TextParts
@@ -82,13 +82,13 @@ class AssistantMessage(_Strict, frozen=True, tag_field="role", tag="assistant"):
 ChatMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage
 
 
-class StreamOptions(_Strict, frozen=True):
+class StreamOptions(_Strict, frozen=True, gc=False):
     """`include_usage`: a last chunk without choices holds the usage."""
 
     include_usage: bool = False
 
 
-class ChatCompletionRequest(_Strict, frozen=True):
+class ChatCompletionRequest(_Strict, frozen=True, gc=False):
     """The body of POST /v1/chat/completions; null means the default, as at OpenAI."""
 
     model: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]

@@ -1,6 +1,6 @@
 """The wire: what gateway and worker say to each other through Redis, as frozen msgspec structs.
 
-Requests are maps; events are arrays, because one is written per token, and out of the garbage
+Requests are maps; events are arrays, because one is written per token. Both are out of the garbage
 collector's sight (they hold no cycles). Every top-level message carries `PROTOCOL_VERSION`; a
 reader that meets another version puts the message aside (`decode_*` raise `ProtocolError`). What
 does *not* live here: keys and transactions (`keys.py`, `request_queue.py`, `event_stream.py`) and
@@ -24,7 +24,7 @@ class ProtocolError(Exception):
     """A message on the wire cannot be read: another version, or not one of ours at all."""
 
 
-class ImageRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ImageRef(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """An image in the image store.
 
     Args:
@@ -38,26 +38,26 @@ class ImageRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     height: int
 
 
-class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text"):
+class TextPart(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag="text"):
     """Text of a message; never holds image placeholders, whatever it looks like."""
 
     text: str
 
 
-class ImagePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
+class ImagePart(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag="image"):
     """An image at this place of a message."""
 
     image: ImageRef
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One turn of the conversation, parts in the caller's order."""
 
     role: Role
     parts: tuple[TextPart | ImagePart, ...]
 
 
-class SamplingParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """How tokens are chosen; OpenAI's spelling and ranges.
 
     Args:
@@ -80,7 +80,7 @@ class SamplingParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logprobs: int | None = None
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One sequence to generate (a request for n choices is n of these).
 
     Args:

@@ -78,12 +78,21 @@ async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)
     if settings.metrics_port is not None:
-        start_http_server(settings.metrics_port, "127.0.0.1", metrics.registry)
+        _serve_metrics(settings.metrics_port, metrics)
     try:
         await worker.run()
     finally:
         for each in (wire, control, bell, pictures):
             await each.aclose()
+
+
+def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
+    try:
+        start_http_server(port, "127.0.0.1", metrics.registry)
+    except OSError as error:
+        raise EngineStartError(
+            f"the metrics port {port} is in use; choose another with GALEN_WORKER_METRICS_PORT"
+        ) from error
 
 
 if __name__ == "__main__":

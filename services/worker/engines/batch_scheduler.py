@@ -192,6 +192,7 @@ class BatchScheduler:
                 self._running.append(running)
                 logits.append(prefilled.next_logits)
                 num_tokens += len(prompt.token_ids) + len(resumed)
+        progress.admitting(())  # a death from here on may be anybody's doing
         return logits
 
     def _prepare(self, submission: Submission) -> tuple[_Running, Prompt]:

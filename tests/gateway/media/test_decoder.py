@@ -1,60 +1,23 @@
-import asyncio
 import io
 import os
-import signal
 import time
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image, PngImagePlugin
 
-from services.gateway.media.decode_messages import DecodedImage
 from services.gateway.media.decoder import ImageDecoder
-from services.protocol.errors import ErrorCode, OverloadedError, RequestError, UnavailableError
+from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.image_store import MAX_STORED_BYTES
 from services.protocol.messages import ImageRecipe
 from tests.gateway.media import image_files
+from tests.gateway.media.decoding import decode, pixels, refusal
 from tests.gateway.media.image_files import b64, noise, saved
 
 _CLIP = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=336)
 _CANARY = b"CANARY-Mustermann-1234"
-
-
-@pytest.fixture
-async def decoder() -> AsyncIterator[ImageDecoder]:
-    async with ImageDecoder(num_children=1) as one_child:
-        yield one_child
-
-
-async def _decode(
-    decoder: ImageDecoder, file: bytes, kind: str = "png", recipe: ImageRecipe | None = None
-) -> DecodedImage:
-    return await decoder.decode(b64(file), f"image/{kind}", recipe)
-
-
-async def _refusal(decoder: ImageDecoder, file: bytes, kind: str = "png") -> ErrorCode:
-    """Return why `file` is refused, having checked that the next good image is taken."""
-    payload = b64(file)
-    rss_before = psutil.Process().memory_info().rss
-    with pytest.raises(RequestError) as caught:
-        await decoder.decode(payload, f"image/{kind}", None)
-    assert psutil.Process().memory_info().rss - rss_before < 20 * 1024 * 1024
-    good = noise(30, 40)
-    assert (await _decode(decoder, saved(good, "PNG"))).data == good.tobytes()
-    return caught.value.code
-
-
-def _pixels(decoded: DecodedImage) -> Image.Image:
-    size = (decoded.width, decoded.height)
-    if decoded.encoding == "rgb8":
-        return Image.frombytes("RGB", size, decoded.data)
-    image = Image.open(io.BytesIO(decoded.data), formats=[decoded.encoding])
-    assert image.size == size
-    return image
 
 
 # ------------------------------------------------------------------------------ what is taken
@@ -64,9 +27,7 @@ def _pixels(decoded: DecodedImage) -> Image.Image:
 async def test_a_small_image_comes_back_as_its_raw_pixels(decoder: ImageDecoder, image_format: str):
     image = noise(200, 100)
 
-    decoded = await _decode(
-        decoder, saved(image, image_format, lossless=True), image_format.lower()
-    )
+    decoded = await decode(decoder, saved(image, image_format, lossless=True), image_format.lower())
 
     assert (decoded.width, decoded.height, decoded.mode) == (200, 100, "RGB")
     assert (decoded.encoding, decoded.data) == ("rgb8", image.tobytes())
@@ -76,13 +37,13 @@ async def test_a_small_image_comes_back_as_its_raw_pixels(decoder: ImageDecoder,
 async def test_a_jpeg_comes_back_as_pillow_decodes_it(decoder: ImageDecoder):
     file = saved(noise(200, 100), "JPEG")
 
-    decoded = await _decode(decoder, file, "jpg")
+    decoded = await decode(decoder, file, "jpg")
 
     assert decoded.data == Image.open(io.BytesIO(file)).tobytes()
 
 
 async def test_a_recipe_gives_the_models_input_size(decoder: ImageDecoder):
-    decoded = await _decode(decoder, saved(noise(900, 500), "PNG"), recipe=_CLIP)
+    decoded = await decode(decoder, saved(noise(900, 500), "PNG"), recipe=_CLIP)
 
     assert (decoded.width, decoded.height, decoded.encoding) == (336, 336, "rgb8")
     assert decoded.source_pixels == 450_000
@@ -92,19 +53,19 @@ async def test_a_drawing_above_one_mebibyte_is_stored_without_loss(decoder: Imag
     drawing = Image.new("RGB", (1000, 1000), "white")
     drawing.paste((200, 0, 0), (100, 100, 300, 900))
 
-    decoded = await _decode(decoder, saved(drawing, "PNG"))
+    decoded = await decode(decoder, saved(drawing, "PNG"))
 
     assert decoded.encoding == "png"
-    assert _pixels(decoded).tobytes() == drawing.tobytes()
+    assert pixels(decoded).tobytes() == drawing.tobytes()
 
 
 async def test_a_photograph_is_stored_as_jpeg_of_at_most_one_mebibyte(decoder: ImageDecoder):
-    decoded = await _decode(decoder, saved(noise(2000, 1500), "PNG", compress_level=1))
+    decoded = await decode(decoder, saved(noise(2000, 1500), "PNG", compress_level=1))
 
     assert decoded.encoding == "jpeg"
     assert len(decoded.data) <= MAX_STORED_BYTES
     assert decoded.width * decoded.height <= 1_048_576
-    _pixels(decoded).load()
+    pixels(decoded).load()
 
 
 async def test_the_payload_may_stand_at_the_end_of_a_text_or_be_bytes(decoder: ImageDecoder):
@@ -118,7 +79,7 @@ async def test_the_payload_may_stand_at_the_end_of_a_text_or_be_bytes(decoder: I
 
 
 async def test_forty_megapixels_are_taken(decoder: ImageDecoder):
-    decoded = await _decode(decoder, image_files.png(6250, 6400, bits=1), recipe=_CLIP)
+    decoded = await decode(decoder, image_files.png(6250, 6400, bits=1), recipe=_CLIP)
 
     assert decoded.source_pixels == 40_000_000
 
@@ -129,9 +90,9 @@ async def test_the_hungriest_images_stay_below_512_mebibytes():
     exif[0x0112] = 6
     cmyk, webp = Image.new("CMYK", rotated.size), Image.new("RGBA", (6000, 5000))
     async with ImageDecoder(num_children=1, cpu_limit_s=30, wall_limit_s=60) as decoder:
-        await _decode(decoder, saved(rotated, "PNG", exif=exif, compress_level=1))
-        await _decode(decoder, saved(cmyk, "JPEG", progressive=True), "jpeg")
-        await _decode(decoder, saved(webp, "WEBP", method=0, quality=0), "webp")
+        await decode(decoder, saved(rotated, "PNG", exif=exif, compress_level=1))
+        await decode(decoder, saved(cmyk, "JPEG", progressive=True), "jpeg")
+        await decode(decoder, saved(webp, "WEBP", method=0, quality=0), "webp")
         assert _peak_rss_kib(decoder.child_pids[0]) < 512 * 1024
 
 
@@ -151,18 +112,18 @@ async def test_cmyk_16_bit_palette_and_rotated_images_have_golden_pixels(decoder
     exif = rotated.getexif()
     exif[0x0112] = 6
 
-    cmyk_seen = await _decode(decoder, saved(cmyk, "JPEG", quality=100), "jpeg")
-    grey_seen = await _decode(decoder, saved(grey, "PNG"))
-    palette_seen = await _decode(decoder, saved(palette, "PNG", transparency=bytes([255, 128])))
-    rotated_seen = await _decode(decoder, saved(rotated, "PNG", exif=exif))
+    cmyk_seen = await decode(decoder, saved(cmyk, "JPEG", quality=100), "jpeg")
+    grey_seen = await decode(decoder, saved(grey, "PNG"))
+    palette_seen = await decode(decoder, saved(palette, "PNG", transparency=bytes([255, 128])))
+    rotated_seen = await decode(decoder, saved(rotated, "PNG", exif=exif))
 
-    assert set(_pixels(grey_seen).getcolors() or []) == {(1024, (128, 128, 128))}
-    assert set(_pixels(palette_seen).getcolors() or []) == {(1024, (127, 255, 127))}
+    assert set(pixels(grey_seen).getcolors() or []) == {(1024, (128, 128, 128))}
+    assert set(pixels(palette_seen).getcolors() or []) == {(1024, (127, 255, 127))}
     red, green, blue = cmyk_seen.data[:3]
     assert max(abs(red - 163), abs(green - 122), abs(blue - 82)) <= 2
     assert (rotated_seen.width, rotated_seen.height) == (30, 40)
-    assert _pixels(rotated_seen).getpixel((0, 0)) == (250, 250, 250)
-    assert _pixels(rotated_seen).getpixel((0, 39)) == (0, 0, 0)
+    assert pixels(rotated_seen).getpixel((0, 0)) == (250, 250, 250)
+    assert pixels(rotated_seen).getpixel((0, 39)) == (0, 0, 0)
 
 
 # ---------------------------------------------------------------------------- what is refused
@@ -190,19 +151,19 @@ async def test_what_is_not_base64_is_an_invalid_image(decoder: ImageDecoder, pay
 
 @pytest.mark.parametrize("name", image_files.OTHER_TYPES)
 async def test_71_other_types_are_unsupported(decoder: ImageDecoder, name: str):
-    code = await _refusal(decoder, image_files.OTHER_TYPES[name])
+    code = await refusal(decoder, image_files.OTHER_TYPES[name])
 
     assert code == ErrorCode.UNSUPPORTED_IMAGE_TYPE
 
 
 @pytest.mark.parametrize("file", [b"\0", b"\x00\x01\x02\x03" * 100, os.urandom(16) + bytes(9)])
 async def test_bytes_of_no_known_type_are_an_invalid_image(decoder: ImageDecoder, file: bytes):
-    assert await _refusal(decoder, b"\x00" + file) == ErrorCode.INVALID_IMAGE
+    assert await refusal(decoder, b"\x00" + file) == ErrorCode.INVALID_IMAGE
 
 
 async def test_a_type_other_than_the_declared_one_is_an_invalid_image(decoder: ImageDecoder):
     with pytest.raises(RequestError, match="declared as image/jpeg but its bytes are PNG"):
-        await _decode(decoder, saved(noise(30, 30), "PNG"), "jpeg")
+        await decode(decoder, saved(noise(30, 30), "PNG"), "jpeg")
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
@@ -212,7 +173,7 @@ async def test_72_a_truncated_image_is_invalid(
 ):
     file = saved(noise(300, 300), image_format)
 
-    code = await _refusal(decoder, file[: int(len(file) * kept)], image_format.lower())
+    code = await refusal(decoder, file[: int(len(file) * kept)], image_format.lower())
 
     assert code == ErrorCode.INVALID_IMAGE
 
@@ -221,7 +182,7 @@ async def test_74_a_one_bit_bomb_is_too_large(decoder: ImageDecoder):
     bomb = image_files.one_bit_bomb()
     start = time.monotonic()
 
-    assert await _refusal(decoder, bomb) == ErrorCode.IMAGE_TOO_LARGE
+    assert await refusal(decoder, bomb) == ErrorCode.IMAGE_TOO_LARGE
     assert time.monotonic() - start < 1
 
 
@@ -239,7 +200,7 @@ async def test_74_a_one_bit_bomb_is_too_large(decoder: ImageDecoder):
 async def test_too_many_pixels_are_refused_by_the_header(
     decoder: ImageDecoder, file: bytes, kind: str
 ):
-    assert await _refusal(decoder, file, kind) == ErrorCode.IMAGE_TOO_LARGE
+    assert await refusal(decoder, file, kind) == ErrorCode.IMAGE_TOO_LARGE
 
 
 @pytest.mark.parametrize("place", ["before_pixels", "after_pixels"])
@@ -251,7 +212,7 @@ async def test_77_compressed_metadata_bombs_are_invalid_within_a_second(
     file = image_files.png(64, 64, before_pixels=early, after_pixels=late)
     start = time.monotonic()
 
-    assert await _refusal(decoder, file) == ErrorCode.INVALID_IMAGE
+    assert await refusal(decoder, file) == ErrorCode.INVALID_IMAGE
     assert time.monotonic() - start < 1
 
 
@@ -259,7 +220,7 @@ async def test_78_only_the_first_frame_of_an_apng_is_decoded(decoder: ImageDecod
     file = image_files.apng(10_000)
     start = time.monotonic()
 
-    decoded = await _decode(decoder, file)
+    decoded = await decode(decoder, file)
 
     assert decoded.data == bytes(3 * 64 * 64)
     assert time.monotonic() - start < 1
@@ -269,7 +230,7 @@ async def test_78_only_the_first_frame_of_an_animated_webp_is_decoded(decoder: I
     frames = [Image.new("RGB", (64, 64), (shade % 256, 0, 0)) for shade in range(300)]
     file = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
 
-    decoded = await _decode(decoder, file, "webp")
+    decoded = await decode(decoder, file, "webp")
 
     assert decoded.data == bytes(3 * 64 * 64)
 
@@ -277,15 +238,15 @@ async def test_78_only_the_first_frame_of_an_animated_webp_is_decoded(decoder: I
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (27, 27), (27, 28), (28, 27)])
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
 async def test_81_too_small_images(decoder: ImageDecoder, size: tuple[int, int], image_format: str):
-    code = await _refusal(decoder, saved(noise(*size), image_format), image_format.lower())
+    code = await refusal(decoder, saved(noise(*size), image_format), image_format.lower())
 
     assert code == ErrorCode.IMAGE_TOO_SMALL
 
 
 async def test_the_smallest_side_and_the_thinnest_strip_are_taken(decoder: ImageDecoder):
-    assert (await _decode(decoder, saved(noise(28, 28), "PNG"))).width == 28
-    assert (await _decode(decoder, image_files.png(28 * 200, 28), recipe=_CLIP)).width == 336
-    assert await _refusal(decoder, image_files.png(28 * 200 + 1, 28)) == ErrorCode.IMAGE_TOO_SMALL
+    assert (await decode(decoder, saved(noise(28, 28), "PNG"))).width == 28
+    assert (await decode(decoder, image_files.png(28 * 200, 28), recipe=_CLIP)).width == 336
+    assert await refusal(decoder, image_files.png(28 * 200 + 1, 28)) == ErrorCode.IMAGE_TOO_SMALL
 
 
 async def test_a_jpeg_of_a_million_segments_ends_with_its_cpu_time():
@@ -294,13 +255,13 @@ async def test_a_jpeg_of_a_million_segments_ends_with_its_cpu_time():
     async with ImageDecoder(num_children=1, cpu_limit_s=0.5) as decoder:
         (pid,) = decoder.child_pids
 
-        assert await _refusal(decoder, file, "jpeg") == ErrorCode.INVALID_IMAGE
+        assert await refusal(decoder, file, "jpeg") == ErrorCode.INVALID_IMAGE
         assert decoder.child_pids != [pid]
 
 
 async def test_an_image_beyond_the_childs_memory_is_invalid():
     async with ImageDecoder(num_children=1, max_pixels=10_000_000_000) as decoder:
-        code = await _refusal(decoder, image_files.png(50_000, 50_000, bits=1, pixels=b""))
+        code = await refusal(decoder, image_files.png(50_000, 50_000, bits=1, pixels=b""))
 
     assert code == ErrorCode.INVALID_IMAGE
 
@@ -336,11 +297,11 @@ async def test_85_86_no_metadata_and_no_tail_come_through(
     polyglot = _with_canaries(image, image_format) + b"PK\x03\x04<script>" + _CANARY
     assert polyglot.count(_CANARY) >= 4
 
-    decoded = await _decode(decoder, polyglot, image_format.lower())
+    decoded = await decode(decoder, polyglot, image_format.lower())
 
     assert _CANARY not in decoded.data
     assert b"PK\x03\x04<script>" not in decoded.data
-    assert not _pixels(decoded).getexif()
+    assert not pixels(decoded).getexif()
     if decoded.encoding == "png":
         names = {decoded.data[at + 4 : at + 8] for at, _ in _png_chunks(decoded.data)}
         assert names == {b"IHDR", b"IDAT", b"IEND"}
@@ -358,142 +319,7 @@ async def test_refusals_say_nothing_of_the_image_and_no_address(decoder: ImageDe
     file = image_files.png(64, 64, before_pixels=text, pixels=b"damaged")
 
     with pytest.raises(RequestError) as caught:
-        await _decode(decoder, file)
+        await decode(decoder, file)
 
     assert _CANARY.decode() not in caught.value.message
     assert "0x" not in caught.value.message
-
-
-# ------------------------------------------------------------------------------------- faults
-
-
-async def _is_busy(decoder: ImageDecoder) -> None:
-    while decoder.num_idle:
-        await asyncio.sleep(0)
-
-
-async def test_a_child_that_is_killed_mid_job_fails_this_job_only(decoder: ImageDecoder):
-    (pid,) = decoder.child_pids
-    os.kill(pid, signal.SIGSTOP)
-    job = asyncio.create_task(_decode(decoder, saved(noise(300, 300), "PNG")))
-    await _is_busy(decoder)
-
-    os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(RequestError) as caught:
-        await job
-    assert caught.value.code == ErrorCode.INVALID_IMAGE
-    assert (await _decode(decoder, saved(noise(30, 30), "PNG"))).width == 30
-    assert decoder.child_pids != [pid]
-
-
-async def test_a_child_that_is_killed_while_the_job_is_written_fails_this_job_only(
-    decoder: ImageDecoder,
-):
-    (pid,) = decoder.child_pids
-    os.kill(pid, signal.SIGSTOP)
-    job = asyncio.create_task(decoder.decode("A" * 20_000_000, "image/png", None))
-    await _is_busy(decoder)
-
-    os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(RequestError):
-        await job
-    assert (await _decode(decoder, saved(noise(30, 30), "PNG"))).width == 30
-
-
-async def test_a_child_that_died_idle_costs_no_job(decoder: ImageDecoder):
-    (pid,) = decoder.child_pids
-    os.kill(pid, signal.SIGKILL)
-    while decoder.child_pids:
-        await asyncio.sleep(0)
-
-    assert (await _decode(decoder, saved(noise(30, 30), "PNG"))).width == 30
-
-
-async def test_a_child_that_hangs_is_replaced_after_the_wall_limit():
-    async with ImageDecoder(num_children=1, wall_limit_s=0.3) as decoder:
-        (pid,) = decoder.child_pids
-        os.kill(pid, signal.SIGSTOP)
-
-        with pytest.raises(RequestError) as caught:
-            await _decode(decoder, saved(noise(30, 30), "PNG"))
-
-        assert caught.value.code == ErrorCode.INVALID_IMAGE
-        assert (await _decode(decoder, saved(noise(30, 30), "PNG"))).width == 30
-
-
-async def test_cancelling_frees_the_child_for_the_next_job(decoder: ImageDecoder):
-    (pid,) = decoder.child_pids
-    os.kill(pid, signal.SIGSTOP)
-    job = asyncio.create_task(_decode(decoder, saved(noise(300, 300), "PNG")))
-    await _is_busy(decoder)
-
-    job.cancel()
-
-    with pytest.raises(asyncio.CancelledError):
-        await job
-    image = noise(30, 30)
-    assert (await _decode(decoder, saved(image, "PNG"))).data == image.tobytes()
-
-
-async def test_cancelling_a_waiting_job_leaves_the_pool_whole(decoder: ImageDecoder):
-    file = saved(noise(300, 300), "PNG")
-    running, waiting = (asyncio.create_task(_decode(decoder, file)) for _ in range(2))
-    while not decoder.num_waiting:
-        await asyncio.sleep(0)
-
-    waiting.cancel()
-
-    assert (await running).width == 300
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert (decoder.num_idle, decoder.num_waiting) == (1, 0)
-
-
-async def test_more_waiting_jobs_than_allowed_are_an_overload():
-    file = saved(noise(30, 30), "PNG")
-    async with ImageDecoder(num_children=1, max_waiting=3) as decoder:
-        jobs = [asyncio.create_task(_decode(decoder, file)) for _ in range(5)]
-
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-
-    assert [isinstance(result, OverloadedError) for result in results].count(True) == 1
-    assert [isinstance(result, DecodedImage) for result in results].count(True) == 4
-
-
-async def test_closing_ends_jobs_as_a_shutdown_and_leaves_no_child():
-    decoder = ImageDecoder(num_children=2)
-    await decoder.start()
-    pids = decoder.child_pids
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    jobs = [asyncio.create_task(_decode(decoder, saved(noise(30, 30), "PNG"))) for _ in range(3)]
-    while not decoder.num_waiting:
-        await asyncio.sleep(0)
-
-    await decoder.close()
-
-    results = await asyncio.gather(*jobs, return_exceptions=True)
-    assert all(isinstance(result, UnavailableError) for result in results)
-    assert not any(psutil.pid_exists(pid) for pid in pids)
-    with pytest.raises(UnavailableError):
-        await _decode(decoder, saved(noise(30, 30), "PNG"))
-
-
-async def test_images_are_decoded_concurrently_and_each_gets_its_own_answer():
-    images = [noise(50 + place, 50, seed=place) for place in range(12)]
-    async with ImageDecoder(num_children=2) as decoder:
-        decoded = await asyncio.gather(*(_decode(decoder, saved(image, "PNG")) for image in images))
-
-    assert [one.data for one in decoded] == [image.tobytes() for image in images]
-
-
-async def test_a_child_is_limited_and_knows_nothing_of_its_parent(decoder: ImageDecoder):
-    child = psutil.Process(decoder.child_pids[0])
-
-    assert 0 < child.rlimit(psutil.RLIMIT_AS)[0] < 1.5 * 1024**3
-    assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-    assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
-    assert child.rlimit(psutil.RLIMIT_NOFILE)[0] <= 16
-    assert set(child.environ()) <= {"PYTHONPATH", "LC_ALL"}

@@ -1,7 +1,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import redis.asyncio as aioredis
@@ -16,12 +16,6 @@ from tests.gateway.media import image_files
 from tests.gateway.media.image_files import b64, data_url, noise
 
 _CLIP = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=336)
-
-
-@pytest.fixture
-async def decoder() -> AsyncIterator[ImageDecoder]:
-    async with ImageDecoder(num_children=1) as one_child:
-        yield one_child
 
 
 @pytest.fixture
