@@ -126,7 +126,7 @@ def ask_in_every_way(stack: RunningStack) -> None:
     with stack.client() as client:
         ask: Any = client.chat.completions.create
         ask(model=FAKE_MODEL, messages=question("[[n=5]]"), user=NAME, stop="zq0004")
-        ask(model=FAKE_MODEL, messages=question("[[n=5]]"), logprobs=True, n=3)
+        ask(model=FAKE_MODEL, messages=question("[[n=5]]"), logprobs=True, n=2)
         list(ask(model=FAKE_MODEL, messages=question("[[n=5]]"), stream=True))
         for refused in (
             {"extra_body": {BADLY_NAMED: NAME}},
