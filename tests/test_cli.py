@@ -89,8 +89,19 @@ def test_each_setting_is_an_option(
         assert f"--{name.replace('_', '-')} " in shown
 
 
-def test_version_is_printed() -> None:
-    assert galen("version").stdout.startswith("galen ")
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_is_printed(word: str) -> None:
+    done = galen(word)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("galen ")
+
+
+def test_no_command_is_answered_with_the_help_alone() -> None:
+    done = galen()
+
+    assert "Ask a running gateway" in done.stdout
+    assert done.stderr == ""
 
 
 # -------------------------------------------------------------------------------------- mistakes
@@ -106,6 +117,8 @@ def test_version_is_printed() -> None:
         (["worker", "--slots", "0"], "--slots: Input should be greater than or equal to 1"),
         (["gateway", "--slots", "1"], "--slots"),
         (["ask"], "question"),
+        (["ask", " "], "the question is empty"),
+        (["up", "--question", ""], "the question is empty"),
         (["ask", "--image", "no-such-file", "What?"], "no-such-file"),
     ],
 )
@@ -114,6 +127,44 @@ def test_misuse_is_one_line_and_exit_code_2(words: list[str], said: str) -> None
 
     assert done.returncode == 2
     assert said in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "value", "said"),
+    [
+        (["gateway"], "GALEN_GATEWAY_PORT", "abc", "GALEN_GATEWAY_PORT: Input should be"),
+        (["up"], "GALEN_GATEWAY_PORT", "abc", "GALEN_GATEWAY_PORT: Input should be"),
+        (["up"], "GALEN_GATEWAY_MAX_IMAGES", "0", "GALEN_GATEWAY_MAX_IMAGES: Input should be"),
+        (["up"], "GALEN_WORKER_SLTOS", "4", "GALEN_WORKER_SLTOS; did you mean GALEN_WORKER_SLOTS?"),
+        (["worker"], "GALEN_WORKER_SLTOS", "4", "did you mean GALEN_WORKER_SLOTS?"),
+    ],
+)
+def test_bad_variable_is_one_line_that_names_it(
+    words: list[str], variable: str, value: str, said: str
+) -> None:
+    done = galen(*words, variables={variable: value})
+
+    assert done.returncode == 2
+    assert said in one_line(done)
+    assert "--" not in done.stderr.replace("--help", "")
+
+
+def test_prefix_that_nobody_has_is_a_warning() -> None:
+    variables = {"GALEN_WROKER_SLOTS": "4", "GALEN_BENCH_X": "1"}
+    done = galen("worker", "--engine", "transformers", variables=variables)
+
+    assert done.returncode == 3  # it went on, to an engine without a checkpoint
+    assert done.stderr == (
+        "galen: warning: GALEN_WROKER_SLOTS is ignored: no service has this prefix; "
+        "did you mean GALEN_WORKER_SLOTS?\n"
+    )
+
+
+def test_up_refuses_an_image_before_it_starts_anything(tmp_path: Path) -> None:
+    file = tmp_path / "slice.png"
+    file.write_bytes(b"GIF89a")
+
+    assert "slice.png is not a JPEG, PNG or WebP" in one_line(galen("up", "--image", str(file)))
 
 
 def test_service_gets_what_was_chosen() -> None:
@@ -132,6 +183,16 @@ def test_ask_streams_the_answer_about_two_images(url: str, images: list[Path]) -
     done = galen("ask", "--url", url, *options, "What has changed?")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "zq0000 zq0001 zq0002 \n", "")
+
+
+def test_ask_ends_quietly_when_nobody_reads_on(url: str) -> None:
+    asking = f"{sys.executable} -m services.cli ask --url {url} '[[n=100 d=5]]' | head -c 5"
+    command = ["bash", "-c", f"{asking}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (141, "zq000", "")
 
 
 def test_ask_prints_the_whole_answer_without_a_stream(url: str) -> None:

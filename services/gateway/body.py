@@ -9,8 +9,10 @@ from services.gateway import strict_json
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, GalenError, RequestError, TooLargeError
 
-_PARSE_IN_LOOP_BYTES = 2 << 20
-"""Larger bodies are parsed in a thread, so that streams do not wait for them."""
+_CUT_IN_LOOP_BYTES = 2 << 20
+"""Data URLs of larger bodies are cut out in a thread, so that streams do not wait for them."""
+_PARSE_IN_LOOP_BYTES = 64 << 10
+"""What remains after that cut is parsed in a thread where it is not shorter than this."""
 
 
 async def read_json(request: Request, settings: GatewaySettings) -> Any:
@@ -23,9 +25,12 @@ async def read_json(request: Request, settings: GatewaySettings) -> Any:
         raise _too_slow(settings) from None
     if not body:
         raise RequestError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
-    if len(body) <= _PARSE_IN_LOOP_BYTES:
-        return strict_json.parse(body)
-    return await asyncio.to_thread(strict_json.parse, body)
+    if len(body) > _CUT_IN_LOOP_BYTES:
+        return await asyncio.to_thread(strict_json.parse, body)
+    cut = strict_json.cut(body)
+    if len(cut.rest) < _PARSE_IN_LOOP_BYTES:
+        return cut.parse()
+    return await asyncio.to_thread(cut.parse)
 
 
 async def _read(request: Request, limit: int) -> bytes:

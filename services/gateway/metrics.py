@@ -30,12 +30,6 @@ class GatewayMetrics:
             ("code",),
             registry=registry,
         )
-        self.refused = Counter(
-            "galen_gateway_refused_requests",
-            "Requests refused before they were queued",
-            ("code",),
-            registry=registry,
-        )
         self.prompt_tokens = Counter(
             "galen_gateway_prompt_tokens", "Prompt tokens", ("model",), registry=registry
         )

@@ -4,6 +4,7 @@ The chat route is served from here directly. FastAPI's own way to it (router, ex
 wrappers around `send`) costs more than all of our work on a request; see docs/benchmarks.md.
 """
 
+import asyncio
 import re
 import secrets
 import time
@@ -18,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway.error_handlers import respond_to_error
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.state import shutting_down
 from services.protocol.errors import ErrorCode, RequestError
 
 _log = structlog.get_logger()
@@ -74,6 +76,8 @@ class FrontDoor:
         request = Request(scope, receive)
         try:
             response = await handler(request)
+        except asyncio.CancelledError:  # by the server, at the end of its patience
+            response = respond_to_error(request, shutting_down())
         except Exception as error:  # noqa: BLE001 - the outermost border of a request
             response = respond_to_error(request, error)
         outcome.status = response.status_code

@@ -114,6 +114,14 @@ class ChatCompletionRequest(_Strict, frozen=True, gc=False):
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?$")
 _PLACE = re.compile(r"(.*) - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
+_BOUND = re.compile(r"Expected `(\w+)`( of length)? (<=|>=|<|>) (\S+)$")
+_TYPE = re.compile(r"Expected `([\w |]+)`, got `(\w+)`$")
+_BOUND_WORDS = {"<=": "of at most", ">=": "of at least", "<": "below", ">": "above"}
+_UNITS = {"str": "characters", "array": "entries"}
+_TYPE_WORDS = {
+    "int": "an integer", "float": "a number", "str": "a string", "bool": "a boolean",
+    "array": "an array", "object": "an object", "null": "null", "NoneType": "null",
+}  # fmt: skip
 _SHOWN = 200
 
 
@@ -157,10 +165,23 @@ def _refusal(problem: str) -> RequestError:
     param = place[2] if place else None
     if place and "`str` of length <=" in problem and param is not None:
         code = ErrorCode.INVALID_VALUE if param.startswith("stop") else ErrorCode.STRING_TOO_LONG
-        return RequestError(code, f"{param}: {place[1]}", param=param)
-    complaint = (place[1] if place else problem)[:_SHOWN]
-    message = f"{param}: {complaint}" if param else complaint
+        return RequestError(code, _sentence(param, place[1]), param=param)
+    message = _sentence(param or "the body", (place[1] if place else problem)[:_SHOWN])
     return RequestError(ErrorCode.INVALID_VALUE, message, param=param)
+
+
+def _sentence(subject: str, complaint: str) -> str:
+    """Return a complaint of msgspec's in plain words, where its form is a known one."""
+    if match := _BOUND.match(complaint):
+        kind, of_length, sign, number = match.groups()
+        words = f"{_BOUND_WORDS[sign]} {number}"
+        if of_length:
+            return f"{subject} must have {words.removeprefix('of ')} {_UNITS.get(kind, 'parts')}"
+        return f"{subject} must be {_TYPE_WORDS.get(kind, kind)} {words}"
+    if match := _TYPE.match(complaint):
+        allowed = " or ".join(_TYPE_WORDS.get(kind, kind) for kind in match[1].split(" | "))
+        return f"{subject} must be {allowed}, not {_TYPE_WORDS.get(match[2], match[2])}"
+    return f"{subject}: {complaint}"
 
 
 def _path(parent: str | None, name: str) -> str:

@@ -84,14 +84,16 @@ class Pulse:
         while True:
             now = time.monotonic()
             for reply in self._dispatcher.replies():
-                if now > reply.deadline:
-                    message = f"the request took longer than {self._settings.request_timeout_s:g} s"
-                    self._dispatcher.fail(reply, ErrorCode.TIMEOUT, message)
-                elif reply.sending_since and (
+                if reply.abandoned:
+                    continue
+                if reply.sending_since and (
                     now - reply.sending_since > self._settings.stalled_client_s
-                ):
+                ):  # before the deadline: whoever does not read gets no error event either
                     self._metrics.stalled_clients.inc()
                     reply.abandon()
+                elif now > reply.deadline:
+                    message = f"the request took longer than {self._settings.request_timeout_s:g} s"
+                    self._dispatcher.fail(reply, ErrorCode.TIMEOUT, message)
                 elif reply.stream and now - reply.heard > self._settings.ping_after_s:
                     reply.heard = now
                     reply.put((0, Ping()))

@@ -8,6 +8,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from services.protocol.errors import ErrorCode, GalenError, error_from_code
 from services.protocol.messages import Failed, Finished, GenerationRequest, Tokens
 
 
@@ -21,6 +22,15 @@ class ClientGone:
 
 ReplyItem = tuple[int, Tokens | Finished | Failed | Ping | ClientGone]
 """Index of the choice, and what happened to it."""
+
+
+def error_of(failed: Failed) -> GalenError:
+    """Return the exception for a failure off the wire; a code of another version is our error."""
+    try:
+        code = ErrorCode(failed.code)
+    except ValueError:
+        code = ErrorCode.INTERNAL_ERROR
+    return error_from_code(code, failed.message, failed.param)
 
 
 @dataclass(slots=True)
@@ -93,6 +103,7 @@ class Reply:
 
     def close(self) -> None:
         """The response is complete, or given up: stop watching the client."""
+        self.sending_since = 0.0
         if self.watch is not None:
             self.watch.cancel()
 

@@ -9,6 +9,7 @@ from services.gateway.dispatch import Dispatcher
 from services.gateway.media.images import ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.pulse import Pulse
+from services.gateway.replies import Reply
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, UnavailableError
 
@@ -25,14 +26,25 @@ class GatewayState:
     pulse: Pulse
     is_draining: bool = False
 
+    def end(self, reply: Reply) -> None:
+        """Let go of a reply whose response has ended, and give up what is left of it."""
+        reply.close()
+        self.dispatcher.cancel(reply)
+        self.dispatcher.release(reply)
+
     def check_open(self) -> None:
         """Raise UnavailableError while this process is shutting down."""
         if self.is_draining:
-            raise UnavailableError(
-                ErrorCode.SHUTTING_DOWN,
-                "this gateway is shutting down; send the request again",
-                retry_after_s=1.0,
-            )
+            raise shutting_down()
+
+
+def shutting_down() -> UnavailableError:
+    """Return the error of a request that this process will not serve any more."""
+    return UnavailableError(
+        ErrorCode.SHUTTING_DOWN,
+        "this gateway is shutting down; send the request again",
+        retry_after_s=1.0,
+    )
 
 
 def state_of(request: Request) -> GatewayState:

@@ -12,12 +12,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import sse
-from services.gateway.error_handlers import error_answer
+from services.gateway.error_handlers import error_answer, known_error
+from services.gateway.http_protocol import drop
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem
+from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
 from services.gateway.state import GatewayState
 from services.gateway.translate import usage_of
-from services.protocol.errors import ErrorCode, error_from_code
+from services.protocol.errors import GalenError
 from services.protocol.messages import Failed, Finished, Tokens
 
 _HEADERS = {
@@ -25,6 +26,8 @@ _HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+_LARGE_BYTES = 32 << 10
+"""A last write that is not smaller is followed by an empty one, so that it is seen to be read."""
 
 
 class ChatStream(Response):
@@ -56,35 +59,56 @@ class ChatStream(Response):
         self._include_usage = include_usage
         self._started = [False] * len(reply.tickets)
         self._ends: dict[int, Finished] = {}
-        self._failed = False
+        self._failure: GalenError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send everything; a client that stopped reading or left loses its connection."""
         reply = self._reply
         reply.response_task = asyncio.current_task()
-        metrics = self._state.metrics
         clock = _StreamClock(reply.received)
+        is_whole = False
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            items = self._first
-            while True:
-                if reply.abandoned:
-                    return
-                body, is_over = self._render(items, clock)
-                reply.sending_since = reply.heard = time.monotonic()
-                await send({"type": "http.response.body", "body": body, "more_body": not is_over})
-                reply.sending_since = 0.0
-                clock.sent()
-                if is_over:
-                    break
-                items = await reply.take()
-            self._record(scope, metrics, clock)
+            is_whole = await self._send_items(send, clock)
         except asyncio.CancelledError:
-            if not reply.abandoned:
-                raise
+            pass  # by Reply.abandon, or by a server that waits no longer
         finally:
             reply.response_task = None
-            reply.close()
-            self._state.dispatcher.cancel(reply)
+            self._state.end(reply)
+        if is_whole:
+            self._record(scope, self._state.metrics, clock)
+        else:
+            await _abort(send)
+
+    async def _send_items(self, send: Send, clock: "_StreamClock") -> bool:
+        """Return whether the stream was sent to its end."""
+        reply = self._reply
+        items = self._first
+        while not reply.abandoned:
+            body, is_over = self._render_safely(items, clock)
+            reply.sending_since = reply.heard = time.monotonic()
+            is_last = is_over and len(body) < _LARGE_BYTES
+            await send({"type": "http.response.body", "body": body, "more_body": not is_last})
+            if is_over and not is_last:  # this one waits until the client has read enough
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            reply.sending_since = 0.0
+            clock.sent()
+            if is_over:
+                return True
+            items = await reply.take()
+        return False
+
+    def _render_safely(
+        self, items: Sequence[ReplyItem], clock: "_StreamClock"
+    ) -> tuple[bytes, bool]:
+        try:
+            return self._render(items, clock)
+        except Exception as error:  # noqa: BLE001 - a bug; the client is told in the stream
+            return self._fail(known_error(error)), True
+
+    def _fail(self, error: GalenError) -> bytes:
+        self._failure = error
+        return sse.error_event(error_answer(error)) + sse.DONE
 
     def _render(self, items: Sequence[ReplyItem], clock: "_StreamClock") -> tuple[bytes, bool]:
         """Return the bytes of `items`, and whether they end the stream."""
@@ -92,23 +116,20 @@ class ChatStream(Response):
         for choice, item in items:
             match item:
                 case Tokens():
-                    if not self._started[choice]:
-                        self._begin(choice, parts)
+                    self._begin(choice, parts)
                     parts.append(self._formatter.tokens(choice, item))
                     clock.has_content = clock.has_content or any(item.texts)
                 case Finished():
-                    if not self._started[choice]:
-                        self._begin(choice, parts)
+                    self._begin(choice, parts)
                     parts.append(self._formatter.finish(choice, item.finish_reason))
                     self._ends[choice] = item
-                case Failed():
-                    error = error_from_code(ErrorCode(item.code), item.message, item.param)
-                    self._failed = True
-                    self._state.metrics.failed.labels(item.code).inc()
-                    parts += (sse.error_event(error_answer(error)), sse.DONE)
+                case Failed() if len(self._ends) < len(self._started):  # else it came too late
+                    parts.append(self._fail(error_of(item)))
                     return b"".join(parts), True
                 case Ping() | ClientGone():
                     parts.append(sse.PING)
+                case Failed():
+                    pass
         if len(self._ends) < len(self._started):
             return b"".join(parts), False
         if self._include_usage:
@@ -118,8 +139,9 @@ class ChatStream(Response):
         return b"".join(parts), True
 
     def _begin(self, choice: int, parts: list[bytes]) -> None:
-        self._started[choice] = True
-        parts.append(self._formatter.role(choice))
+        if not self._started[choice]:
+            self._started[choice] = True
+            parts.append(self._formatter.role(choice))
 
     def _record(self, scope: Scope, metrics: GatewayMetrics, clock: "_StreamClock") -> None:
         ends = list(self._ends.values())
@@ -133,9 +155,22 @@ class ChatStream(Response):
             if tokens >= 2:
                 metrics.tpot.labels(self._model).observe(clock.spread_s / (tokens - 1))
         metrics.duration.labels(self._model).observe(time.monotonic() - self._reply.received)
-        if self._failed:
-            fields["ended"] = "error"
+        if self._failure is not None:
+            scope["galen.code"] = self._failure.code.value
         scope["galen.fields"] = fields
+
+
+async def _abort(send: Send) -> None:
+    """Drop a connection with all that waits in its write buffer, which nobody reads.
+
+    ASGI has no message for it: uvicorn's `send` is a method of the object that has the transport.
+    With another server, the connection ends when that server sees fit. The last message returns
+    once the connection is lost, so that the server does not miss it.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is not None:
+        drop(transport)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _StreamClock:

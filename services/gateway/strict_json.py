@@ -7,49 +7,98 @@ surrogates on (which no later encoder can write) and dies of deep nesting. Pure.
 import json
 import math
 import secrets
+from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-from services.protocol.errors import ErrorCode, RequestError
+import msgspec
+
+from services.protocol.errors import ErrorCode, RequestError, TooLargeError
 
 MAX_DEPTH = 64
+MAX_VALUES = 100_000
+"""Of a body, counted by its brackets and commas: each costs the parser about a microsecond."""
 _LONG_BYTES = 16 << 10
 """Data URLs of at least this length are cut out before parsing; see `_cut_data_urls`."""
+_MAX_CANDIDATES = 1024
+"""Strings that are looked at for being a long data URL; what is left is parsed as it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutBody:
+    """A body without its long data URLs.
+
+    Args:
+        rest: the body, in which `mark` and a number stand for each of `data_urls`.
+    """
+
+    rest: bytes
+    mark: str = ""
+    data_urls: tuple[str, ...] = ()
+
+    def parse(self) -> Any:
+        """Return the whole body's value (of any JSON type, hence Any); raises RequestError."""
+        value = _parse(self.rest)
+        return _put_back(value, self.mark, self.data_urls) if self.data_urls else value
 
 
 def parse(body: bytes) -> Any:
     """Return the value that `body` holds (of any JSON type, hence Any); raises RequestError."""
+    return cut(body).parse()
+
+
+def cut(body: bytes) -> CutBody:
+    """Return the body without long data URLs; raises TooLargeError where too many values remain."""
     if len(body) < _LONG_BYTES:
-        return _parse(body)
-    mark = f"galen-{secrets.token_hex(8)}-"
-    rest, data_urls = _cut_data_urls(body, mark)
-    return _put_back(_parse(rest), mark, data_urls)
+        return CutBody(body)
+    found = _cut_data_urls(body)
+    if sum(found.rest.count(mark) for mark in (b"{", b"[", b",")) > MAX_VALUES:
+        raise TooLargeError(
+            ErrorCode.REQUEST_TOO_LARGE,
+            f"the body has more than {MAX_VALUES} values, counted by its brackets and commas",
+        )
+    return found
 
 
-def _cut_data_urls(body: bytes, mark: str) -> tuple[bytes, list[str]]:
+def _cut_data_urls(body: bytes) -> CutBody:
     """Take long data URLs out of a body, so that they are searched and copied once, not four times.
 
     A quotation mark before `data:` begins a string unless a backslash stands before it. What is cut
     has no backslash, so it ends at the next quotation mark, and is ASCII. `mark` cannot be guessed.
     """
+    mark = f"galen-{secrets.token_hex(8)}-"
     kept: list[bytes] = []
     data_urls: list[str] = []
     done = place = 0
-    while (place := body.find(b'"data:', place)) >= 0:
+    for _ in range(_MAX_CANDIDATES):
+        place = body.find(b'"data:', place)
         end = body.find(b'"', place + 1)
-        if end < 0:
+        if place < 0 or end < 0:
             break
-        string = body[place + 1 : end]
-        is_plain = len(string) >= _LONG_BYTES and b"\\" not in string and string.isascii()
-        if is_plain and body[place - 1 : place] != b"\\":
+        is_string = end - place > _LONG_BYTES and body[place - 1 : place] != b"\\"
+        text = _plain_text(body[place : end + 1]) if is_string else None
+        if text is not None:
             kept += (body[done : place + 1], f"{mark}{len(data_urls)}".encode())
-            data_urls.append(string.decode("ascii"))
+            data_urls.append(text)
             done = end
         place = end
     kept.append(body[done:])
-    return b"".join(kept), data_urls
+    return CutBody(b"".join(kept), mark, tuple(data_urls))
 
 
-def _put_back(value: Any, mark: str, data_urls: list[str]) -> Any:
+def _plain_text(quoted: bytes) -> str | None:
+    """Return the text of a JSON string that stands for itself: ASCII without control characters.
+
+    msgspec refuses bytes below 0x20 as it decodes: 0.2 ms per MB, half of what a search costs.
+    """
+    if b"\\" in quoted or not quoted.isascii():
+        return None
+    try:
+        return msgspec.json.decode(quoted, type=str)
+    except msgspec.DecodeError:
+        return None
+
+
+def _put_back(value: Any, mark: str, data_urls: tuple[str, ...]) -> Any:
     if isinstance(value, str):
         return data_urls[int(value[len(mark) :])] if value.startswith(mark) else value
     if isinstance(value, dict):

@@ -4,13 +4,13 @@ Lives here: reading images, the request, and errors in words for a terminal. Wha
 here: options (`services/cli.py`), and what is printed (`terminal.py`).
 """
 
-import base64
 import ipaddress
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, omit
 from openai.types.chat import (
@@ -18,11 +18,13 @@ from openai.types.chat import (
     ChatCompletionMessageParam,
 )
 
-from services.launcher.image_files import image_mime
+from services.launcher.image_files import data_url
 from services.launcher.terminal import CommandError
 
 _CONNECT_TIMEOUT_S = 5.0
 _READ_TIMEOUT_S = 600.0  # the gateway's own limit for a request
+_NOT_CONNECTED = {"ConnectError", "ProxyError"}
+"""By name: the client stands on httpx or on httpx2, as its version has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ async def answer_pieces(url: str, question: Question, *, stream: bool) -> AsyncI
                 yield await _whole(client, model, messages, question)
         except openai.APIError as error:
             raise _in_words(error, url) from error
+        except httpx.TransportError as error:  # the client passes it on from within a stream
+            raise CommandError(_broken(url)) from error
 
 
 async def _streamed(
@@ -73,10 +77,14 @@ async def _streamed(
         max_tokens=omit if question.max_tokens is None else question.max_tokens,
         temperature=omit if question.temperature is None else question.temperature,
     )
+    is_complete = False
     async for chunk in chunks:
         for choice in chunk.choices:
+            is_complete = is_complete or choice.finish_reason is not None
             if choice.delta.content:
                 yield choice.delta.content
+    if not is_complete:
+        raise CommandError(_broken(str(client.base_url).rstrip("/")))
 
 
 async def _whole(
@@ -103,18 +111,13 @@ async def _first_model(client: AsyncOpenAI, url: str) -> str:
 
 def _messages(question: Question) -> list[ChatCompletionMessageParam]:
     parts: list[ChatCompletionContentPartParam] = [
-        {"type": "image_url", "image_url": {"url": _data_url(path)}} for path in question.images
+        {"type": "image_url", "image_url": {"url": data_url(path)}} for path in question.images
     ]
     parts.append({"type": "text", "text": question.text})
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": parts}]
     if question.system is not None:
         messages.insert(0, {"role": "system", "content": question.system})
     return messages
-
-
-def _data_url(path: Path) -> str:
-    mime = image_mime(path)
-    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 def _client(url: str) -> AsyncOpenAI:
@@ -151,12 +154,18 @@ def _in_words(error: openai.APIError, url: str) -> CommandError:
     match error:
         case openai.APITimeoutError():
             return CommandError(f"the gateway at {url} did not answer in time")
+        case openai.APIConnectionError() if type(error.__cause__).__name__ not in _NOT_CONNECTED:
+            return CommandError(_broken(url))
         case openai.APIConnectionError():
             return CommandError(
                 f"no gateway answers at {url}; start one (galen up) or name another (--url)"
             )
         case _:
             return CommandError(f"{_message(error)} ({_codes(error)})")
+
+
+def _broken(url: str) -> str:
+    return f"the connection to the gateway at {url} broke before the answer was complete"
 
 
 def _message(error: openai.APIError) -> str:

@@ -1,8 +1,9 @@
 """The child processes of `galen up`: started, their output prefixed, watched, and ended together.
 
 Each child leads a session of its own, so that Ctrl-C in the terminal reaches the launcher alone,
-and dies when the launcher does (`die_with_parent.py`). What does *not* live here: which children
-there are and in what order (`up.py`).
+and dies when the launcher does (`die_with_parent.py`). A child that others can stand in for is
+started again when it dies. What does *not* live here: which children there are and in what order
+(`up.py`).
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +26,10 @@ _REDIS_GRACE_S = 1.0
 _LAST_LINES_S = 0.5
 _LAST_LINES = 8
 _MOST_LINE_BYTES = 1 << 20
-_WRAPPER = Path(__file__).with_name("die_with_parent.py")
+_MOST_DEATHS = 3
+_DEATHS_WITHIN_S = 60.0
+"""A child that dies so often within this will not do better the next time."""
+_WRAPPER = Path(__file__).parents[1] / "die_with_parent.py"
 
 
 @dataclass(slots=True, eq=False)
@@ -49,13 +54,18 @@ class Child:
 
 
 class Family:
-    """All children of a launcher."""
+    """All children of a launcher.
+
+    `is_established` is set once everything has worked: only then is a dead child replaced.
+    """
 
     def __init__(self, terminal: Terminal) -> None:
+        self.is_established = False
+        self._is_ending = False
         self._terminal = terminal
         self._children: list[Child] = []
         self._watchers: list[asyncio.Task[None]] = []
-        self._death: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._death: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
 
     async def start(
         self,
@@ -69,6 +79,15 @@ class Family:
         child = await self._spawn(name, command, environment, is_quiet=is_quiet)
         self._watchers.append(asyncio.create_task(self._watch(child)))
 
+    async def start_replaceable(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Start a child that is started again when it dies, unless it does so all the time."""
+        child = await self._spawn(name, command, environment, is_quiet=False)
+        self._watchers.append(
+            asyncio.create_task(self._watch_and_replace(child, command, environment))
+        )
+
     async def run_quietly(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
@@ -81,23 +100,30 @@ class Family:
 
     async def first_death(self) -> CommandError:
         """Wait until a child that had to live is dead; returns what to tell the user."""
-        return await _death_of(await asyncio.shield(self._death))
+        return await asyncio.shield(self._death)
 
     async def end(self, force: asyncio.Event) -> None:
-        """End every child: SIGTERM, then SIGKILL; `force` skips the wait. The first goes last.
+        """End every child: SIGTERM, then SIGKILL; `force` skips the wait.
 
-        The first child is the one that the others need while they end (Redis).
+        What they print meanwhile is not shown. Quiet children go last: the others need them while
+        they end (Redis).
         """
-        first, others = self._children[:1], self._children[1:]
-        for children, grace_s in ((others, _TERM_GRACE_S), (first, _REDIS_GRACE_S)):
+        self._is_ending = True
+        for task in self._watchers:  # nothing is started any more
+            task.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        quiet = [child for child in self._children if child.is_quiet]
+        others = [child for child in self._children if not child.is_quiet]
+        for children, grace_s in ((others, _TERM_GRACE_S), (quiet, _REDIS_GRACE_S)):
             for child in children:
                 child.signal(signal.SIGTERM)
             await _wait_for(children, grace_s, force)
             for child in children:
                 child.kill_group()  # also what a child left behind
             await asyncio.gather(*(child.process.wait() for child in children))
-        for task in (*self._watchers, *(child.pump for child in self._children if child.pump)):
-            task.cancel()
+        for child in self._children:
+            if child.pump:
+                child.pump.cancel()
 
     async def _spawn(
         self,
@@ -133,24 +159,54 @@ class Family:
             line = raw.decode("utf-8", "replace").rstrip()
             if line:
                 child.last_lines.append(line)
-                if not child.is_quiet:
+                if not child.is_quiet and not self._is_ending:
                     self._terminal.log(child.name, line)
 
     async def _watch(self, child: Child) -> None:
         await child.process.wait()
+        self._tell(await _death_of(child))
+
+    async def _watch_and_replace(
+        self, child: Child, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Start a child anew whenever it dies; too often, or too early, counts as its death."""
+        deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
+        while True:
+            how = await _end_of(child)
+            if not self.is_established:
+                return self._tell(await _death_of(child))
+            now = time.monotonic()
+            deaths.append(now)
+            if len(deaths) == _MOST_DEATHS and now - deaths[0] < _DEATHS_WITHIN_S:
+                often = f"{_MOST_DEATHS} times within {_DEATHS_WITHIN_S:g} s"
+                return self._tell(
+                    CommandError(f"{child.name} died {often}, now it {how}; everything was ended")
+                )
+            child.kill_group()  # what it left behind
+            self._children.remove(child)
+            self._terminal.progress(f"{child.name} {how}; starting it again")
+            child = await self._spawn(child.name, command, environment, is_quiet=False)
+
+    def _tell(self, death: CommandError) -> None:
         if not self._death.done():
-            self._death.set_result(child)
+            self._death.set_result(death)
+
+
+async def _end_of(child: Child) -> str:
+    """Wait for a child's end and return it in words."""
+    code = await child.process.wait()
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 async def _death_of(child: Child) -> CommandError:
-    """Return how a child ended, with the last lines that it printed."""
+    """Return how a child ended, with the last lines that it printed, unless they were shown."""
+    how = await _end_of(child)
     if child.pump is not None:
         await asyncio.wait({child.pump}, timeout=_LAST_LINES_S)
-    code = await child.process.wait()
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    return CommandError(
-        f"{child.name} {how}; everything was ended. It said last:", child.last_lines
-    )
+    message = f"{child.name} {how}; everything was ended"
+    if not child.is_quiet or not child.last_lines:
+        return CommandError(message)
+    return CommandError(f"{message}. It said last:", child.last_lines)
 
 
 async def _wait_for(children: Iterable[Child], limit_s: float, force: asyncio.Event) -> None:

@@ -48,25 +48,17 @@ async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:
     question = chat.Question(
         first.text, (first.image,), first.model_id, max_tokens=_MAX_TOKENS, temperature=0.0
     )
-    is_empty = True
-    with terminal.hold_logs():
-        terminal.result(f"\n{first.text}  ({first.image})", "bold")
-        try:
-            async for piece in chat.answer_pieces(first.url, question, stream=True):
-                is_empty = False
-                terminal.piece(piece)
-        finally:
-            terminal.piece("\n")
-    if is_empty:
+    terminal.result(f"\n{first.text}  ({first.image})", "bold")
+    if not await terminal.answer(chat.answer_pieces(first.url, question, stream=True)):
         raise CommandError("the answer is empty")
     if first.right_answer:
-        terminal.result(f"(Right is: {first.right_answer})", "dim")
+        terminal.result(f"(Drawn: {first.right_answer})", "dim")
 
 
 def print_commands(terminal: Terminal, first: FirstQuestion) -> None:
-    """Print two ways to ask again."""
-    terminal.result("\nAsk again:", "bold")
+    """Print two ways to ask."""
+    terminal.result("\nAsk it yourself:", "bold")
     terminal.result(ask_command(first.url, first.image, first.text))
-    terminal.result("\nor with nothing but curl:", "bold")
+    terminal.result("\nor with nothing but curl (bash):", "bold")
     mime = image_mime(first.image)
     terminal.result(curl_command(first.url, first.model_id, first.image, mime, first.text) + "\n")

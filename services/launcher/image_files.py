@@ -1,5 +1,6 @@
 """What an image file of the user's is, by its first bytes."""
 
+import base64
 from pathlib import Path
 
 from services.launcher.terminal import CommandError
@@ -20,3 +21,13 @@ def image_mime(path: Path) -> str:
     if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
         return "image/webp"
     raise CommandError(f"{path} is not a JPEG, PNG or WebP image; convert it to one of these")
+
+
+def data_url(path: Path) -> str:
+    """Return an image as a data: URL; raises CommandError for what cannot be used."""
+    mime = image_mime(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}") from error
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"

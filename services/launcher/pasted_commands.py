@@ -1,4 +1,7 @@
-"""Shell commands that the launcher prints for the user to paste: pure."""
+"""Shell commands that the launcher prints for the user to paste: pure.
+
+They ask at temperature 0: the demo's tiny model is often wrong otherwise.
+"""
 
 import json
 import shlex
@@ -21,7 +24,12 @@ def curl_command(url: str, model: str, image: Path, mime: str, question: str) ->
         {"type": "image_url", "image_url": {"url": image_url}},
         {"type": "text", "text": question},
     ]
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": content}]}
+    body = {
+        "model": model,
+        "stream": True,
+        "temperature": 0,
+        "messages": [{"role": "user", "content": content}],
+    }
     before, after = json.dumps(body).split(json.dumps(_HERE_GOES_THE_IMAGE).strip('"'))
     read_image = f"\"$(base64 < {shlex.quote(str(image))} | tr -d '\\n')\""
     return (
@@ -32,7 +40,7 @@ def curl_command(url: str, model: str, image: Path, mime: str, question: str) ->
 
 def ask_command(url: str, image: Path, question: str) -> str:
     """Return a `galen ask` that works in the user's shell, even where `galen` is not on PATH."""
-    words = [*_galen(), "ask", "--image", str(image)]
+    words = [*_galen(), "ask", "--temperature", "0", "--image", str(image)]
     if url != DEFAULT_URL:
         words += ["--url", url]
     return shlex.join([*words, question])

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, cast, get_args, get_origin
 
 import typer
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from services.gateway.settings import GatewaySettings
 from services.launcher.environment import service_environment
+from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.worker.settings import WorkerSettings
 
 _GATEWAY_HELP = """Run a gateway alone: HTTP on one side, Redis on the other.
@@ -55,7 +55,8 @@ def _run(
 
     def become_the_service(**options: str | None) -> None:
         chosen = {name: value for name, value in options.items() if value is not None}
-        _check(settings, chosen)
+        check_settings(settings, chosen)
+        warn_of_unknown_prefixes()
         environment = service_environment(
             {f"{prefix}{name}".upper(): value for name, value in chosen.items()}
         )
@@ -63,7 +64,7 @@ def _run(
         sys.stdout.flush()
         os.execve(sys.executable, command, environment)  # noqa: S606 - our own module
 
-    parameters = [_option(name, field, prefix) for name, field in settings.model_fields.items()]
+    parameters = [_option(name, field) for name, field in settings.model_fields.items()]
     # Typer reads the options from here.
     become_the_service.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     become_the_service.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -74,12 +75,10 @@ def _run(
     raise typer.Exit(command(arguments, prog_name=f"galen {service}", standalone_mode=False) or 0)
 
 
-def _option(name: str, field: FieldInfo, prefix: str) -> inspect.Parameter:
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     description = field.description or name.replace("_", " ").capitalize()
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        envvar=f"{prefix}{name}".upper(),
-        show_envvar=False,
         metavar=_metavar(field),
         help=f"{description}{_default(field)}",
         show_default=False,
@@ -107,15 +106,3 @@ def _default(field: FieldInfo) -> str:
         return ""
     shown = getattr(default, "get_secret_value", lambda: default)()
     return f" (default: {shown})"
-
-
-def _check(settings: type[BaseSettings], chosen: dict[str, str]) -> None:
-    """Refuse bad values by their option, before anything is started."""
-    try:
-        settings(**chosen)  # pyright: ignore[reportArgumentType] - it is here to convert them
-    except ValidationError as error:
-        problems = [
-            f"--{str(each['loc'][0]).replace('_', '-')}: {each['msg']}"
-            for each in error.errors(include_input=False, include_url=False)
-        ]
-        raise typer.BadParameter("; ".join(problems)) from error

@@ -1,7 +1,7 @@
 """What the launcher and `galen ask` write: results to stdout; progress and logs to stderr."""
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -42,6 +42,23 @@ class Terminal:
             text = text.translate(_NO_CONTROLS)
         self._out.file.write(text)
         self._out.file.flush()
+
+    async def answer(self, pieces: AsyncIterator[str]) -> bool:
+        """Write an answer as it comes, without the space that it may begin with.
+
+        Returns whether there was one.
+        """
+        is_begun = False
+        try:
+            async for piece in pieces:
+                shown = piece if is_begun else piece.lstrip()
+                if shown:
+                    is_begun = True
+                    self.piece(shown)
+        finally:
+            if is_begun:
+                self.piece("\n")
+        return is_begun
 
     def progress(self, line: str) -> None:
         """Write a line about what the launcher does."""

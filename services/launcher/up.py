@@ -23,6 +23,7 @@ from urllib.parse import quote
 import httpx
 from setproctitle import setproctitle
 
+from services.gateway.settings import GatewaySettings
 from services.launcher.children import Family
 from services.launcher.demo_files import (
     DEMO_MODEL_ID,
@@ -32,6 +33,7 @@ from services.launcher.demo_files import (
 from services.launcher.environment import service_environment
 from services.launcher.first_question import (
     CLIENT_MODULE,
+    FirstQuestion,
     first_question,
     print_answer,
     print_commands,
@@ -43,8 +45,11 @@ from services.launcher.redis_server import (
     wait_for_redis,
 )
 from services.launcher.run_folder import run_folder
+from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.launcher.terminal import CommandError, Terminal
+from services.settings_guard import set_variables
 from services.telemetry import LogLevel
+from services.worker.settings import WorkerSettings
 
 EngineName = Literal["transformers", "fake"]
 
@@ -52,6 +57,12 @@ _POLL_S = 0.1
 _SAY_AGAIN_S = 15.0
 _DRAIN_S = 2
 _DEATH_NEWS_S = 1.0
+_OWN_VARIABLES = (
+    "GALEN_GATEWAY_DRAIN_DELAY_S",
+    "GALEN_GATEWAY_DRAIN_TIMEOUT_S",
+    "GALEN_WORKER_DRAIN_TIMEOUT_S",
+    "GALEN_WORKER_NAME",
+)
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - no listening
 
 
@@ -69,9 +80,9 @@ class UpOptions:
     engine: EngineName
     workers: int
     slots: int
-    log_level: LogLevel
     cache_home: Path
     start_timeout_s: float
+    log_level: LogLevel | None = None
     question: str | None = None
     image: Path | None = None
     model_path: Path | None = None
@@ -87,6 +98,13 @@ def run_up(options: UpOptions) -> int:
     Raises:
         CommandError: it cannot start, a child died, or the answer failed (only with `once`).
     """
+    check_settings(GatewaySettings, _gateway_options(options))
+    check_settings(WorkerSettings, _worker_options(options))
+    warn_of_unknown_prefixes()
+    if options.model_path is not None and not (options.model_path / "config.json").is_file():
+        raise CommandError(
+            f"{options.model_path} has no config.json: not a checkpoint in Hugging Face layout"
+        )
     setproctitle("galen up")
     return asyncio.run(_up(options))
 
@@ -116,6 +134,8 @@ async def _up(options: UpOptions) -> int:
     if options.engine == "transformers":
         check_packages()
     terminal = Terminal(["redis", "gateway", *_worker_names(options)])
+    for name in set_variables(_OWN_VARIABLES):
+        terminal.progress(f"{name} is ignored: `galen up` chooses it")
     with run_folder() as folder:
         family = Family(terminal)
         launcher = _Launcher(options, port, folder, terminal, family)
@@ -168,10 +188,17 @@ class _Launcher:
         redis_url = await self._start_redis()
         await self._start_services(redis_url, model_id, model_path)
         await self._wait_until_ready(model_id)
+        self.family.is_established = True
         self.terminal.progress(f"ready after {time.monotonic() - self._started:.1f} s")
-        if options.ask:
-            await loaded
-            await self._ask(model_id)
+        first = first_question(
+            self._url(), model_id, options.image, options.question, drawn_in=self.folder
+        )
+        await loaded
+        with self.terminal.hold_logs():
+            if options.ask:
+                await self._ask(first)
+            if not options.once:
+                print_commands(self.terminal, first)
         if options.once:
             return 0
         self.terminal.result(f"Serving {model_id} at {self._url()} until Ctrl-C.", "bold")
@@ -202,33 +229,23 @@ class _Launcher:
         return url
 
     async def _start_services(self, redis_url: str, model_id: str, path: Path | None) -> None:
-        options = self.options
-        logs = {"LOG_FORMAT": "console", "LOG_LEVEL": options.log_level, "REDIS_URL": redis_url}
-        gateway = logs | {
-            "HOST": options.host,
-            "PORT": str(self.port),
-            "DRAIN_DELAY_S": "0",
-            "DRAIN_TIMEOUT_S": str(_DRAIN_S),
+        gateway = _gateway_options(self.options) | {
+            "port": str(self.port),
+            "redis_url": redis_url,
+            "drain_delay_s": "0",
+            "drain_timeout_s": str(_DRAIN_S),
         }
-        worker = logs | {
-            "ENGINE": options.engine,
-            "MODEL_ID": model_id,
-            "SLOTS": str(options.slots),
-            "DRAIN_TIMEOUT_S": str(_DRAIN_S),
+        worker = _worker_options(self.options) | {
+            "model_id": model_id,
+            "redis_url": redis_url,
+            "drain_timeout_s": str(_DRAIN_S),
         }
         if path is not None:
-            worker["MODEL_PATH"] = str(path)
-        await self._start_service("gateway", "gateway", gateway)
-        for name in _worker_names(options):
-            await self._start_service(name, "worker", worker | {"NAME": name.replace(" ", "-")})
-
-    async def _start_service(self, name: str, service: str, settings: dict[str, str]) -> None:
-        prefix = f"GALEN_{service.upper()}_"
-        environment = service_environment(
-            {f"{prefix}{key}": value for key, value in settings.items()}
-        )
-        command = [sys.executable, "-m", f"services.{service}.main"]
-        await self.family.start(name, command, environment)
+            worker["model_path"] = str(path)
+        await self.family.start("gateway", *_service("gateway", gateway))
+        for name in _worker_names(self.options):
+            named = worker | {"name": name.replace(" ", "-")}
+            await self.family.start_replaceable(name, *_service("worker", named))
 
     async def _wait_until_ready(self, model_id: str) -> None:
         limit_s = self.options.start_timeout_s
@@ -252,25 +269,21 @@ class _Launcher:
             ready = await client.get(self._url("readyz"))
             if ready.status_code != HTTPStatus.OK:
                 return False
+            if self.options.redis_url is None:
+                return True  # nobody else's worker is there
             model = await client.get(self._url(f"v1/models/{quote(model_id)}"))
             return model.status_code == HTTPStatus.OK and model.json()["state"] == "ready"
         except httpx.TransportError:
             return False
 
-    async def _ask(self, model_id: str) -> None:
+    async def _ask(self, first: FirstQuestion) -> None:
         """Ask the question; that it fails ends only a run with `once`."""
-        options = self.options
-        first = first_question(
-            self._url(), model_id, options.image, options.question, drawn_in=self.folder
-        )
         try:
             await print_answer(self.terminal, first)
         except CommandError as error:
-            if options.once:
+            if self.options.once:
                 raise
             self.terminal.failure(error)
-        if not options.once:
-            print_commands(self.terminal, first)
 
     def _url(self, path: str = "v1") -> str:
         host = _ANY_ADDRESS.get(self.options.host, self.options.host)
@@ -293,6 +306,37 @@ def free_port(host: str, port: int) -> int:
         else:
             message = f"cannot listen on {host} port {port}: {error.strerror}"
         raise CommandError(message) from error
+
+
+def _gateway_options(options: UpOptions) -> dict[str, str]:
+    """Return what the user chose for the gateway, by field of its settings."""
+    return {"host": options.host, "port": str(options.port)} | _log_options(options, "GATEWAY")
+
+
+def _worker_options(options: UpOptions) -> dict[str, str]:
+    """Return what the user chose for each worker, by field of its settings."""
+    chosen = {"engine": options.engine, "slots": str(options.slots)}
+    if options.model_id is not None:
+        chosen["model_id"] = options.model_id
+    return chosen | _log_options(options, "WORKER")
+
+
+def _log_options(options: UpOptions, service: str) -> dict[str, str]:
+    chosen: dict[str, str] = {}
+    if not set_variables([f"GALEN_{service}_LOG_FORMAT"]):
+        chosen["log_format"] = "console"
+    if options.log_level is not None:
+        chosen["log_level"] = options.log_level
+    return chosen
+
+
+def _service(service: str, settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of a service."""
+    prefix = f"GALEN_{service}_"
+    environment = service_environment(
+        {f"{prefix}{field}".upper(): value for field, value in settings.items()}
+    )
+    return [sys.executable, "-m", f"services.{service}.main"], environment
 
 
 def _worker_names(options: UpOptions) -> list[str]:

@@ -45,6 +45,8 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_TOO_LARGE = "request_too_large"
     REQUEST_TIMEOUT = "request_timeout"
+    URI_TOO_LONG = "uri_too_long"
+    HEADERS_TOO_LARGE = "request_header_fields_too_large"
     # the server's side
     OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting_down"
@@ -114,6 +116,8 @@ _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.NOT_FOUND: NotFoundError,
     ErrorCode.MODEL_NOT_FOUND: NotFoundError,
     ErrorCode.REQUEST_TOO_LARGE: TooLargeError,
+    ErrorCode.URI_TOO_LONG: TooLargeError,
+    ErrorCode.HEADERS_TOO_LARGE: TooLargeError,
     ErrorCode.OVERLOADED: OverloadedError,
     ErrorCode.SHUTTING_DOWN: UnavailableError,
     ErrorCode.BACKEND_UNAVAILABLE: UnavailableError,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from services.protocol import keys
 from services.protocol.connection import Script, as_text
+from services.protocol.messages import PROTOCOL_VERSION
 from services.protocol.wire import RedisWire
 
 _PUBLISH = Script("publish")
@@ -62,6 +63,8 @@ class EventWriter:
             worker_id,
             keys.GROUP,
             keys.DEAD_LETTERS_KEPT,
+            PROTOCOL_VERSION,
+            keys.GATEWAY_STATE_MS,
             payload,
             *(field for end in ends for field in (end.request_id, end.attempt, end.dead_letter)),
         )

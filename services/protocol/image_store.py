@@ -5,6 +5,7 @@ Bytes of images are here only, never in a queue entry. What does *not* live here
 preprocessing (`gateway/media/`), loading for an engine (`worker/images.py`).
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Generator
@@ -12,13 +13,13 @@ from contextlib import contextmanager
 from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from services.protocol import keys
 from services.protocol.connection import REDIS_AWAY
 from services.protocol.errors import ErrorCode, OverloadedError, UnavailableError
 from services.protocol.messages import ProtocolError
+from services.protocol.wire import RedisWire
 
 PACKED_VERSION = 1
 MAX_STORED_BYTES = 1024 * 1024
@@ -88,38 +89,36 @@ class ImageStore:
     """Packed images in Redis.
 
     Args:
-        redis: returns bytes (`decode_responses=False`), owned by the caller.
+        wire: of its own, so that no token waits behind an image; owned by the caller.
         ttl_s: lifetime after the last `put` or `refresh`, seconds.
 
     Every method raises UnavailableError when Redis cannot be reached, and `put` OverloadedError
     when it is full.
     """
 
-    def __init__(self, redis: Redis, ttl_s: int = keys.IMAGE_TTL_S) -> None:
-        self._redis = redis
+    def __init__(self, wire: RedisWire, ttl_s: int = keys.IMAGE_TTL_S) -> None:
+        self._wire = wire
         self._ttl_s = ttl_s
 
     async def put(self, key: str, blob: bytes) -> None:
         """Store `blob`, or renew the lifetime of the one there: same key, same content."""
         name = keys.image(key)
         with _redis_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.set(name, blob, nx=True, ex=self._ttl_s)
-                pipeline.expire(name, self._ttl_s)
-                await pipeline.execute()
+            await asyncio.gather(
+                self._wire.execute_command("SET", name, blob, "NX", "EX", self._ttl_s),
+                self._wire.execute_command("EXPIRE", name, self._ttl_s),
+            )
 
     async def refresh(self, key: str) -> bool:
         """Renew the lifetime of an image; False when it is not in the store any more."""
         with _redis_errors():
-            return bool(await self._redis.expire(keys.image(key), self._ttl_s))
+            name = keys.image(key)
+            return bool(await self._wire.execute_command("EXPIRE", name, self._ttl_s))
 
     async def get(self, key: str) -> bytes | None:
         """Return the packed image, or None when it is not in the store any more."""
         with _redis_errors():
-            blob = await self._redis.get(keys.image(key))
-        if isinstance(blob, str):
-            raise TypeError("the client of an image store must return bytes")
-        return blob
+            return await self._wire.execute_command("GET", keys.image(key))
 
 
 class _Sized(Protocol):

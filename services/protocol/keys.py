@@ -20,7 +20,8 @@ next part of a key and `|` can separate fields in a hash value.
     galen:image:SHA           string a packed image
     galen:dead                stream of dead letters (no payload: it would hold a patient's text)
     galen:epoch               string drawn once per data set; another value: data were lost
-    galen:fenced_writes       string count of writes (events, renewals) refused without a lease
+    galen:fenced_writes       string count of writes refused to workers without a lease
+    galen:fenced_renewals     string count of renewals refused because the lease was over
 """
 
 from urllib.parse import quote
@@ -40,14 +41,16 @@ BLOCK_S = 1.0
 SOCKET_MARGIN_S = 3.0
 COMMAND_TIMEOUT_S = 2.0
 CONTROL_TTL_S = 60
+WORK_TTL_MS = 7_200_000
+"""A sub-queue that nobody adds to or drains for so long is given up: it holds patients' text."""
 IMAGE_TTL_S = 900
 DELIVERY_LIMIT = 2
 """Workers that may die with a request before it goes to the dead letters."""
 BELL_CAP = 16
 DEAD_LETTERS_KEPT = 10_000
 
-LANES = ("resume", "interactive", "batch")
-"""In the order in which they are drained; `resume` holds later attempts, which go first."""
+LANES = ("resume", "interactive", "batch_resume", "batch")
+"""In the order in which they are drained; later attempts go before first ones of their lane."""
 ALONE_LANE = "alone"
 
 LEASES = PREFIX + "leases"
@@ -57,6 +60,7 @@ DEPTH = PREFIX + "depth"
 DEAD = PREFIX + "dead"
 EPOCH = PREFIX + "epoch"
 FENCED_WRITES = PREFIX + "fenced_writes"
+FENCED_RENEWALS = PREFIX + "fenced_renewals"
 
 
 def quoted(name: str) -> str:
@@ -87,6 +91,11 @@ def depth_field(model: str, lane: str) -> str:
 def bell(model: str) -> str:
     """List on which idle workers of the model wait."""
     return f"{PREFIX}bell:{quoted(model)}"
+
+
+def alone_owner(model: str) -> str:
+    """String that names the worker which runs empty for suspects."""
+    return f"{PREFIX}alone-owner:{quoted(model)}"
 
 
 def running(worker_id: str) -> str:

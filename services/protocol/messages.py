@@ -16,7 +16,7 @@ PROTOCOL_VERSION = 1
 Lane = Literal["interactive", "batch"]
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
-WorkerState = Literal["starting", "ready", "stalled", "draining"]
+WorkerState = Literal["starting", "ready", "draining"]
 LossReason = Literal["lease_expired", "engine_died", "engine_crashed", "engine_hung", "handed_back"]
 
 

@@ -5,12 +5,13 @@ are Lua scripts beside this file, so each happens wholly or not at all. What doe
 the answers (`event_stream.py`), leases and the death of workers (`worker_directory.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from services.protocol import keys
 from services.protocol.connection import Script, as_text
-from services.protocol.messages import GenerationRequest, encode
+from services.protocol.messages import PROTOCOL_VERSION, GenerationRequest, encode
 from services.protocol.wire import RedisWire
 
 _ENQUEUE = Script("enqueue")
@@ -61,20 +62,20 @@ class RequestQueue:
         self._wire = wire
 
     async def enqueue(
-        self, request: GenerationRequest, *, max_waiting: int = 0
+        self, request: GenerationRequest, *, max_waiting: int = 0, lane: str | None = None
     ) -> QueueFull | None:
         """Put a request into its sub-queue; safe to repeat, a request enters once per attempt.
 
         Args:
-            request: with attempt > 1 it goes to the front lane, alone if it says so.
+            request: with attempt > 1 it goes before first attempts, alone if it says so.
             max_waiting: refuse beyond so many waiting requests in the lane; 0: never.
+            lane: any name, for workers that claim from a lane of that name (`WorkerQueue.lanes`);
+                None: the request's own.
 
         Raises:
             RedisError, OSError: Redis is away; whether the request stands in the queue is unknown.
         """
-        lane = (
-            keys.ALONE_LANE if request.alone else "resume" if request.attempt > 1 else request.lane
-        )
+        lane = lane or _own_lane(request)
         model, tenant = request.model, request.tenant_id
         status, waiting = await _ENQUEUE.run(
             self._wire,
@@ -96,6 +97,8 @@ class RequestQueue:
             keys.BELL_CAP,
             keys.GROUP,
             encode(request),
+            keys.WORK_TTL_MS,
+            keys.GATEWAY_STATE_MS,
         )
         return None if as_text(status) == "OK" else QueueFull(int(waiting))
 
@@ -113,17 +116,30 @@ class RequestQueue:
             request_id,
             keys.GROUP,
             keys.CONTROL_TTL_S,
+            PROTOCOL_VERSION,
         )
         return as_text(where)  # pyright: ignore[reportReturnType] - the script's three words
 
 
 class WorkerQueue:
-    """The worker's half: claim requests, hear of cancellations."""
+    """The worker's half: claim requests, hear of cancellations.
 
-    def __init__(self, wire: RedisWire, blocking: RedisWire, model: str) -> None:
+    Args:
+        lanes: drained in this order; a worker's own lane (image affinity) would stand first.
+    """
+
+    def __init__(
+        self,
+        wire: RedisWire,
+        blocking: RedisWire,
+        model: str,
+        *,
+        lanes: Sequence[str] = keys.LANES,
+    ) -> None:
         self._wire = wire
         self._blocking = blocking
         self._model = model
+        self._lanes = tuple(lanes)
 
     async def claim(self, worker_id: str, free: int) -> Claim:
         """Take at most `free` requests; never blocks. Raises FencedError without a lease."""
@@ -134,7 +150,7 @@ class WorkerQueue:
                 keys.running(worker_id),
                 keys.DEPTH,
                 keys.bell(self._model),
-                f"{keys.PREFIX}alone-owner:{keys.quoted(self._model)}",
+                keys.alone_owner(self._model),
                 keys.DEAD,
             ),
             keys.PREFIX,
@@ -143,7 +159,8 @@ class WorkerQueue:
             free,
             keys.GROUP,
             keys.DEAD_LETTERS_KEPT,
-            *keys.LANES,
+            PROTOCOL_VERSION,
+            *self._lanes,
         )
         if as_text(reply[0]) == "FENCED":
             raise FencedError(worker_id)
@@ -166,8 +183,16 @@ class WorkerQueue:
         reply = await self._blocking.execute_command("BLPOP", keys.control(worker_id), keys.BLOCK_S)
         if reply is None:
             return None
-        request_id, _, attempt = as_text(reply[1]).rpartition("|")
-        return request_id, int(attempt)
+        version, request_id, attempt = as_text(reply[1]).split("|")
+        return (request_id, int(attempt)) if version == str(PROTOCOL_VERSION) else None
+
+
+def _own_lane(request: GenerationRequest) -> str:
+    if request.alone:
+        return keys.ALONE_LANE
+    if request.attempt > 1:
+        return "resume" if request.lane == "interactive" else "batch_resume"
+    return request.lane
 
 
 def _as_claim(reply: list[Any]) -> Claim:

@@ -10,6 +10,7 @@ breaks fails what is under way with a ConnectionError; the next call opens a new
 """
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -39,7 +40,14 @@ _ERRORS: dict[str, type[Exception]] = {
     "MISCONF": OutOfMemoryError,  # the disk is full: like a full memory, for us
     "WRONGPASS": AuthenticationError,
     "NOAUTH": AuthenticationError,
+    **dict.fromkeys(
+        ("BUSY", "UNBLOCKED", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN"),
+        RedisConnectionError,
+    ),
 }
+"""By the first word of an error reply. Anything else is a mistake of ours."""
+_INSIDE_SCRIPT = re.compile(r"[-: ]-?(LOADING|READONLY|OOM|MISCONF|MASTERDOWN|NOREPLICAS)\b")
+"""Redis 6.2 wraps what a script meets: `ERR Error running script …: -OOM command not allowed …`."""
 
 
 class RedisWire:
@@ -221,7 +229,13 @@ _pack = cast(  # its stub allows one argument only
 
 def _reply_error(text: str) -> Exception:
     """Return the exception for an error reply; its text comes from Redis, not from a user."""
-    return _ERRORS.get(text.partition(" ")[0], ResponseError)(text)
+    kind = text.partition(" ")[0]
+    if kind == "ERR":
+        if wrapped := _INSIDE_SCRIPT.search(text):
+            kind = wrapped[1]
+        elif "max number of clients reached" in text:
+            kind = "BUSY"
+    return _ERRORS.get(kind, ResponseError)(text)
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext | None:

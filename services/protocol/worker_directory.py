@@ -61,7 +61,7 @@ class WorkerDirectory:
         return as_text(
             await _WORKER_BEAT.run(
                 self._wire,
-                (keys.LEASES, keys.WORKERS, keys.MODELS, keys.FENCED_WRITES),
+                (keys.LEASES, keys.WORKERS, keys.MODELS, keys.FENCED_RENEWALS),
                 record.worker_id,
                 keys.LEASE_MS,
                 encode(record),

@@ -1,13 +1,12 @@
 """The child process that runs the engine: started by `main.py`, never by hand.
 
-    python -m services.worker.engine_process --progress-fd N
+    python -m services.worker.engine_process --progress-fd N --parent-pid N
 
 It may crash or hang; its parent sees that on the progress page and starts another.
 """
 
 import argparse
 import asyncio
-import ctypes
 import signal
 import sys
 
@@ -16,7 +15,8 @@ import uvloop
 from prometheus_client import start_http_server
 from setproctitle import setproctitle
 
-from services.protocol.connection import connect, open_wire
+from services.die_with_parent import die_with_parent
+from services.protocol.connection import open_wire
 from services.protocol.event_stream import EventWriter
 from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import WorkerQueue
@@ -25,7 +25,8 @@ from services.telemetry import configure_logging
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.registry import build_engine
 from services.worker.images import ImageLoader
-from services.worker.loop import Worker, WorkerLinks
+from services.worker.links import WorkerLinks
+from services.worker.loop import Worker, WorkerLoopError
 from services.worker.metrics import WorkerMetrics
 from services.worker.progress_page import ProgressPage
 from services.worker.settings import WorkerSettings
@@ -34,21 +35,17 @@ _log = structlog.get_logger()
 
 EXIT_CANNOT_START = 3
 """The engine refused its settings; starting again would end the same way."""
-
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that none is ever left behind."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+EXIT_LOOP_BROKEN = 4
+"""A fault of the worker's own loop: no request is to blame."""
 
 
 def main() -> None:
     """Run until drained; exits with EXIT_CANNOT_START where the engine refuses its settings."""
     parser = argparse.ArgumentParser(prog="services.worker.engine_process")
     parser.add_argument("--progress-fd", type=int, required=True)
+    parser.add_argument("--parent-pid", type=int, required=True)
     arguments = parser.parse_args()
-    die_with_parent()
+    die_with_parent(arguments.parent_pid)
     settings = WorkerSettings()
     configure_logging("worker", settings.log_format, settings.log_level)
     setproctitle(f"galen worker engine [{settings.model_id}]")
@@ -57,6 +54,8 @@ def main() -> None:
     except EngineStartError as error:
         _log.error("engine.start.refused", cause=str(error))
         sys.exit(EXIT_CANNOT_START)
+    except WorkerLoopError:
+        sys.exit(EXIT_LOOP_BROKEN)
 
 
 async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
@@ -64,7 +63,7 @@ async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
     wire = open_wire(url)
     control = open_wire(url, blocking=True)
     bell = open_wire(url, blocking=True)
-    pictures = connect(url, max_connections=4)
+    pictures = open_wire(url)
     metrics = WorkerMetrics()
     links = WorkerLinks(
         queue=WorkerQueue(wire, bell, settings.model_id),

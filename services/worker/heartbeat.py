@@ -1,7 +1,7 @@
 """Keeps this worker's lease alive, as long as its engine makes progress.
 
 A worker that does nothing visible is worth nothing, whatever its process says: with requests in the
-engine and no step for `step_timeout_s` the lease is not renewed, and others take the requests.
+engine and no step in time (`StepLimits`) the lease is not renewed, and others take the requests.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from services.protocol.connection import REDIS_AWAY
 from services.protocol.messages import WorkerRecord, WorkerState
 from services.protocol.request_queue import FencedError
 from services.protocol.worker_directory import WorkerDirectory
-from services.worker.progress_page import ProgressPage
+from services.worker.progress_page import ProgressPage, StepLimits
 
 _log = structlog.get_logger()
 
@@ -35,13 +35,13 @@ class Heartbeat:
         self,
         directory: WorkerDirectory,
         page: ProgressPage,
-        step_timeout_s: float,
+        limits: StepLimits,
         describe: Callable[[WorkerState], WorkerRecord],
         on_fenced: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._page = page
-        self._step_timeout_s = step_timeout_s
+        self._limits = limits
         self._describe = describe
         self._on_fenced = on_fenced
         self._renewed = time.monotonic()
@@ -63,10 +63,9 @@ class Heartbeat:
 
     async def renew(self) -> None:
         """Renew once, unless the engine is stalled."""
-        state = "stalled" if self._is_stalled() else self.state
-        record = self._describe(state)
+        record = self._describe(self.state)
         self._page.set_state(self.state, record.worker_id)
-        if state == "stalled":
+        if self._is_stalled():
             _log.error("engine.stalled", running=record.running, steps=record.steps)
             return
         try:
@@ -81,6 +80,4 @@ class Heartbeat:
                 self._on_fenced()
 
     def _is_stalled(self) -> bool:
-        snapshot = self._page.read()
-        busy_s = time.monotonic() - snapshot.last_step
-        return snapshot.running > 0 and busy_s > self._step_timeout_s
+        return self._page.read().is_hung(time.monotonic(), self._limits)

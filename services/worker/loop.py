@@ -11,8 +11,8 @@ Runs inside the engine process; what watches that process stands in `main.py`.
 """
 
 import asyncio
+import os
 import secrets
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,6 @@ import structlog
 from services.protocol import keys
 from services.protocol.connection import REDIS_AWAY, Backoff
 from services.protocol.errors import ErrorCode, GalenError
-from services.protocol.event_stream import EventWriter
 from services.protocol.messages import (
     EngineEvent,
     Failed,
@@ -35,31 +34,18 @@ from services.protocol.messages import (
     WorkerState,
     decode_request,
 )
-from services.protocol.request_queue import Claim, ClaimedEntry, FencedError, WorkerQueue
-from services.protocol.worker_directory import WorkerDirectory
+from services.protocol.recent import Recent
+from services.protocol.request_queue import Claim, ClaimedEntry, FencedError
 from services.worker.engines.base import Engine, EngineJob
 from services.worker.heartbeat import Heartbeat
-from services.worker.images import ImageLoader
+from services.worker.links import WorkerLinks
 from services.worker.metrics import WorkerMetrics
 from services.worker.outbox import Outbox
-from services.worker.progress_page import ProgressPage
+from services.worker.progress_page import ProgressPage, StepLimits
 from services.worker.settings import WorkerSettings
+from services.worker.waiting import until_set, within
 
 _log = structlog.get_logger()
-
-_RECENT = 512
-"""Attempts that are remembered after their end, or before their beginning."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLinks:
-    """A worker's connections, made by `engine_process`."""
-
-    queue: WorkerQueue
-    control: WorkerQueue
-    writer: EventWriter
-    directory: WorkerDirectory
-    images: ImageLoader
 
 
 @dataclass(slots=True)
@@ -71,6 +57,11 @@ class _Running:
     stream: bool
     alone: bool = False
     loading: asyncio.Task[None] | None = None
+    is_submitted: bool = False
+
+
+class WorkerLoopError(Exception):
+    """One of the worker's own loops broke: a bug of ours; its traceback is in the log."""
 
 
 class Worker:
@@ -91,7 +82,11 @@ class Worker:
         self._metrics = metrics
         self._outbox = Outbox(links.writer, self._fence, self._abort_gateway)
         self._heartbeat = Heartbeat(
-            links.directory, page, settings.step_timeout_s, self._describe, self._fence
+            links.directory,
+            page,
+            StepLimits(settings.step_timeout_s, settings.prefill_timeout_s),
+            self._describe,
+            self._fence,
         )
         self._running: dict[str, _Running] = {}
         self._has_free_slot = asyncio.Event()
@@ -99,14 +94,21 @@ class Worker:
         self._is_fenced = asyncio.Event()
         self._is_draining = asyncio.Event()
         self._claiming = asyncio.Lock()
-        self._ended: deque[tuple[str, int]] = deque(maxlen=_RECENT)
-        self._cancelled_early: deque[tuple[str, int]] = deque(maxlen=_RECENT)
+        self._num_submitted = 0
+        self._ended = Recent[tuple[str, int]](2 * settings.slots)
+        self._cancelled_early = Recent[tuple[str, int]](2 * settings.slots)
         self._card: ModelCard | None = None
         self._worker_id = self._new_id()
 
     async def run(self) -> None:
         """Load, serve until `drain` is called, then finish or hand back what is left."""
-        self._card = await self._engine.start(self._on_step, self._page)
+        stopping = asyncio.create_task(until_set(self._is_draining))
+        starting = asyncio.create_task(self._engine.start(self._on_step, self._page))
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            _log.info("worker.stopped.while_loading")
+            os._exit(0)  # nothing is held, and a thread that loads weights cannot be stopped
+        self._card = starting.result()
         await self._register()
         _log.info("worker.ready", worker_id=self._worker_id, model=self._card.id)
         tasks = [
@@ -119,7 +121,6 @@ class Worker:
                 self._reincarnate_when_fenced(),
             )
         ]
-        stopping = asyncio.create_task(_set(self._is_draining))
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in done if task is not stopping]
         if not failed:
@@ -128,8 +129,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         await self._engine.close()
-        for task in failed:
-            task.result()  # a broken loop ends the process; its parent starts a new one
+        if failed:
+            raise WorkerLoopError  # ends the process; its parent starts a new one
 
     def drain(self) -> None:
         """Claim nothing more; `run` returns when the rest is finished or handed back."""
@@ -154,7 +155,7 @@ class Worker:
                 claim = await self._claim(free)
                 if claim.reserved:
                     self._has_free_slot.clear()
-                    await _within(self._has_free_slot.wait(), keys.BLOCK_S)
+                    await within(self._has_free_slot.wait(), keys.BLOCK_S)
                 elif not claim.entries:
                     await self._links.queue.wait_for_work()
                 backoff.reset()
@@ -204,21 +205,31 @@ class Worker:
             held = _Running(request.gateway_id, request.attempt, request.stream, claim.alone)
             self._running[request.request_id] = held
             if any(isinstance(p, ImagePart) for m in request.messages for p in m.parts):
-                held.loading = asyncio.create_task(self._load_and_submit(request))
+                held.loading = asyncio.create_task(self._load_and_submit(held, request))
             else:
-                self._engine.submit(EngineJob(request, ()))
-        self._page.set_running(len(self._running))
+                self._submit(held, EngineJob(request, ()))
         self._metrics.running.set(len(self._running))
 
-    async def _load_and_submit(self, request: GenerationRequest) -> None:
+    def _submit(self, held: _Running, job: EngineJob) -> None:
+        """Give a request to the engine, from which moment on the engine has to make progress."""
+        held.is_submitted = True
+        self._num_submitted += 1
+        self._page.set_running(self._num_submitted)
+        self._engine.submit(job)
+
+    async def _load_and_submit(self, held: _Running, request: GenerationRequest) -> None:
         refs = [p.image for m in request.messages for p in m.parts if isinstance(p, ImagePart)]
         try:
             images = tuple([await self._links.images.load(ref) for ref in refs])
         except GalenError as error:
-            event = Failed(request.request_id, request.attempt, error.code, error.message)
-            self._on_step([event])
-            return
-        self._engine.submit(EngineJob(request, images))
+            self._on_step([Failed(request.request_id, request.attempt, error.code, error.message)])
+        except REDIS_AWAY:
+            self._on_step([_no_image(request, ErrorCode.BACKEND_UNAVAILABLE)])
+        except Exception as error:  # noqa: BLE001 - the border of a request
+            _log.error("images.loading.failed", error=type(error).__name__)
+            self._on_step([_no_image(request, ErrorCode.INTERNAL_ERROR)])
+        else:
+            self._submit(held, EngineJob(request, images))
 
     def _bury(self, entry: ClaimedEntry) -> None:
         message = "the worker cannot read this request: it speaks another protocol version"
@@ -239,16 +250,21 @@ class Worker:
             if isinstance(event, Tokens):
                 num_tokens += len(event.token_ids)
             else:
-                del self._running[event.request_id]
-                self._ended.append((event.request_id, event.attempt))
+                self._let_go(event.request_id)
                 ended = True
         self._metrics.steps.inc()
         self._metrics.tokens.inc(num_tokens)
         if ended:
             self._slots_changed()
 
+    def _let_go(self, request_id: str) -> _Running:
+        held = self._running.pop(request_id)
+        self._ended.add((request_id, held.attempt))
+        self._num_submitted -= held.is_submitted
+        return held
+
     def _slots_changed(self) -> None:
-        self._page.set_running(len(self._running))
+        self._page.set_running(self._num_submitted)
         self._metrics.running.set(len(self._running))
         self._has_free_slot.set()
         if not self._running:
@@ -272,11 +288,10 @@ class Worker:
                     self._abort(request_id)
                     _log.info("request.cancelled", request_id=request_id)
                 else:  # it may overtake the claim that brings the request
-                    self._cancelled_early.append(cancelled)
+                    self._cancelled_early.add(cancelled)
 
     def _abort(self, request_id: str) -> None:
-        held = self._running.pop(request_id)
-        self._ended.append((request_id, held.attempt))
+        held = self._let_go(request_id)
         if held.loading is not None:
             held.loading.cancel()
         self._engine.abort(request_id)
@@ -314,13 +329,16 @@ class Worker:
     async def _register(self) -> None:
         """Register under the present id, waiting for Redis where it is away."""
         backoff = Backoff()
-        while True:
+        is_announced = False
+        while not self._is_draining.is_set():
             try:
                 self._outbox.begin(self._worker_id)
                 await self._heartbeat.begin()
             except REDIS_AWAY as error:
                 self._page.beat()
-                _log.warning("worker.registration.delayed", cause=type(error).__name__)
+                if not is_announced:
+                    _log.warning("worker.registration.delayed", cause=type(error).__name__)
+                is_announced = True
                 await backoff.wait()
             else:
                 return
@@ -355,8 +373,8 @@ class Worker:
             _log.warning("worker.draining.unannounced")
         self._is_empty.clear()
         if self._running:
-            await _within(self._is_empty.wait(), self._settings.drain_timeout_s)
-        await _within(self._outbox.flushed(), keys.COMMAND_TIMEOUT_S)
+            await within(self._is_empty.wait(), self._settings.drain_timeout_s)
+        await within(self._outbox.flushed(), keys.COMMAND_TIMEOUT_S)
         try:
             await self._links.directory.report_death(self._worker_id, "handed_back")
         except REDIS_AWAY:
@@ -373,15 +391,6 @@ class Worker:
             raise
 
 
-async def _set(event: asyncio.Event) -> None:
-    """Return when the event is set."""
-    await event.wait()
-
-
-async def _within(awaitable: Coroutine[Any, Any, object], timeout_s: float) -> None:
-    """Wait for at most `timeout_s`."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await awaitable
-    except TimeoutError:
-        return
+def _no_image(request: GenerationRequest, code: ErrorCode) -> Failed:
+    message = "the images of the request could not be loaded; send it again"
+    return Failed(request.request_id, request.attempt, code, message)

@@ -8,6 +8,7 @@ growing pause. SIGTERM drains; a second one ends everything at once.
 """
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -23,8 +24,8 @@ from services.protocol.messages import LossReason
 from services.protocol.worker_directory import ALL_SUSPECT, WorkerDirectory
 from services.settings_guard import unknown_variables
 from services.telemetry import configure_logging
-from services.worker.engine_process import EXIT_CANNOT_START
-from services.worker.progress_page import ProgressPage, ProgressSnapshot
+from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
+from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
 from services.worker.settings import WorkerSettings, child_environment
 
 _log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Supervisor:
         self._failed_starts = 0
         self._backoff = Backoff(first_s=0.2, most_s=10.0)
         self._drain_until = 0.0
+        self._limits = StepLimits(settings.step_timeout_s, settings.prefill_timeout_s)
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """Count a SIGTERM or SIGINT."""
@@ -62,7 +64,7 @@ class Supervisor:
                 return 0
             self._report(snapshot, code, hung=hung)
             if self._stop_signals:
-                return 0
+                return 1 if snapshot.running else 0
             if code == EXIT_CANNOT_START:
                 return EXIT_CANNOT_START
             if not self._may_start_again(snapshot, code):
@@ -72,7 +74,7 @@ class Supervisor:
     def _spawn(self) -> "subprocess.Popen[bytes]":
         command = [
             sys.executable, "-m", "services.worker.engine_process",
-            "--progress-fd", str(self._page.fd),
+            "--progress-fd", str(self._page.fd), "--parent-pid", str(os.getpid()),
         ]  # fmt: skip
         return subprocess.Popen(  # noqa: S603 - our own module
             command, pass_fds=[self._page.fd], env=child_environment()
@@ -118,11 +120,8 @@ class Supervisor:
             return "start_timeout" if late else None
         if now - max(page.beat, judged_from) > self._settings.beat_timeout_s:
             return "event_loop"
-        if page.running > 0 and (
-            now - max(page.last_step, judged_from) > self._settings.step_timeout_s
-        ):
-            return "engine_step"
-        return None
+        own_pause_s = max(0.0, judged_from - page.last_step)
+        return "engine_step" if page.is_hung(now - own_pause_s, self._limits) else None
 
     def _report(self, snapshot: ProgressSnapshot, code: int, *, hung: bool) -> None:
         """Tell Redis that this incarnation is gone, so that nobody waits for its lease."""
@@ -170,12 +169,14 @@ def _verdict(
     """Return why the engine is gone and which requests may be why.
 
     SIGKILL comes from outside (an operator, the kernel's memory killer): nobody is suspect, all get
-    a strike. A crash is put on the requests that were being admitted, or else on all. A hang is put
-    on those being admitted, if any.
+    a strike. A fault of our own loop costs nobody anything. A crash is put on the requests that
+    were being admitted, or else on all. A hang is put on those being admitted, if any.
     """
     if hung:
         return "engine_hung", snapshot.admitting
-    if code == -signal.SIGKILL:
+    if code == EXIT_LOOP_BROKEN:
+        return "handed_back", ()
+    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
         return "engine_died", ()
     return "engine_crashed", snapshot.admitting or (ALL_SUSPECT,)
 

@@ -5,7 +5,8 @@ know which requests were being admitted then: they are the likely cause. The pag
 file shared by inheritance, so it leaves nothing behind.
 
 Layout: beat and last step (seconds, CLOCK_MONOTONIC), steps, running, state, worker id, request ids
-being admitted (newline-separated; too many to fit stand as none, which blames all).
+being admitted (newline-separated; too many to fit stand as `ALL_SUSPECT`). To begin or to end an
+admission is progress, so that its time does not count as that of the decoding around it.
 """
 
 import mmap
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.protocol.messages import WorkerState
+from services.protocol.worker_directory import ALL_SUSPECT
 
 _HEAD = struct.Struct("<ddQI12s96sI")
 _SIZE = 16_384
@@ -23,6 +25,14 @@ _ROOM = _SIZE - _HEAD.size
 _BEAT_AT, _STEP_AT = 0, 8
 _COUNTS = struct.Struct("<QI")
 _COUNTS_AT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """Longest steps, seconds: one that only decodes, one that admits requests."""
+
+    decode_s: float
+    prefill_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,11 @@ class ProgressSnapshot:
     state: WorkerState
     worker_id: str
     admitting: tuple[str, ...]
+
+    def is_hung(self, now: float, limits: StepLimits) -> bool:
+        """Whether the engine has work and has not finished a step for too long."""
+        limit_s = limits.prefill_s if self.admitting else limits.decode_s
+        return self.running > 0 and now - self.last_step > limit_s
 
 
 class ProgressPage:
@@ -97,7 +112,8 @@ class ProgressPage:
         """See `StepProgress.admitting`."""
         blob = "\n".join(request_ids).encode()
         if len(blob) > _ROOM:
-            blob = b""
+            blob = ALL_SUSPECT.encode()
+        struct.pack_into("<d", self._map, _STEP_AT, time.monotonic())
         self._map[_HEAD.size : _HEAD.size + len(blob)] = blob
         struct.pack_into("<I", self._map, _HEAD.size - 4, len(blob))
         self._is_admitting = True

@@ -50,9 +50,14 @@ class WorkerSettings(BaseSettings):
     )
     num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine")
     step_timeout_s: float = Field(
+        default=8.0,
+        gt=0,
+        description="A decoding step that takes longer is a hang: the engine is killed",
+    )
+    prefill_timeout_s: float = Field(
         default=60.0,
         gt=0,
-        description="An engine step that takes longer is a hang: the engine is killed",
+        description="The same for a step that admits requests: long prompts, many images, one core",
     )
     beat_timeout_s: float = Field(
         default=8.0,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.native_build import build_programs
+from tests.support.program import free_port
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +35,6 @@ def mock_engine_port(programs: Path) -> Iterator[int]:
     finally:
         engine.kill()
         engine.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

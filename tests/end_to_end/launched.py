@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,11 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 60.0
 
 
-def galen(*words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def galen(
+    *words: str, variables: Mapping[str, str] | None = None, timeout_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with these environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "services.cli", *words],
         cwd=ROOT,
+        env=child_environment(**(variables or {})),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -35,14 +38,16 @@ def galen(*words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[s
 class LaunchedUp:
     """`galen up` with a temporary folder of its own; killed at the end, if it still runs."""
 
-    def __init__(self, temporary: Path, *words: str) -> None:
+    def __init__(self, temporary: Path, *words: str, **variables: str) -> None:
         self.temporary = temporary
         self.lines: list[str] = []
         self._new_lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "services.cli", "up", *words],
             cwd=ROOT,
-            env=child_environment(TMPDIR=str(temporary), XDG_CACHE_HOME=str(temporary)),
+            env=child_environment(
+                TMPDIR=str(temporary), XDG_CACHE_HOME=str(temporary), **variables
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -104,6 +109,11 @@ class LaunchedUp:
     def child(self, title: str) -> psutil.Process:
         """Return the process with this in its title, the topmost one."""
         return next(p for p in self.family() if title in " ".join(p.cmdline()))
+
+    def children(self, title: str) -> list[psutil.Process]:
+        """Return the processes that the launcher itself has started with this, oldest first."""
+        below = sorted(psutil.Process(self.process.pid).children(), key=psutil.Process.create_time)
+        return [p for p in below if title in " ".join(p.cmdline())]
 
     def left_over(self) -> list[str]:
         """Return what is in the temporary folder."""

@@ -6,9 +6,7 @@ stack outlives the event loops of single tests.
 
 import asyncio
 import contextlib
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,9 @@ import psutil
 from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.stack import Program, Stack
+from tests.support.program import Program, free_port
+from tests.support.stack import Stack
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import redis
@@ -113,7 +113,7 @@ def running_stack(
     worker: Mapping[str, str] | None = None,
 ) -> Iterator[RunningStack]:
     """A platform that answers; `gateway` and `worker` are settings without their prefix."""
-    metrics_port = _free_port()
+    metrics_port = free_port()
     worker = {"MODEL_ID": model, "METRICS_PORT": str(metrics_port), **(worker or {})}
     settings = {f"GALEN_GATEWAY_{name}": value for name, value in (gateway or {}).items()}
     settings |= {f"GALEN_WORKER_{name}": value for name, value in worker.items()}
@@ -122,25 +122,11 @@ def running_stack(
         runner.run(stack.__aenter__())
         running = RunningStack(stack, model, metrics_port)
         try:
-            wait_until(running.lists_its_model, "the model to be listed")
+            runner.run(_lists_its_model(running))
             yield running
         finally:
             running.close()
             runner.run(stack.__aexit__(None, None, None))
-
-
-def wait_until(condition: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
-    """Return once `condition` is true; fails after `limit_s`."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit_s:g} s: {what}")
-        time.sleep(0.02)
-
-
-async def wait_for(condition: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
-    """`wait_until`, while other tasks go on."""
-    await asyncio.to_thread(wait_until, condition, what, limit_s)
 
 
 def sample_of(page: str, metric: str, **labels: str) -> float:
@@ -153,7 +139,5 @@ def sample_of(page: str, metric: str, **labels: str) -> float:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+async def _lists_its_model(running: RunningStack) -> None:
+    await eventually(running.lists_its_model, 10.0, "the model in the list")

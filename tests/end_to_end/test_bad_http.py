@@ -115,15 +115,84 @@ def test_2_3_known_path_with_another_method(
     assert response.headers["allow"] == allowed
 
 
-@pytest.mark.parametrize("request_line", [("FOO", CHAT), ("_private", CHAT), ("GET", "@evil")])
-def test_3_15_what_is_no_http_is_refused_and_the_connection_ends(
-    fake_stack: RunningStack, http: httpx.Client, request_line: tuple[str, str]
-) -> None:
-    # The parser knows a closed set of methods: others never become a request (400, not 405).
-    status, _ = exchange(fake_stack.port, head(*request_line))
+MANY_HEADERS = [f"x-{i}: 1" for i in range(101)]
 
-    assert status in {400, 404}
+
+@pytest.mark.parametrize(
+    ("request_head", "status", "code"),
+    [
+        (head("FOO", CHAT), 405, "method_not_allowed"),
+        (head("_private", CHAT), 405, "method_not_allowed"),
+        (head("GET", "@evil"), 400, "bad_request"),
+        (head("GET", "/\u00e9"), 400, "bad_request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "bad_request"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "bad_request"),
+        (head("GET", "/healthz", "bad header"), 400, "bad_request"),
+        (head("GET", "/healthz", *MANY_HEADERS), 431, "request_header_fields_too_large"),
+        (head("GET", "/healthz", f"x: {'y' * 17_000}"), 431, "request_header_fields_too_large"),
+        (head("GET", "/healthz", f"{'x' * 17_000}: y"), 431, "request_header_fields_too_large"),
+        (
+            b"GET /healthz HTTP/1.1\r\nx: " + b"y" * 1_000_000,
+            431,
+            "request_header_fields_too_large",
+        ),
+        (head("GET", "/" + "x" * 9_000), 414, "uri_too_long"),
+        (b"GET /" + b"x" * 1_000_000, 414, "uri_too_long"),
+    ],
+    ids=[
+        "FOO", "_private", "@evil", "not ASCII", "TLS", "version", "no colon", "many", "long value",
+        "long name", "endless header", "long URL", "endless URL",
+    ],
+)  # fmt: skip
+def test_3_15_what_is_no_request_is_refused_in_openai_s_shape_and_the_connection_ends(
+    fake_stack: RunningStack, http: httpx.Client, request_head: bytes, status: int, code: str
+) -> None:
+    address = ("127.0.0.1", fake_stack.port)
+    with socket.create_connection(address, timeout=ANSWER_LIMIT_S) as connection:
+        connection.sendall(request_head)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    lines, _, body = answer.partition(b"\r\n\r\n")
+    parsed = httpx.Response(
+        int(lines.split()[1]),
+        headers=dict(line.split(": ", 1) for line in lines.decode().split("\r\n")[1:]),
+        content=body,
+    )
+    error = check_error_shape(parsed)
+    assert (parsed.status_code, error["code"]) == (status, code)
+    assert error["type"] == "invalid_request_error"
+    assert parsed.headers["connection"] == "close"
     assert post(http, GOOD).status_code == 200
+
+
+def test_as_many_headers_as_allowed_are_taken(fake_stack: RunningStack) -> None:
+    headers = ("Host: galen", *MANY_HEADERS[:97], f"y: {'y' * 10_000}", "Connection: keep-alive")
+
+    for path in ("/healthz", "/healthz?" + "x" * 8_000):
+        assert exchange(fake_stack.port, head("GET", path, *headers))[0] == 200
+
+
+def test_bad_request_behind_a_running_stream_does_not_write_into_it(
+    fake_stack: RunningStack,
+) -> None:
+    question = json.dumps(
+        {"model": "fake-vlm", "stream": True,
+         "messages": [{"role": "user", "content": "[[n=50 d=50]]"}]}
+    ).encode()  # fmt: skip
+    headers = ("Host: galen", "Content-Type: application/json", f"Content-Length: {len(question)}")
+    with socket.create_connection(("127.0.0.1", fake_stack.port), timeout=5) as connection:
+        connection.sendall(head("POST", CHAT, *headers) + question)
+        received = connection.recv(65_536)
+        connection.sendall(b"no http at all\r\n\r\n")
+        received += b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert received.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_pages_that_would_load_from_elsewhere_are_not_there(http: httpx.Client, path: str) -> None:
+    assert http.get(path).status_code == 404
+    assert http.get("/openapi.json").status_code == 200
 
 
 # -------------------------------------------------------------------------------- media types

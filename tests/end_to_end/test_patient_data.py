@@ -17,8 +17,9 @@ from services.protocol import keys
 from tests.end_to_end.bad_requests import body_with
 from tests.end_to_end.chat import image_part, text_part
 from tests.end_to_end.conftest import FAKE_MODEL
-from tests.end_to_end.stack import RunningStack, wait_until
+from tests.end_to_end.stack import RunningStack
 from tests.gateway.media.image_files import b64, noise, saved
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     import redis

@@ -11,7 +11,8 @@ from openai import AsyncOpenAI, OpenAI
 
 from tests.end_to_end.chat import numbered, read_stream, user
 from tests.end_to_end.conftest import FAKE_MODEL, TINY_MODEL
-from tests.end_to_end.stack import RunningStack, wait_for, wait_until
+from tests.end_to_end.stack import RunningStack
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -146,11 +147,11 @@ async def test_cancelled_task_ends_the_request_at_the_engine(fake_stack: Running
         asking = asyncio.create_task(
             client.chat.completions.create(model=FAKE_MODEL, messages=[FOR_EVER])
         )
-        await wait_for(lambda: fake_stack.num_running() == 1, "the request at the engine")
+        await eventually(lambda: fake_stack.num_running() == 1, 10.0, "the request at the engine")
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
-        await wait_for(fake_stack.is_idle, "the request's end at the engine", ABORT_LIMIT_S)
+        await eventually(fake_stack.is_idle, ABORT_LIMIT_S, "the request's end at the engine")
 
 
 # ---------------------------------------------------------------------------------------- crowds
@@ -183,8 +184,9 @@ async def test_full_queue_is_503_at_once_and_says_when_to_come_back(
             creation = client.chat.completions.create(model=FAKE_MODEL, messages=[FOR_EVER])
             accepted.append(asyncio.create_task(creation))
             here = (running, waiting)
-            await wait_for(
+            await eventually(
                 lambda here=here: (narrow_stack.num_running(), narrow_stack.num_waiting()) == here,
+                10.0,
                 f"{running} running and {waiting} waiting requests",
             )
         for n in (1, 4):
@@ -206,7 +208,7 @@ async def test_full_queue_is_503_at_once_and_says_when_to_come_back(
         for task in accepted:
             task.cancel()
         await asyncio.gather(*accepted, return_exceptions=True)
-        await wait_for(narrow_stack.is_idle, "an idle stack")
+        await eventually(narrow_stack.is_idle, 10.0, "an idle stack")
         answer = await client.chat.completions.create(
             model=FAKE_MODEL, messages=[{"role": "user", "content": "[[n=2]]"}]
         )

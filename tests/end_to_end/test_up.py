@@ -6,18 +6,21 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from modeling.tiny import make_tiny_llava
 from services.launcher.demo_files import check_packages, draw_demo_image
 from services.launcher.pasted_commands import curl_command
 from services.launcher.terminal import CommandError
-from tests.end_to_end.launched import LaunchedUp, alive_after
+from tests.end_to_end.launched import ROOT, LaunchedUp, alive_after
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -44,6 +47,15 @@ def bash(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def worker_that_answers(run_folder: Path) -> int:
+    """Return the number of the only worker that holds a request."""
+    with redis.Redis(
+        unix_socket_path=str(run_folder / "redis.sock"), decode_responses=True
+    ) as client:
+        [key] = client.keys("galen:running:worker-*")
+    return int(str(key).removeprefix("galen:running:worker-")[0])
+
+
 def test_once_answers_and_leaves_cleanly(temporary: Path) -> None:
     with LaunchedUp(temporary, *FAKE, "--once", "--workers", "2") as up:
         up.line_with("zq0000 zq0001 ")
@@ -51,6 +63,7 @@ def test_once_answers_and_leaves_cleanly(temporary: Path) -> None:
         code = up.end()
 
         assert code == 0
+        assert "route=other" not in "".join(up.lines)
         assert any(line.startswith("worker 2 │ ") for line in up.lines)
         assert alive_after(family, 0) == []
         assert up.left_over() == []
@@ -85,17 +98,35 @@ def test_port_in_use_is_one_clear_line(temporary: Path) -> None:
             assert up.lines == [f"galen: port {port} is in use; choose another with --port"]
 
 
-def test_dead_child_is_named_with_its_last_lines(temporary: Path) -> None:
+def test_dead_child_is_named_once(temporary: Path) -> None:
+    broken = temporary / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("no JSON", encoding="utf-8")
+    with LaunchedUp(temporary, "--port", "0", "--model-path", str(broken)) as up:
+        assert up.end() == 1
+        assert up.lines[-1] == "galen: worker ended with code 3; everything was ended"
+        assert "".join(up.lines).count("engine.start.refused") == 1
+        assert "Traceback" not in "".join(up.lines)
+        assert up.left_over() == ["broken"]
+
+
+def test_folder_without_a_checkpoint_is_one_clear_line(temporary: Path) -> None:
     empty = temporary / "empty"
     empty.mkdir()
     with LaunchedUp(temporary, "--port", "0", "--model-path", str(empty)) as up:
         assert up.end() == 1
-        verdict = up.lines.index(
-            "galen: worker ended with code 3; everything was ended. It said last:"
-        )
-        assert "engine.start.refused" in "".join(up.lines[verdict:])
-        assert "Traceback" not in "".join(up.lines)
-        assert up.left_over() == ["empty"]
+        assert up.lines == [
+            f"galen: {empty} has no config.json: not a checkpoint in Hugging Face layout"
+        ]
+
+
+def test_address_and_engine_come_from_the_environment(temporary: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    variables = {"GALEN_GATEWAY_PORT": str(port), "GALEN_WORKER_ENGINE": "fake"}
+    with LaunchedUp(temporary, "--no-ask", GALEN_WORKER_NAME="mine", **variables) as up:
+        assert up.url() == f"http://127.0.0.1:{port}/v1"
+        assert "GALEN_WORKER_NAME is ignored" in "".join(up.lines)
 
 
 def test_missing_package_is_named_before_anything_starts() -> None:
@@ -126,6 +157,7 @@ def test_signal_during_the_start_ends_everything(temporary: Path) -> None:
         assert up.end(signal.SIGINT, END_LIMIT_S) == 128 + signal.SIGINT
         assert alive_after(family, 0) == []
         assert up.left_over() == []
+        assert "engine.died" not in "".join(up.lines)
 
 
 def test_child_that_does_not_listen_is_killed_in_time(temporary: Path) -> None:
@@ -183,10 +215,61 @@ def test_child_that_dies_while_serving_ends_everything(temporary: Path) -> None:
         assert up.left_over() == []
 
 
-def test_printed_commands_work_when_they_are_pasted(temporary: Path) -> None:
-    with LaunchedUp(temporary, *FAKE) as up:
+def test_answer_goes_on_when_its_worker_is_killed(temporary: Path) -> None:
+    with LaunchedUp(temporary, *FAKE, "--no-ask", "--workers", "2") as up:
+        url = up.url()
+        wait_until(lambda: len(up.children("galen worker")) == 2, "both workers", 30)
+        asking = [sys.executable, "-m", "services.cli", "ask", "--url", url, "[[n=200 d=20]]"]
+        with subprocess.Popen(asking, cwd=ROOT, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            answer = client.stdout.read(7)
+            number = worker_that_answers(temporary / up.left_over()[0])
+            up.children("galen worker")[number - 1].kill()
+            up.line_with(f"worker {number} was killed by SIGKILL; starting it again")
+            answer += client.stdout.read()
+
+        assert client.returncode == 0
+        assert answer == "".join(f"zq{token:04d} " for token in range(200)) + "\n"
+        wait_until(lambda: len(up.children("galen worker")) == 2, "the new worker", 30)
+        assert up.end(signal.SIGINT, END_LIMIT_S) == 0
+
+
+def test_worker_that_dies_all_the_time_ends_everything(temporary: Path) -> None:
+    with LaunchedUp(temporary, *FAKE, "--no-ask") as up:
         up.url()
-        asked = next(line for line in up.lines if " ask --image " in line)
+        for _ in range(2):
+            up.children("galen worker")[0].kill()
+            up.line_with("was killed by SIGKILL; starting it again")
+            wait_until(lambda: up.children("galen worker"), "the new worker", 30)
+        up.children("galen worker")[0].kill()
+
+        assert up.end(limit_s=END_LIMIT_S) == 1
+        assert up.lines[-1] == (
+            "galen: worker died 3 times within 60 s, now it was killed by SIGKILL; "
+            "everything was ended"
+        )
+        assert up.left_over() == []
+
+
+def test_ask_says_that_the_server_went_away(temporary: Path) -> None:
+    with LaunchedUp(temporary, *FAKE, "--no-ask") as up:
+        asking = [sys.executable, "-m", "services.cli", "ask", "--url", up.url(), "[[n=900 d=40]]"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(asking, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as client:
+            assert client.stdout is not None
+            client.stdout.read(7)
+            up.child("galen gateway").kill()
+            _, said = client.communicate(timeout=30)
+
+        assert client.returncode == 1
+        assert "broke before the answer was complete" in said
+        assert said.count("\n") == 1
+
+
+def test_printed_commands_work_when_they_are_pasted(temporary: Path) -> None:
+    with LaunchedUp(temporary, *FAKE, "--no-ask") as up:
+        up.url()
+        asked = next(line for line in up.lines if " ask --temperature 0 --image " in line)
         curl = next(line for line in up.lines if line.startswith("curl "))
 
         assert bash(asked).stdout.startswith("zq0000 zq0001 ")
@@ -205,6 +288,7 @@ def test_pasted_curl_sends_any_question_and_a_large_image_whole(tmp_path: Path) 
 
     picture, text = body["messages"][0]["content"]
     assert text["text"] == question
+    assert body["temperature"] == 0
     assert base64.b64decode(picture["image_url"]["url"].partition(",")[2]) == image.read_bytes()
 
 

@@ -77,7 +77,7 @@ def measured(pytestconfig: pytest.Config) -> Measurements:
     return pytestconfig.stash[_MEASUREMENTS]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def num_requests(pytestconfig: pytest.Config) -> int:
     """Requests per run."""
     return _option(pytestconfig, _REQUESTS)

@@ -2,15 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
-from tests.support.client import Client, Leaving
+from tests.support.client import Client, How, Leaving
 from tests.support.load import assert_all_exact, assert_correct
+from tests.support.proxy import Proxy
 from tests.support.stack import Stack
 from tests.support.waiting import NeverCameError, eventually
 
@@ -20,12 +23,28 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _LIMIT_S = 1.0
-_LONG = "[[n=6000 t=0 d=10]]"
-_NO_TOKEN_YET = "[[n=6000 t=60000 d=10]]"
+_LONG = "[[n=6000 t=0 d=20]]"
+_NO_TOKEN_YET = "[[n=6000 t=60000 d=20]]"
 _STEPS = "galen_worker_engine_steps_total"
 _RUNNING = "galen_worker_running_requests"
 
-How = Literal["FIN", "RST"]
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def roomy_stack(
+    tmp_path_factory: pytest.TempPathFactory, num_requests: int
+) -> AsyncIterator[Stack]:
+    """As the shared one, with a slot for every client."""
+    folder = tmp_path_factory.mktemp("roomy-stack")
+    async with Stack(folder, num_workers=2, slots=max(16, -(-num_requests // 2))) as stack:
+        yield stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stack(roomy_stack: Stack) -> AsyncIterator[Stack]:
+    """Healthy before a test, and asserted to heal by itself after it."""
+    await roomy_stack.healthy()
+    yield roomy_stack
+    await roomy_stack.healthy()
 
 
 async def _nothing_runs(stack: Stack) -> bool:
@@ -44,7 +63,7 @@ async def _assert_engines_stand_still(stack: Stack) -> None:
 
 
 async def _num_steps_change(stack: Stack, before: float) -> float:
-    """Steps since `before`, looked at for a fifth of a second (20 tokens of a running request)."""
+    """Steps since `before`, looked at for a fifth of a second (10 tokens of a running request)."""
 
     async def has_changed() -> bool:
         return await stack.worker_metric(_STEPS) != before
@@ -56,8 +75,8 @@ async def _num_steps_change(stack: Stack, before: float) -> float:
     return await stack.worker_metric(_STEPS) - before
 
 
-@pytest.mark.parametrize("how", ["FIN", "RST"])
-@pytest.mark.parametrize("num_shown", [0, 1, 20])
+@pytest.mark.parametrize("how", ["FIN", "RST", "HALF"])
+@pytest.mark.parametrize("num_shown", [0, 1, 50])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_client_that_leaves_stops_its_generation(  # noqa: PLR0917 - pytest's fixtures
     stack: Stack,
@@ -70,7 +89,7 @@ async def test_client_that_leaves_stops_its_generation(  # noqa: PLR0917 - pytes
     stream: bool,
 ):
     leave = asyncio.Event()
-    at_once = min(num_requests, 24)
+    at_once = num_requests
     prompt = _LONG if num_shown else _NO_TOKEN_YET
     asking = [
         asyncio.create_task(client.ask(prompt, stream=stream, leaving=Leaving(how, when=leave)))
@@ -101,7 +120,25 @@ async def test_client_that_leaves_stops_its_generation(  # noqa: PLR0917 - pytes
     await _assert_engines_stand_still(stack)
 
 
-@pytest.mark.parametrize("how", ["FIN", "RST"])
+async def test_connections_that_a_proxy_cuts_stop_their_generation(
+    stack: Stack, measured: Measurements, num_requests: int, repetition: int
+):
+    async with Proxy(stack.port) as proxy:
+        client = Client(proxy.port)
+        asking = [
+            asyncio.create_task(client.ask(_LONG, stream=i % 2 == 0)) for i in range(num_requests)
+        ]
+        await eventually(lambda: stack.num_running() == num_requests, 10.0, "running requests")
+        proxy.cut()
+        cut_at = time.monotonic()
+        await eventually(lambda: _nothing_runs(stack), _LIMIT_S, "idle engines")
+        stopped_s = time.monotonic() - cut_at
+        await asyncio.gather(*asking)
+    measured.note("F13 cut by a proxy", clients=num_requests, stopped_s=stopped_s)
+    await _assert_engines_stand_still(stack)
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST", "HALF"])
 async def test_client_that_leaves_while_it_waits_never_reaches_an_engine(
     stack: Stack, client: Client, measured: Measurements, repetition: int, how: How
 ):

@@ -1,5 +1,6 @@
 """F04: an engine stops moving, with its process still there."""
 
+import asyncio
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
 from tests.support.client import Client
-from tests.support.history import check, kinds, recovery
+from tests.support.history import Record, check, kinds, recovery
 from tests.support.load import Load, assert_all_exact, assert_correct
 from tests.support.stack import Stack
 from tests.support.waiting import NeverCameError, eventually
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _NOT_READY_S = 10.0
 _LIMIT_S = 15.0
+_STALL = "[[n=64 t=0 d=20 stall=3]]"
 _QUICK = {"GALEN_WORKER_STEP_TIMEOUT_S": "1.5", "GALEN_WORKER_BEAT_TIMEOUT_S": "2"}
 
 
@@ -75,6 +77,41 @@ async def test_request_that_hangs_the_engine_ends_and_so_does_every_other(
         assert len(beside) < stack.slots
         assert ended.at - sent_at <= _LIMIT_S
         assert found.terminal_s <= _LIMIT_S
+
+
+async def test_engine_that_stops_stepping_is_replaced_within_the_default_limits(
+    tmp_path: Path, measured: Measurements, num_requests: int, repetition: int
+):
+    """Its event loop turns on, so that only the missing steps give it away."""
+    async with Stack(tmp_path) as stack:
+        client = Client(stack.port)
+        stalled: list[Record] = []
+        async with Load(client, num_requests) as load:
+            await eventually(lambda: load.num_streaming >= 8, 10.0, "streams")
+            asking = asyncio.create_task(client.ask(_STALL, into=stalled))
+            await eventually(lambda: stalled and stalled[0].num_tokens == 4, 10.0, "its last step")
+            stalled_at = time.monotonic()
+            victim = await stack.holder_soon(stalled[0].request_id)
+            worker_id, engine = stack.worker_id(victim), stack.engine_of(victim)
+            not_ready_s = await eventually(
+                lambda: stack.worker_id(victim) != worker_id, _LIMIT_S, "the end of its lease"
+            )
+            records = await load.ended()
+            await asking
+        await stack.healthy()
+        next_engine = stack.engine_of(victim)
+        assert engine is not None
+        assert next_engine is not None
+        assert next_engine.pid != engine.pid
+        found = recovery(records, stalled_at)
+        stalled_s = stalled[0].events[-1].at - stalled_at
+        measured.note_recovery(
+            "F04 [[stall]], default limits", found, not_ready_s=not_ready_s,
+            stalled_s=stalled_s,
+        )  # fmt: skip
+        assert_all_exact([*stalled, *records])
+        assert found.terminal_s <= _LIMIT_S
+        assert stalled_s <= _LIMIT_S
 
 
 async def test_control_a_stopped_engine_stays_when_nobody_watches_it(tmp_path: Path):

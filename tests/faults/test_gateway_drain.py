@@ -60,8 +60,7 @@ async def test_second_signal_ends_every_request_with_an_error_event(
     stack: Stack, client: Client, measured: Measurements, num_requests: int, repetition: int
 ):
     gateway = stack.gateways[0]
-    at_once = min(num_requests, 50)
-    async with Load(client, at_once, prompts=[_ENDLESS], at_once=at_once) as load:
+    async with Load(client, num_requests, prompts=[_ENDLESS], at_once=num_requests) as load:
         await eventually(lambda: load.num_streaming >= 12, 15.0, "streams")
         gateway.send(signal.SIGTERM)
         await _not_ready_s(stack, time.monotonic())

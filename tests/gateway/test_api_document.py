@@ -7,6 +7,7 @@ import pytest
 
 from services.gateway import openai_schemas as schemas
 from services.gateway.error_handlers import status_and_type
+from services.gateway.http_protocol import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from services.gateway.main import create_app
 from services.gateway.media.data_url import MAX_IMAGE_BYTES
 from services.gateway.media.decoder import MAX_IMAGE_PIXELS
@@ -14,7 +15,7 @@ from services.gateway.media.images import ImageLimits
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.routes.chat import LANE_HEADER
 from services.gateway.settings import GatewaySettings
-from services.gateway.strict_json import MAX_DEPTH
+from services.gateway.strict_json import MAX_DEPTH, MAX_VALUES
 from services.protocol.errors import ErrorCode
 
 TEXT = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
@@ -53,9 +54,8 @@ def test_routes_are_those_of_the_application() -> None:
     documented = {names_in(row[0])[0] for row in table_under("Routes")}
     paths = create_app(GatewaySettings(), GatewayMetrics()).openapi()["paths"]
 
-    assert documented == {
-        f"{verb.upper()} {path}" for path, verbs in paths.items() for verb in verbs
-    }
+    described = {f"{verb.upper()} {path}" for path, verbs in paths.items() for verb in verbs}
+    assert documented == described | {"GET /openapi.json"}
 
 
 def test_headers_are_named() -> None:
@@ -69,6 +69,10 @@ def test_headers_are_named() -> None:
     [
         ("at most {} MiB", GatewaySettings.model_fields["max_body_bytes"].default >> 20),
         ("more than {} levels", MAX_DEPTH),
+        ("more than {} values", MAX_VALUES),
+        ("at most {} headers", MAX_HEADERS),
+        ("of together {} KiB", MAX_HEADER_BYTES >> 10),
+        ("a URL of at most {} KiB", MAX_URL_BYTES >> 10),
         ("1 to {}; roles", schemas.MAX_MESSAGES),
         ("1 to {}; one of the two", schemas.MAX_TOKENS),
         ("| `n` | 1 to {} |", schemas.MAX_CHOICES),

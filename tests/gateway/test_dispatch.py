@@ -258,6 +258,42 @@ async def test_cancelling_empties_the_queue(scene: Scene, redis_client: aioredis
     assert await redis_client.exists(keys.work(MODEL, "interactive", "t")) == 0
 
 
+async def test_a_reply_is_open_until_its_response_is_over(scene: Scene) -> None:
+    reply = await scene.send()
+    await scene.worker.claim()
+    await scene.worker.say(tokens(0), Finished("r1", 1, "stop", 1, 1))
+    await heard(reply)
+    assert scene.dispatcher.num_open == 0
+    assert scene.dispatcher.replies() == [reply]
+    scene.dispatcher.release(reply)
+    assert scene.dispatcher.replies() == []
+
+
+async def test_a_run_for_nobody_is_stopped(scene: Scene, redis_client: aioredis.Redis) -> None:
+    """A write that arrived after its request was given up enters the queue once more."""
+    await RequestQueue(scene.worker.wire).enqueue(scene.request())
+    await scene.worker.claim()
+    await scene.worker.say(tokens(0))
+    async with asyncio.timeout(10):
+        cancelled = await redis_client.blpop([keys.control("worker-1")], timeout=5)
+    assert cancelled is not None
+    assert await redis_client.hlen(keys.running("worker-1")) == 0
+
+
+async def test_a_reply_that_fails_while_it_is_being_queued_leaves_nothing(
+    scene: Scene, redis_client: aioredis.Redis
+) -> None:
+    reply = Reply(stream=True, timeout_s=30)
+    requests = [_named(scene.request(), name) for name in ("a", "b")]
+    submitting = asyncio.create_task(scene.dispatcher.submit(reply, requests))
+    await asyncio.sleep(0)  # the first is on its way
+    scene.dispatcher.fail(reply, ErrorCode.SHUTTING_DOWN, "stop")
+    await submitting
+    await scene.dispatcher.settled()
+    assert await redis_client.hlen(keys.inflight(GATEWAY)) == 0
+    assert await redis_client.hgetall(keys.DEPTH) in ({}, {b"m|interactive": b"0"})
+
+
 def _named(request: GenerationRequest, request_id: str) -> GenerationRequest:
     fields = {name: getattr(request, name) for name in request.__struct_fields__}
     return GenerationRequest(**{**fields, "request_id": request_id})

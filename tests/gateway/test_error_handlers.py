@@ -35,7 +35,7 @@ SECRET = "Canary-4711"
 def test_every_code_has_a_status_a_type_and_a_class_that_agree(code: ErrorCode) -> None:
     status, kind = status_and_type(code)
 
-    assert status in {400, 404, 405, 408, 413, 415, 500, 503, 504}
+    assert status in {400, 404, 405, 408, 413, 414, 415, 431, 500, 503, 504}
     assert kind == ("server_error" if status >= 500 else "invalid_request_error")
     assert isinstance(error_from_code(code, "x"), RequestError) == (status < 500)
 
@@ -101,6 +101,10 @@ async def fail_as_known(_request: Request) -> Response:
     raise GalenError(ErrorCode.TIMEOUT, "too late")
 
 
+async def fail_as_cancelled(_request: Request) -> Response:
+    raise asyncio.CancelledError
+
+
 async def fail_within_the_stream(_request: Request) -> Response:
     async def body():
         yield b"data: 1\n\n"
@@ -109,7 +113,12 @@ async def fail_within_the_stream(_request: Request) -> Response:
     return StreamingResponse(body())
 
 
-FAILURES = {"bug": fail_with_a_bug, "known": fail_as_known, "stream": fail_within_the_stream}
+FAILURES = {
+    "bug": fail_with_a_bug,
+    "known": fail_as_known,
+    "cancelled": fail_as_cancelled,
+    "stream": fail_within_the_stream,
+}
 
 
 @pytest.fixture
@@ -186,6 +195,12 @@ async def test_bug_within_a_stream_does_not_reach_the_server_s_log(
     output = "".join(capsys.readouterr())
     assert SECRET not in output
     assert output.count("request.broken") == 1
+
+
+async def test_request_that_the_server_cancels_is_told_that_it_shuts_down(door: FrontDoor) -> None:
+    response = await get(door, "/direct/cancelled")
+
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
 
 
 async def test_unknown_route_and_method_have_openai_s_shape(door: FrontDoor) -> None:

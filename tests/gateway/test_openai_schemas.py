@@ -167,3 +167,28 @@ def test_very_long_names_are_cut_in_the_answer() -> None:
 
     assert len(refusal.param or "") <= 200
     assert len(refusal.message) <= 400
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n": 9}, "n must be an integer of at most 8"),
+        ({"n": 0}, "n must be an integer of at least 1"),
+        ({"n": "2"}, "n must be an integer or null, not a string"),
+        ({"top_p": 0}, "top_p must be a number above 0.0"),
+        ({"stop": []}, "stop must have at least 1 entries"),
+        ({"stop": 5}, "stop must be a string or an array or null, not an integer"),
+        ({"user": "u" * 513}, "user must have at most 512 characters"),
+        ({"stream": "yes"}, "stream must be a boolean or null, not a string"),
+        ({"model": None}, "model must be a string, not null"),
+        ({"messages": [5]}, "messages[0] must be an object, not an integer"),
+        ({"messages": [{**HELLO, "role": None}]}, "messages[0].role must be a string, not null"),
+    ],
+)
+def test_refusals_are_plain_sentences(parameters: dict[str, Any], message: str) -> None:
+    assert refusal_of(**parameters).message == message
+
+
+def test_body_that_is_no_object_is_called_the_body() -> None:
+    with pytest.raises(RequestError, match=r"^the body must be an object, not an array$"):
+        read_chat_request([])

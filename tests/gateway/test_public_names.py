@@ -41,3 +41,15 @@ def test_metric_labels_are_closed_sets() -> None:
     labels = {label for line in lines for label in line.partition("{")[2].rstrip("}").split(",")}
 
     assert labels - {""} <= {"route", "status", "model", "finish_reason", "code", "lane", "reason"}
+
+
+def test_openapi_document_has_every_schema_that_it_names() -> None:
+    document = create_app(GatewaySettings(), GatewayMetrics()).openapi()
+    schemas = document["components"]["schemas"]
+    text = json.dumps(document)
+    named = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
+
+    assert named == set(schemas)
+    request = schemas["ChatCompletionRequest"]
+    assert {"model", "messages", "temperature"} <= set(request["properties"])
+    assert {"ChatCompletion", "ErrorAnswer", "ModelList", "UserMessage"} <= named

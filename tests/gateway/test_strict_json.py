@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.strict_json import MAX_DEPTH, parse
+from services.gateway.strict_json import MAX_DEPTH, MAX_VALUES, cut, parse
 from services.protocol.errors import ErrorCode, RequestError
 
 # Text without surrogates and NUL, numbers that are finite: JSON that means one thing only.
@@ -145,3 +145,29 @@ def test_a_long_data_url_does_not_hide_what_is_wrong_around_it() -> None:
     for body in (f'{{"a":"{LONG}","a":1}}', f'{{"a":"{LONG}"', f'{{"a":"{LONG}",}}'):
         with pytest.raises(RequestError):
             parse(body.encode())
+
+
+@pytest.mark.parametrize("control", ["\0", "\n", "\t", "\x1f"])
+def test_control_characters_of_a_long_data_url_are_refused(control: str) -> None:
+    body = f'{{"a":"{LONG}{control}","b":"{LONG}"}}'.encode()
+
+    assert code_of(body) is ErrorCode.INVALID_JSON
+
+
+def test_as_many_values_as_allowed_and_no_more() -> None:
+    assert len(parse(b"[" + b"1," * (MAX_VALUES - 1) + b"1]")) == MAX_VALUES
+    assert code_of(b"[" + b"1," * MAX_VALUES + b"1]") is ErrorCode.REQUEST_TOO_LARGE
+    assert code_of(b"[" + b"{}," * MAX_VALUES + b"{}]") is ErrorCode.REQUEST_TOO_LARGE
+
+
+def test_long_data_urls_do_not_count_as_values() -> None:
+    rest = cut(json.dumps({"a": LONG + "," * MAX_VALUES, "b": LONG}).encode()).rest
+
+    assert len(rest) < 100
+
+
+def test_short_data_urls_are_looked_at_a_limited_number_of_times() -> None:
+    value = ["data:x"] * 50_000 + [LONG]
+
+    assert cut(json.dumps(value).encode()).data_urls == ()
+    assert parse(json.dumps(value).encode()) == value

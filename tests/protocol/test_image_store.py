@@ -6,7 +6,7 @@ import redis.asyncio as aioredis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.protocol.connection import connect
+from services.protocol.connection import open_wire
 from services.protocol.errors import ErrorCode, OverloadedError, UnavailableError
 from services.protocol.image_store import (
     ByteBoundedCache,
@@ -16,6 +16,7 @@ from services.protocol.image_store import (
     unpack_image,
 )
 from services.protocol.messages import ProtocolError
+from services.protocol.wire import RedisWire
 
 _FIELDS = st.tuples(
     st.text(max_size=4),
@@ -76,8 +77,8 @@ def test_a_blob_that_is_not_ours_is_a_protocol_error(blob: bytes):
         unpack_image(blob)
 
 
-async def test_what_was_put_is_got(redis_client: aioredis.Redis):
-    store = ImageStore(redis_client, ttl_s=60)
+async def test_what_was_put_is_got(redis_wire: RedisWire):
+    store = ImageStore(redis_wire, ttl_s=60)
 
     await store.put("k", b"blob")
 
@@ -85,37 +86,40 @@ async def test_what_was_put_is_got(redis_client: aioredis.Redis):
     assert await store.get("other") is None
 
 
-async def test_putting_again_renews_the_lifetime(redis_client: aioredis.Redis):
-    await ImageStore(redis_client, ttl_s=10).put("k", b"blob")
+async def test_putting_again_renews_the_lifetime(
+    redis_wire: RedisWire, redis_client: aioredis.Redis
+):
+    await ImageStore(redis_wire, ttl_s=10).put("k", b"blob")
 
-    await ImageStore(redis_client, ttl_s=500).put("k", b"blob")
+    await ImageStore(redis_wire, ttl_s=500).put("k", b"blob")
 
     assert await redis_client.ttl("galen:image:k") > 400
 
 
 async def test_refreshing_renews_the_lifetime_and_says_whether_the_image_is_there(
+    redis_wire: RedisWire,
     redis_client: aioredis.Redis,
 ):
-    await ImageStore(redis_client, ttl_s=10).put("k", b"blob")
-    store = ImageStore(redis_client, ttl_s=500)
+    await ImageStore(redis_wire, ttl_s=10).put("k", b"blob")
+    store = ImageStore(redis_wire, ttl_s=500)
 
     assert await store.refresh("k")
     assert not await store.refresh("other")
     assert await redis_client.ttl("galen:image:k") > 400
 
 
-async def test_an_image_always_has_a_lifetime(redis_client: aioredis.Redis):
-    await ImageStore(redis_client, ttl_s=10).put("k", b"blob")
+async def test_an_image_always_has_a_lifetime(redis_wire: RedisWire, redis_client: aioredis.Redis):
+    await ImageStore(redis_wire, ttl_s=10).put("k", b"blob")
 
     assert 0 < await redis_client.ttl("galen:image:k") <= 10
 
 
-async def test_a_full_redis_is_an_overload(redis_client: aioredis.Redis):
+async def test_a_full_redis_is_an_overload(redis_wire: RedisWire, redis_client: aioredis.Redis):
     used = (await redis_client.info("memory"))["used_memory"]
     await redis_client.config_set("maxmemory", used)
     try:
         with pytest.raises(OverloadedError) as caught:
-            await ImageStore(redis_client, ttl_s=10).put("k", bytes(1024 * 1024))
+            await ImageStore(redis_wire, ttl_s=10).put("k", bytes(1024 * 1024))
     finally:
         await redis_client.config_set("maxmemory", 0)
 
@@ -123,7 +127,7 @@ async def test_a_full_redis_is_an_overload(redis_client: aioredis.Redis):
 
 
 async def test_no_redis_is_unavailable(tmp_path):
-    client = connect(f"unix://{tmp_path}/nothing.sock")
+    client = open_wire(f"unix://{tmp_path}/nothing.sock")
     store = ImageStore(client, ttl_s=10)
 
     for call in (store.put("k", b""), store.get("k"), store.refresh("k")):

@@ -42,7 +42,7 @@ async def test_renewal_keeps_a_lease_and_cannot_bring_one_back(wire: Wire):
     await wire.directory.report_death("w1", "engine_died")
     with pytest.raises(FencedError):
         await wire.directory.renew(record("w1"))
-    assert await wire.client.get(keys.FENCED_WRITES) == b"1"
+    assert await wire.client.get(keys.FENCED_RENEWALS) == b"1"
     assert await wire.directory.workers() == []
 
 
@@ -94,7 +94,14 @@ async def test_delivery_limit_ends_in_the_dead_letters(wire: Wire):
     letters = await wire.dead_letters()
     assert [letter[b"request_id"] for letter in letters] == [b"r1"]
     assert letters[0][b"reason"] == b"engine_crashed"
-    assert letters[0].keys() == {b"request_id", b"attempt", b"reason", b"worker", b"work"}
+    assert letters[0].keys() == {
+        b"request_id",
+        b"attempt",
+        b"reason",
+        b"worker",
+        b"work",
+        b"version",
+    }
     assert await wire.leftovers() == {}
 
 

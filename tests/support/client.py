@@ -1,7 +1,7 @@
 """A client that writes down what it sees; on raw sockets, so that it can leave in every way.
 
 One connection per request. `leaving` makes it go away by itself: after so many tokens, by closing
-(FIN) or by a reset (RST).
+(FIN), by a reset (RST), or by closing its sending side only (HALF) and reading on to the end.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ from tests.support.history import Record
 _KNOB_N = re.compile(r"\bn=(\d+)")
 DEADLINE_S = 60.0
 
+How = Literal["FIN", "RST", "HALF"]
+
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
@@ -29,7 +31,7 @@ class Leaving:
         when: leaves when this turns true, instead of counting tokens.
     """
 
-    how: Literal["FIN", "RST"]
+    how: How
     after_tokens: int = 0
     when: asyncio.Event | None = None
 
@@ -110,6 +112,9 @@ class Client:
                     socket.SOL_SOCKET, socket.SO_LINGER, linger
                 )
                 writer.transport.abort()
+            elif leaving.how == "HALF":
+                writer.write_eof()
+                await reader.read()  # until the server has closed its side
             return
         await self._read(reader, record, None, on_token)
 

@@ -30,6 +30,7 @@ class Load:
         self._is_streamed = is_streamed
         self._at_once = at_once
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_enough = False
         self.records: list[Record] = []
 
     async def __aenter__(self) -> "Load":
@@ -43,12 +44,19 @@ class Load:
 
     async def _ask_on(self) -> None:
         for index, prompt in self._todo:
+            if self._is_enough:
+                return
             await self.client.ask(prompt, stream=self._is_streamed(index), into=self.records)
 
     async def ended(self) -> list[Record]:
         """Return the records when all requests are over."""
         await asyncio.gather(*self._tasks)
         return self.records
+
+    async def enough(self) -> list[Record]:
+        """Begin no more requests; return the records when those under way are over."""
+        self._is_enough = True
+        return await self.ended()
 
     @property
     def num_streaming(self) -> int:

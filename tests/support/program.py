@@ -42,6 +42,12 @@ class Program:
         assert self.process is not None, f"{self.name} was not started"
         return self.process.poll()
 
+    def end(self) -> None:
+        """SIGTERM, and wait for the end."""
+        self.send(signal.SIGTERM)
+        assert self.process is not None
+        self.process.wait(10)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         assert self.process is not None, f"{self.name} was not started"

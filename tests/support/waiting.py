@@ -38,3 +38,8 @@ async def eventually(
             name = what or getattr(predicate, "__name__", "the condition")
             raise NeverCameError(f"{name} did not come within {timeout_s:g} s; last seen: {seen!r}")
         await asyncio.sleep(_POLL_S)
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+    """`eventually`, for tests without an event loop."""
+    asyncio.run(eventually(condition, timeout_s, what))

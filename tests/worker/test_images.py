@@ -8,6 +8,7 @@ from PIL import Image
 from services.protocol.errors import ErrorCode, WorkerError
 from services.protocol.image_store import ImageStore, pack_image
 from services.protocol.messages import ImageRef
+from services.protocol.wire import RedisWire
 from services.worker.images import ImageLoader
 
 
@@ -18,8 +19,8 @@ def _file(image: Image.Image, image_format: str) -> bytes:
 
 
 @pytest.fixture
-def store(redis_client: aioredis.Redis) -> ImageStore:
-    return ImageStore(redis_client, ttl_s=60)
+def store(redis_wire: RedisWire) -> ImageStore:
+    return ImageStore(redis_wire, ttl_s=60)
 
 
 async def test_raw_pixels_are_loaded(store: ImageStore):

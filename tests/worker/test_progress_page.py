@@ -1,6 +1,7 @@
 import os
 
-from services.worker.progress_page import ProgressPage
+from services.protocol.worker_directory import ALL_SUSPECT
+from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
 
 
 def test_a_new_page_says_starting_and_nothing_else() -> None:
@@ -46,10 +47,10 @@ def test_a_busy_time_begins_with_the_first_request() -> None:
     page.close()
 
 
-def test_more_ids_than_fit_blame_nobody_by_name() -> None:
+def test_more_ids_than_fit_blame_all() -> None:
     page = ProgressPage.create()
     page.admitting([f"chatcmpl-{i:024d}" for i in range(1000)])
-    assert page.read().admitting == ()
+    assert page.read().admitting == (ALL_SUSPECT,)
     page.close()
 
 
@@ -60,4 +61,28 @@ def test_clear_makes_the_page_new() -> None:
     page.clear()
     assert page.read().worker_id == ""
     assert page.read().beat == 0.0
+    page.close()
+
+
+def snapshot(running: int, *admitting: str) -> ProgressSnapshot:
+    return ProgressSnapshot(100.0, 100.0, 7, running, "ready", "worker-1", admitting)
+
+
+def test_an_engine_with_work_that_finishes_no_step_is_hung() -> None:
+    limits = StepLimits(decode_s=8.0, prefill_s=60.0)
+    assert not snapshot(1).is_hung(107.9, limits)
+    assert snapshot(1).is_hung(108.1, limits)
+    assert not snapshot(1, "a").is_hung(159.0, limits)
+    assert snapshot(1, "a").is_hung(161.0, limits)
+    assert not snapshot(0).is_hung(1000.0, limits)
+
+
+def test_the_end_of_an_admission_is_progress() -> None:
+    page = ProgressPage.create()
+    page.set_running(1)
+    page.admitting(["a"])
+    began = page.read().last_step
+    page.admitting(())
+    assert page.read().last_step > began
+    assert page.read().admitting == ()
     page.close()

@@ -3,11 +3,12 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from services.protocol.worker_directory import ALL_SUSPECT
-from services.worker.engine_process import EXIT_CANNOT_START
+from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
 from services.worker.main import _verdict
 from services.worker.progress_page import ProgressSnapshot
 from services.worker.settings import child_environment
@@ -27,6 +28,8 @@ def snapshot(*admitting: str) -> ProgressSnapshot:
         (("a",), -signal.SIGKILL, False, "engine_died", ()),
         (("a",), -signal.SIGKILL, True, "engine_hung", ("a",)),
         ((), -signal.SIGKILL, True, "engine_hung", ()),
+        (("a",), EXIT_LOOP_BROKEN, False, "handed_back", ()),
+        ((), -signal.SIGTERM, False, "engine_died", ()),
     ],
 )
 def test_verdict_blames_what_was_being_admitted(
@@ -62,3 +65,16 @@ def test_an_unknown_setting_stops_the_start_with_one_line() -> None:
     assert ended.stderr.splitlines() == [
         "unknown setting GALEN_WORKER_SLTOS; did you mean GALEN_WORKER_SLOTS?"
     ]
+
+
+def test_a_worker_that_never_found_redis_ends_at_once_when_told_to(tmp_path: Path) -> None:
+    settings = {"GALEN_WORKER_REDIS_URL": f"unix://{tmp_path}/none.sock"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "services.worker.main"],
+        env=child_environment(**settings), stdout=subprocess.PIPE, text=True,
+    ) as worker:  # fmt: skip
+        assert worker.stdout is not None
+        waits = next(line for line in worker.stdout if "worker.registration.delayed" in line)
+        assert waits
+        worker.terminate()
+        assert worker.wait(10) == 0

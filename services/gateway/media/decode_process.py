@@ -22,6 +22,7 @@ import pybase64
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from modeling import image_processing
+from services.die_with_parent import die_with_parent
 from services.gateway.media.data_url import FORMAT_BY_MIME
 from services.gateway.media.decode_messages import (
     LENGTH,
@@ -50,7 +51,6 @@ _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin)  # registered by b
 _JPEG_QUALITIES = (95, 90, 85, 80, 70, 60, 50, 30)
 _PROBE_ROWS = 64
 _PROBE_TOLERANCE = 1.5  # the middle of a radiograph compresses worse than its rim
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -210,8 +210,8 @@ def _write_frame(stream: BinaryIO, frame: bytes) -> None:
 def _limit_this_process() -> None:
     """Give up what decoding does not need. The parent's death or end of stdin ends us too."""
     if sys.platform == "linux":
+        die_with_parent()
         libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(_PR_SET_DUMPABLE, 0)
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # it checks the unused ones
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])

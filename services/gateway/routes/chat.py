@@ -11,9 +11,11 @@ from starlette.types import Receive
 
 from services.gateway.admission import admit
 from services.gateway.body import read_json
+from services.gateway.chunks import ChatCompletion
 from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
-from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem
+from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
+from services.gateway.routes.api_document import answers, body_of
 from services.gateway.sse import SseFormatter
 from services.gateway.state import GatewayState, state_of
 from services.gateway.streaming import ChatStream, record_ends
@@ -23,7 +25,7 @@ from services.gateway.translate import (
     generation_requests,
     image_urls,
 )
-from services.protocol.errors import ErrorCode, RequestError, error_from_code
+from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
 
 router = APIRouter()
@@ -33,16 +35,16 @@ ANONYMOUS = "anonymous"
 LANE_HEADER = "x-galen-lane"
 
 _BODY_SCHEMA: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"type": "object", "required": ["model", "messages"]}}
-        },
-    }
+    "requestBody": {"required": True, "content": body_of(ChatCompletionRequest)}
 }
 
 
-@router.post("/v1/chat/completions", summary="Answer a conversation", openapi_extra=_BODY_SCHEMA)
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a conversation",
+    openapi_extra=_BODY_SCHEMA,
+    responses=answers(ChatCompletion, "The answer; events with `stream: true`", is_streamed=True),
+)
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation with images, whole or as a stream, as OpenAI's API does."""
     state = state_of(request)
@@ -64,28 +66,25 @@ async def create_chat_completion(request: Request) -> Response:
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane)
     reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)
-    await state.dispatcher.submit(reply, generation_requests(chat, refs, origin))
-    reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
-    if chat.stream:
-        return await _stream(state, reply, chat, origin.request_id)
+    stream: ChatStream | None = None
     try:
-        return await _answer(request, state, reply, chat, origin.request_id)
+        await state.dispatcher.submit(reply, generation_requests(chat, refs, origin))
+        reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
+        if not chat.stream:
+            return await _answer(request, state, reply, chat, origin.request_id)
+        stream = await _stream(state, reply, chat, origin.request_id)
+        return stream
     finally:
-        reply.close()
-        state.dispatcher.cancel(reply)
+        if stream is None:  # a stream ends its reply itself
+            state.end(reply)
 
 
 async def _stream(
     state: GatewayState, reply: Reply, chat: ChatCompletionRequest, request_id: str
-) -> Response:
+) -> ChatStream:
     """Wait for the first event, so that an early error has its status; then stream."""
-    try:
-        first = await reply.take()
-        _raise_failure(first)
-    except BaseException:
-        reply.close()
-        state.dispatcher.cancel(reply)
-        raise
+    first = await reply.take()
+    _raise_failure(first)
     include_usage = chat.stream_options is not None and chat.stream_options.include_usage
     formatter = SseFormatter(request_id, chat.model, int(_now()), include_usage=include_usage)
     return ChatStream(state, reply, first, formatter, model=chat.model, include_usage=include_usage)
@@ -99,7 +98,7 @@ async def _answer(
     request_id: str,
 ) -> Response:
     """Collect all choices into one body."""
-    builder = CompletionBuilder(len(reply.tickets))
+    builder = CompletionBuilder(chat.n or 1)
     while not builder.is_complete:
         items = await reply.take()
         _raise_failure(items)
@@ -125,7 +124,7 @@ async def _answer(
 def _raise_failure(items: list[ReplyItem]) -> None:
     for _, item in items:
         if isinstance(item, Failed):
-            raise error_from_code(ErrorCode(item.code), item.message, item.param)
+            raise error_of(item)
 
 
 async def _watch_client(receive: Receive, reply: Reply) -> None:

@@ -6,12 +6,17 @@ from starlette.responses import Response
 
 from services.gateway.catalogue import CatalogueEntry
 from services.gateway.chunks import Model, ModelList
+from services.gateway.routes.api_document import answers
 from services.gateway.state import state_of
 
 router = APIRouter()
 
 
-@router.get("/v1/models", summary="List the models that are served")
+@router.get(
+    "/v1/models",
+    summary="List the models that are served",
+    responses=answers(ModelList, "Every model"),
+)
 async def list_models(request: Request) -> Response:
     """Every model with a worker, in OpenAI's form."""
     entries = state_of(request).catalogue.list()
@@ -21,7 +26,7 @@ async def list_models(request: Request) -> Response:
 @router.get(
     "/v1/models/{model:path}",
     summary="Describe one model",
-    responses={"4XX": {"description": "An error in OpenAI's form"}},  # instead of FastAPI's 422
+    responses=answers(Model, "The model"),
 )
 async def show_model(request: Request, model: str) -> Response:
     """One model; 404 where no worker ever served it."""

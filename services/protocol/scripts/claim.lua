@@ -1,13 +1,13 @@
 -- Give a worker at most `free` requests: suspects by themselves, else the lanes in order, each lane's
 -- tenants in turn.
 -- KEYS: leases, running:W, depth, bell, alone-owner, dead
--- ARGV: prefix, model (quoted), worker_id, free, group, dead letters kept, lane...
+-- ARGV: prefix, model (quoted), worker_id, free, group, dead letters kept, protocol version, lane...
 -- Returns {'FENCED'} or {'OK' | 'ALONE' | 'RESERVED', request_id, attempt, gateway_id, payload, ...}.
 redis.replicate_commands()
 local leases, running, depth, bell, owner_key, dead = unpack(KEYS)
 local prefix, model, worker, free, group = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 if not redis.call('ZSCORE', leases, worker) then return {'FENCED'} end
-local out = {'OK'}
+local out, drops = {'OK'}, 0
 
 local function remove(work, entry)
   redis.call('XACK', work, group, entry)
@@ -24,12 +24,14 @@ local function take(work, field)
   for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
   if not (m.request_id and m.attempt and m.strikes and m.gateway_id and m.payload) then
     remove(work, id)
-    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[6], '*', 'reason', 'malformed_entry', 'work', work)
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[6], '*', 'version', ARGV[7],
+      'reason', 'malformed_entry', 'work', work)
     return true
   end
   redis.call('HINCRBY', depth, field, -1)
   if redis.call('EXISTS', prefix .. 'gateway:' .. m.gateway_id) == 0 then  -- nobody waits for it
     remove(work, id)
+    drops = drops + 1
     return true
   end
   redis.call('HSET', running, m.request_id,
@@ -39,12 +41,16 @@ local function take(work, field)
 end
 
 -- Drain a lane's ring in turns until the worker is full. Returns true where requests may be left.
+-- An empty ring means that nothing waits, whatever the count says (a sub-queue may have expired).
 local function drain(lane)
   local ring = prefix .. 'ring:' .. model .. ':' .. lane
   local field = model .. '|' .. lane
-  while (#out - 1) / 4 < free do
+  while (#out - 1) / 4 < free and drops < 256 do
     local tenant = redis.call('LPOP', ring)
-    if not tenant then return false end
+    if not tenant then
+      if (redis.call('HGET', depth, field) or '0') ~= '0' then redis.call('HSET', depth, field, 0) end
+      return false
+    end
     if take(prefix .. 'work:' .. model .. ':' .. lane .. ':' .. tenant, field) then
       redis.call('RPUSH', ring, tenant)
     else
@@ -54,7 +60,7 @@ local function drain(lane)
   return redis.call('LLEN', ring) > 0
 end
 
-if tonumber(redis.call('HGET', depth, model .. '|alone') or '0') > 0 then
+if redis.call('LLEN', prefix .. 'ring:' .. model .. ':alone') > 0 then
   local owner = redis.call('GET', owner_key)
   if owner and not redis.call('ZSCORE', leases, owner) then redis.call('DEL', owner_key) end
   redis.call('SET', owner_key, worker, 'NX', 'PX', 10000)
@@ -71,7 +77,7 @@ elseif redis.call('GET', owner_key) == worker then
 end
 
 local left = false
-for i = 7, #ARGV do left = drain(ARGV[i]) or left end
+for i = 8, #ARGV do left = drain(ARGV[i]) or left end
 if not left then
   redis.call('DEL', bell)
 elseif redis.call('LLEN', bell) == 0 then

@@ -1,7 +1,7 @@
 -- Put a request into its sub-queue, once, if the lane has room.
 -- KEYS: work, ring, ringset, depth, bell, inflight
 -- ARGV: request_id, attempt, strikes, gateway_id, tenant (quoted), depth field, max depth (0: any),
---       bell cap, group, payload
+--       bell cap, group, payload, lifetimes of the sub-queue and of inflight in ms
 -- Returns {'OK', waiting} or {'FULL', waiting}.
 redis.replicate_commands()
 local work, ring, ringset, depth, bell, inflight = unpack(KEYS)
@@ -14,8 +14,10 @@ if redis.call('EXISTS', work) == 0 then
   redis.call('XGROUP', 'CREATE', work, ARGV[9], '0', 'MKSTREAM')
 end
 local entry = redis.call('XADD', work, '*', 'request_id', request_id, 'attempt', attempt,
-  'strikes', ARGV[3], 'gateway_id', ARGV[4], 'depth_field', field, 'payload', ARGV[10])
+  'strikes', ARGV[3], 'gateway_id', ARGV[4], 'payload', ARGV[10])
+redis.call('PEXPIRE', work, ARGV[11])
 redis.call('HSET', inflight, request_id, attempt .. '|' .. entry .. '|' .. field .. '|' .. work)
+if redis.call('PTTL', inflight) == -1 then redis.call('PEXPIRE', inflight, ARGV[12]) end
 redis.call('HINCRBY', depth, field, 1)
 if redis.call('SADD', ringset, ARGV[5]) == 1 then redis.call('RPUSH', ring, ARGV[5]) end
 if redis.call('LLEN', bell) < tonumber(ARGV[8]) then redis.call('RPUSH', bell, '1') end

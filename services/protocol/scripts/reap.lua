@@ -24,7 +24,7 @@ local function lose(worker, held, request_id, by_gateway)
   local strike = suspect or (named == 0 and reason ~= 'handed_back')
   local final = strike and tonumber(strikes) + 1 >= limit
   if final then
-    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'request_id', request_id,
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'version', ARGV[5], 'request_id', request_id,
       'attempt', attempt, 'reason', reason, 'worker', worker, 'work', work)
   end
   local list = by_gateway[gateway] or {}

@@ -1,6 +1,6 @@
 -- Take a request back, wherever it is: out of the queue, or from the worker that runs it.
 -- KEYS: inflight, depth
--- ARGV: prefix, request_id, group, lifetime of a control list in seconds
+-- ARGV: prefix, request_id, group, lifetime of a control list in seconds, protocol version
 -- Returns 'NONE', 'QUEUED' or 'RUNNING'.
 redis.replicate_commands()
 local held = redis.call('HGET', KEYS[1], ARGV[2])
@@ -15,7 +15,7 @@ if pending and not pending.err and pending[1] then
   where = 'RUNNING'
   redis.call('HDEL', ARGV[1] .. 'running:' .. worker, ARGV[2])
   local control = ARGV[1] .. 'control:' .. worker
-  redis.call('RPUSH', control, ARGV[2] .. '|' .. attempt)
+  redis.call('RPUSH', control, ARGV[5] .. '|' .. ARGV[2] .. '|' .. attempt)
   redis.call('EXPIRE', control, ARGV[4])
   redis.call('XACK', work, ARGV[3], entry)
 end

@@ -1,5 +1,5 @@
 -- Register a worker, or renew its lease and its record.
--- KEYS: leases, workers, models, fenced_writes
+-- KEYS: leases, workers, models, fenced_renewals
 -- ARGV: worker_id, lease in ms, record, 'register' or 'renew', model
 -- Returns 'OK', or 'FENCED' where a renewal finds no lease: the worker's requests are others' now.
 redis.replicate_commands()

@@ -5,13 +5,20 @@ time. It knows nothing of Redis, HTTP or OpenAI. Tests that every engine must pa
 `tests/worker/engine_contract.py`.
 """
 
+import os
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+import structlog
 from PIL import Image
 
 from services.protocol.messages import EngineEvent, GenerationRequest, ModelCard
+
+_log = structlog.get_logger()
+
+EXIT_ENGINE_BROKEN = 71
 
 EmitStep = Callable[[Sequence[EngineEvent]], None]
 """Receives all events of one engine step; called on the event loop's thread."""
@@ -65,6 +72,16 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Stop stepping and free the model."""
         ...
+
+
+def end_process(error: BaseException) -> NoReturn:
+    """End this process at once: its engine steps no more, and waiting would look like a hang.
+
+    The requests that were being admitted, or else all, are what its parent suspects.
+    """
+    trace = "".join(traceback.format_tb(error.__traceback__))  # places only: no text of a request
+    _log.critical("engine.broken", error=type(error).__name__, trace=trace)
+    os._exit(EXIT_ENGINE_BROKEN)
 
 
 class EngineStartError(Exception):

@@ -5,7 +5,8 @@ The answer's token i is `zq%04d ` (zq0000, zq0001, …). The last user message s
 
     [[n=64 t=100 d=20]]   64 tokens, the first after 100 ms, then one every 20 ms (default 0 ms)
     [[crash=3]]           the engine process exits before token 3 (`segv=3`: by a signal)
-    [[hang=3]]            the engine stops for ever before token 3
+    [[hang=3]]            the whole engine process stops for ever before token 3
+    [[stall=3]]           the engine makes no step after token 3, while its process goes on
     [[slow=2000]]         admission blocks the engine for 2000 ms
     [[fail=3]]            the request, and it alone, fails before token 3
 
@@ -37,7 +38,7 @@ from services.protocol.messages import (
     TokenLogprob,
     Tokens,
 )
-from services.worker.engines.base import EmitStep, EngineJob, StepProgress
+from services.worker.engines.base import EmitStep, EngineJob, StepProgress, end_process
 from services.worker.engines.stop_strings import StopStringMatcher
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ _RECIPE = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=33
 _MOST_IMAGES = 16
 _KNOB = re.compile(r"(\w+)=(\d+(?:\.\d+)?)")
 _STEERING = re.compile(r"\[\[([^\]]*)\]\]")
+_MOST_MS = 3_600_000.0
+_MOST = {"n": 9_999.0}
+"""Knobs beyond mean this: the answer has no more numbers, and no clock runs for years."""
 _TEXTS = tuple(f"zq{i:04d} " for i in range(10_000))
 _PARAMETERS = frozenset({
     "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n", "stop", "seed",
@@ -92,11 +96,12 @@ class FakeEngine:
     _running: dict[str, _Sequence] = field(default_factory=dict[str, "_Sequence"])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stepper: asyncio.Task[None] | None = None
+    _is_stalled: bool = False
 
     async def start(self, emit: EmitStep, progress: StepProgress) -> ModelCard:
         """Begin stepping; returns at once, there is nothing to load."""
         self._emit, self._progress = emit, progress
-        self._stepper = asyncio.create_task(self._step_forever())
+        self._stepper = asyncio.create_task(self._step_or_end())
         return ModelCard(
             id=self.model_id,
             engine="fake",
@@ -124,8 +129,14 @@ class FakeEngine:
             self._stepper.cancel()
             await asyncio.gather(self._stepper, return_exceptions=True)
 
+    async def _step_or_end(self) -> None:
+        try:
+            await self._step_forever()
+        except Exception as error:  # noqa: BLE001 - whatever it is, this engine is done for
+            end_process(error)
+
     async def _step_forever(self) -> None:
-        while True:
+        while not self._is_stalled:
             if not self._running and not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
@@ -178,6 +189,7 @@ class FakeEngine:
             if sequence.due <= now:
                 if sequence.knobs:
                     _act(sequence)
+                    self._is_stalled |= sequence.knobs.get("stall") == sequence.index
                 if _next_token(sequence, now, events):
                     del self._running[sequence.request.request_id]
                     continue
@@ -301,5 +313,6 @@ def _knobs(request: GenerationRequest) -> dict[str, float]:
         if message.role == "user":
             text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
             found = _STEERING.findall(text)
-            return {k: float(v) for part in found for k, v in _KNOB.findall(part)}
+            knobs = {k: float(v) for part in found for k, v in _KNOB.findall(part)}
+            return {k: min(v, _MOST.get(k, _MOST_MS)) for k, v in knobs.items()}
     return {}

@@ -60,11 +60,6 @@ class ModelRunner:
         self._cache: SlotCache | None = None
         self._rope_deltas: list[int] = []
 
-    @property
-    def num_rows(self) -> int:
-        """Rows live now."""
-        return len(self._rope_deltas)
-
     @torch.inference_mode()
     def prefill(self, inputs: dict[str, Any]) -> Prefilled:
         """Run a whole prompt (`Prompt.inputs`); the batch is not touched."""

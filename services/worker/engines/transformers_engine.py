@@ -15,7 +15,13 @@ import structlog
 import torch
 
 from services.protocol.messages import EngineEvent, Failed, Finished, ModelCard
-from services.worker.engines.base import EmitStep, EngineJob, EngineStartError, StepProgress
+from services.worker.engines.base import (
+    EmitStep,
+    EngineJob,
+    EngineStartError,
+    StepProgress,
+    end_process,
+)
 from services.worker.engines.batch_scheduler import (
     BatchLimits,
     BatchScheduler,
@@ -143,11 +149,14 @@ class TransformersEngine:
             _post(loop, _resolve, ready, failure)
             return
         _post(loop, _resolve, ready, card)
-        while self._take_orders(scheduler):
-            events = scheduler.step(progress)
-            progress.step_done()
-            if events and not _post(loop, self._deliver, emit, events):
-                return
+        try:
+            while self._take_orders(scheduler):
+                events = scheduler.step(progress)
+                progress.step_done()
+                if events and not _post(loop, self._deliver, emit, events):
+                    return
+        except Exception as error:  # noqa: BLE001 (no step may be made after a broken one)
+            end_process(error)
 
     def _load(self) -> tuple[BatchScheduler, ModelCard]:
         if self._num_threads is not None:

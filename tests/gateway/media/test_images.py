@@ -11,6 +11,7 @@ from services.gateway.media.images import ImageInput, ImageLimits, ImageResolver
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.image_store import ImageStore
 from services.protocol.messages import ImageRecipe, ImageRef
+from services.protocol.wire import RedisWire
 from services.worker.images import ImageLoader
 from tests.gateway.media import image_files
 from tests.gateway.media.image_files import b64, data_url, noise
@@ -19,8 +20,8 @@ _CLIP = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=336)
 
 
 @pytest.fixture
-def store(redis_client: aioredis.Redis) -> ImageStore:
-    return ImageStore(redis_client, ttl_s=60)
+def store(redis_wire: RedisWire) -> ImageStore:
+    return ImageStore(redis_wire, ttl_s=60)
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from services.protocol.messages import (
     decode_events,
     encode,
 )
+from services.protocol.recent import Recent
 from services.protocol.request_queue import Claim, QueueFull, RequestQueue, WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
-from services.worker import loop
 from services.worker.loop import Worker
 from services.worker.main import Supervisor
 
@@ -60,10 +60,10 @@ def no_resume() -> None:
     enqueue = RequestQueue.enqueue
 
     async def forgetful(
-        self: RequestQueue, request: GenerationRequest, *, max_waiting: int = 0
+        self: RequestQueue, request: GenerationRequest, **options: Any
     ) -> QueueFull | None:
         request = msgspec.structs.replace(request, resume_token_ids=())
-        return await enqueue(self, request, max_waiting=max_waiting)
+        return await enqueue(self, request, **options)
 
     RequestQueue.enqueue = forgetful
     no_token_count()
@@ -164,7 +164,7 @@ def slow_claims() -> None:
 
 def no_early_cancellation() -> None:
     """A worker forgets the cancellation of a request that it does not know yet."""
-    loop._RECENT = 0
+    Recent.__contains__ = lambda _self, _key: False
 
 
 def no_delivery_limit() -> None:
