@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from services.gateway import strict_json
 from services.gateway.settings import GatewaySettings
+from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, GalenError, RequestError, TooLargeError
 
 _CUT_IN_LOOP_BYTES = 2 << 20
@@ -26,11 +27,11 @@ async def read_json(request: Request, settings: GatewaySettings) -> Any:
     if not body:
         raise RequestError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
     if len(body) > _CUT_IN_LOOP_BYTES:
-        return await asyncio.to_thread(strict_json.parse, body)
+        return await in_thread(lambda: strict_json.parse(body))
     cut = strict_json.cut(body)
     if len(cut.rest) < _PARSE_IN_LOOP_BYTES:
         return cut.parse()
-    return await asyncio.to_thread(cut.parse)
+    return await in_thread(cut.parse)
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-END_LIMIT_S = 5.0  # what the issue promises for Ctrl-C
+END_LIMIT_S = 5.0  # after Ctrl-C: docs/operations.md
 FAKE = ("--engine", "fake", "--port", "0")
 
 

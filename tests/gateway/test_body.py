@@ -1,7 +1,9 @@
 """Where a body is parsed: in the event loop only while what has to be parsed is short."""
 
+import gc
 import json
 import threading
+import weakref
 
 import pytest
 from starlette.requests import Request
@@ -10,6 +12,7 @@ from starlette.types import Message
 from services.gateway.body import read_json
 from services.gateway.settings import GatewaySettings
 from services.gateway.strict_json import CutBody
+from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, TooLargeError
 
 DATA_URL = "data:image/png;base64," + "A" * 1_000_000
@@ -65,3 +68,36 @@ async def test_too_many_values_are_refused_before_any_parsing(parsing_threads: l
 
     assert caught.value.code is ErrorCode.REQUEST_TOO_LARGE
     assert parsing_threads == []
+
+
+async def test_what_a_thread_gave_is_freed_with_its_last_reference() -> None:
+    gc.disable()
+    try:
+        held = await in_thread(_Traced)
+        freed = weakref.ref(held)
+        del held
+        assert freed() is None
+        error, freed = await _failed_in_thread()
+        del error
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+class _Traced:
+    """Something that a weak reference can watch."""
+
+
+async def _failed_in_thread() -> tuple[ValueError, "weakref.ref[_Traced]"]:
+    watched: list[weakref.ref[_Traced]] = []
+
+    def work() -> None:
+        local = _Traced()
+        watched.append(weakref.ref(local))
+        raise ValueError
+
+    try:
+        await in_thread(work)
+    except ValueError as error:
+        return error, watched[0]
+    raise AssertionError

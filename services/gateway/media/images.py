@@ -14,6 +14,7 @@ import msgspec
 from services.gateway.media.data_url import MAX_IMAGE_BYTES, DataUrl, parse_data_url
 from services.gateway.media.decode_messages import DecodedImage
 from services.gateway.media.decoder import ImageDecoder
+from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.image_store import ByteBoundedCache, ImageStore, image_key, pack_image
 from services.protocol.messages import ImageRecipe, ImageRef
@@ -181,7 +182,7 @@ class ImageResolver:
         decoded = await self._decoder.decode(
             job.url.url, job.url.declared_mime, recipe, payload_start=job.url.payload_start
         )
-        prepared = await asyncio.to_thread(_prepare, decoded, tenant_id)
+        prepared = await in_thread(lambda: _prepare(decoded, tenant_id))
         await self._store.put(prepared.ref.sha256, prepared.blob)
         self._cache.put(job.digest, prepared)
         return prepared
@@ -219,7 +220,7 @@ async def _cache_keys(
     texts = [url.url for url in urls]
     if sum(map(len, texts)) <= _HASH_IN_LOOP_LENGTH:
         return _hash_all(salt, texts)
-    return await asyncio.to_thread(_hash_all, salt, texts)
+    return await in_thread(lambda: _hash_all(salt, texts))
 
 
 def _hash_all(salt: bytes, texts: Sequence[str]) -> list[str]:
