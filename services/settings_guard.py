@@ -7,13 +7,29 @@ stops the start; one with a prefix that nobody has may belong to something else,
 
 import difflib
 import os  # the only module beside the settings that looks at the environment
+import sys
 from collections.abc import Iterable
+from typing import TypeVar
 
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings
+
+S = TypeVar("S", bound=BaseSettings)
 
 _OURS = "GALEN_"
 _NO_SERVICE = ("GALEN_BENCH_",)
 """Prefixes of programs beside the services."""
+
+
+def settings_or_exit(settings: type[S], service: str) -> S:
+    """Read a service's settings; a bad value or a misspelt name ends the process with its line."""
+    unknown = unknown_variables(settings)
+    if unknown:
+        sys.exit("; ".join(unknown))
+    try:
+        return settings()
+    except ValidationError as error:
+        sys.exit(f"bad {service} settings: {error}")
 
 
 def unknown_variables(settings: type[BaseSettings]) -> list[str]:

@@ -21,7 +21,6 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 from setproctitle import setproctitle
 
 from services.gateway.catalogue import ModelCatalogue
@@ -43,7 +42,7 @@ from services.protocol.event_stream import EventReader
 from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import RequestQueue
 from services.protocol.worker_directory import WorkerDirectory
-from services.settings_guard import unknown_variables
+from services.settings_guard import settings_or_exit
 from services.telemetry import configure_logging
 
 _log = structlog.get_logger()
@@ -202,13 +201,7 @@ def _give_memory_back() -> None:
 
 def main() -> None:
     """Entry point of `galen gateway`."""
-    unknown = unknown_variables(GatewaySettings)
-    if unknown:
-        sys.exit("; ".join(unknown))
-    try:
-        settings = GatewaySettings()
-    except ValidationError as error:
-        sys.exit(f"bad gateway settings: {error}")
+    settings = settings_or_exit(GatewaySettings, "gateway")
     configure_logging("gateway", settings.log_format, settings.log_level)
     setproctitle("galen gateway")
     metrics = GatewayMetrics()

@@ -16,13 +16,12 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from pydantic import ValidationError
 from setproctitle import setproctitle
 
 from services.protocol.connection import REDIS_AWAY, Backoff, open_wire
 from services.protocol.messages import LossReason
 from services.protocol.worker_directory import ALL_SUSPECT, WorkerDirectory
-from services.settings_guard import unknown_variables
+from services.settings_guard import settings_or_exit
 from services.telemetry import configure_logging
 from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
 from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
@@ -183,13 +182,7 @@ def _verdict(
 
 def main() -> None:
     """Entry point of `galen worker`."""
-    unknown = unknown_variables(WorkerSettings)
-    if unknown:
-        sys.exit("; ".join(unknown))
-    try:
-        settings = WorkerSettings()
-    except ValidationError as error:
-        sys.exit(f"bad worker settings: {error}")
+    settings = settings_or_exit(WorkerSettings, "worker")
     configure_logging("worker", settings.log_format, settings.log_level)
     setproctitle(f"galen worker [{settings.model_id}]")
     supervisor = Supervisor(settings)
