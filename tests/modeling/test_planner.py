@@ -1,0 +1,144 @@
+"""What the planner says of layouts: which fit, which is best, what is refused, and its tables."""
+
+from pathlib import Path
+
+import pytest
+
+from modeling.cards import CardsError, main_memory, parse_cards
+from modeling.memory_forecast import Layout
+from modeling.model_shape import UnknownModelError, read_shape
+from modeling.planner import Asked, PlannerError, check, choose, plan
+from services.launcher.plan_command import run_plan
+from tests.golden_files import GoldenFiles
+
+SMALL, LARGE = "llava-med-v1.5-7b", "llava-next-34b"
+
+
+@pytest.mark.parametrize("preset", [SMALL, LARGE])
+def test_tables_of_the_usual_cards(
+    preset: str, golden: GoldenFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, 5):
+        run_plan(preset, f"{number}x24GB", None, 16, as_json=False)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+    golden.check(f"plan-{preset}.txt", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("llava-med-v1.5-7", "did you mean llava-med-v1.5-7b"),
+        ("nothing like it", "presets: llava-1.5-13b"),
+    ],
+)
+def test_an_unknown_model_names_those_there_are(source: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message):
+        read_shape(source)
+
+
+@pytest.mark.parametrize("text", ["", "2x", "24", "0x24GB", "x24GB", "2x0GB", "65x24GB", "RTX9999"])
+def test_cards_that_are_none_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(CardsError) as caught:
+        parse_cards(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_cards_are_named_in_many_ways() -> None:
+    assert [card.total_bytes for card in parse_cards("2x24GB")] == [24 * 10**9] * 2
+    assert [card.total_bytes for card in parse_cards("24GiB,48GiB")] == [24 << 30, 48 << 30]
+    assert [card.name for card in parse_cards("2xrtx-4090")] == ["RTX4090"] * 2
+
+
+def test_a_control_group_limits_main_memory(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(str(1 << 30))
+    (tmp_path / "memory.current").write_text(str(1 << 29))
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {1 << 20}\n")
+    card = main_memory(tmp_path)
+    assert card.total_bytes == 1 << 30
+    assert card.free_bytes == (1 << 30) - (1 << 29) + (1 << 20)
+
+
+def test_the_smallest_change_that_fits_is_chosen() -> None:
+    small, large = read_shape(SMALL), read_shape(LARGE)
+    one = choose(small, parse_cards("1x24GB"), Asked(has_vllm=True))
+    assert (one.layout.engine, one.layout.quantization) == ("vllm", "none")
+    four = choose(large, parse_cards("4x24GB"), Asked(has_vllm=True))
+    assert (four.layout.tensor_parallel_size, four.layout.quantization) == (4, "none")
+    three = choose(large, parse_cards("3x24GB"), Asked())
+    assert (three.layout.device_map, three.layout.num_cards) == ("auto", 3)
+    assert three.layout.quantization == "bnb-int8"
+
+
+def test_replicas_give_way_to_tensor_parallelism_where_more_requests_are_asked_for() -> None:
+    shape, cards = read_shape(SMALL), parse_cards("2x24GB")
+    few = choose(shape, cards, Asked(concurrency=8, has_vllm=True)).layout
+    many = choose(shape, cards, Asked(concurrency=64, has_vllm=True)).layout
+    assert (few.replicas, few.tensor_parallel_size) == (2, 1)
+    assert (many.replicas, many.tensor_parallel_size) == (1, 2)
+
+
+def test_three_cards_are_used_by_a_device_map_because_three_divides_no_heads() -> None:
+    shape = read_shape("llava-1.5-13b")
+    options = plan(shape, parse_cards("3x24GB"), Asked())
+    assert 3 not in {option.layout.tensor_parallel_size for option in options}
+    best = choose(shape, parse_cards("3x10GB"), Asked())
+    assert (best.layout.device_map, best.layout.num_cards) == ("auto", 3)
+    assert best.settings()["device_map"] == "auto"
+
+
+def test_a_shorter_context_is_taken_rather_than_nothing_unless_it_was_asked_for() -> None:
+    shape, cards = read_shape(LARGE), parse_cards("1x24GB")
+    best = choose(shape, cards, Asked())
+    assert shape.image_tokens < best.context < 4096
+    assert f"of {best.context} tokens" in best.reason
+    with pytest.raises(PlannerError, match=r"does not fit on 1 x 24 GB.*are missing"):
+        choose(shape, cards, Asked(context=4096))
+    with pytest.raises(PlannerError, match=r"does not fit on 1 x 16 GB.*are missing"):
+        choose(shape, parse_cards("1x16GB"), Asked())
+
+
+def test_bitsandbytes_is_never_planned_on_vllm() -> None:
+    for number in range(1, 5):
+        options = plan(read_shape(SMALL), parse_cards(f"{number}x24GB"), Asked(has_vllm=True))
+        quantized = {o.layout.engine for o in options if o.layout.quantization != "none"}
+        assert quantized == {"transformers"}
+    with pytest.raises(PlannerError, match="no layout on 1 x 24 GB is as asked"):
+        choose(
+            read_shape(SMALL), parse_cards("1x24GB"), Asked(engine="vllm", quantization="bnb-nf4")
+        )
+
+
+def test_vllm_is_told_of_less_where_a_card_is_in_use() -> None:
+    shape, (card,) = read_shape(SMALL), parse_cards("1x48GB")
+    busy = [type(card)(card.name, card.total_bytes, card.total_bytes * 3 // 4)]
+    best = choose(shape, busy, Asked(has_vllm=True))
+    assert best.settings()["gpu_memory_fraction"] == "0.75"
+    assert best.forecast.usable_bytes <= busy[0].free_bytes
+    with pytest.raises(PlannerError, match=r"vLLM would take 90%.*--gpu-memory-fraction 0.75"):
+        check(shape, Layout(engine="vllm"), busy, 4096, 8)
+    check(shape, Layout(engine="vllm"), busy, 4096, 8, memory_fraction=0.75)
+
+
+def test_a_worker_that_does_not_fit_is_refused_with_the_numbers() -> None:
+    shape, cards = read_shape("llava-1.5-13b"), parse_cards("1x24GB")
+    with pytest.raises(PlannerError, match=r"needs 26\.\d\d GB weights.*are missing"):
+        check(shape, Layout(), cards, 4096, 1)
+    check(shape, Layout(quantization="bnb-int8"), cards, 2048, 1)
+    with pytest.raises(PlannerError, match="2 cards are asked for, and there are 1"):
+        check(shape, Layout(tensor_parallel_size=2), cards, 2048, 1)
+
+
+def test_all_slots_of_the_transformers_engine_must_fit_and_what_would_is_said() -> None:
+    shape, cards, layout = read_shape(SMALL), parse_cards("1x24GB"), Layout()
+    with pytest.raises(PlannerError, match="not 16 requests of 8192 tokens at once") as caught:
+        check(shape, layout, cards, 8192, 16)
+    words = str(caught.value).replace(" or ", " ").split()
+    slots = int(words[words.index("--slots") + 1])
+    context = int(words[words.index("--context-length") + 1])
+    check(shape, layout, cards, 8192, slots)
+    check(shape, layout, cards, context, 16)
+    for too_much in ((8192, slots + 1), (context + 1, 16)):
+        with pytest.raises(PlannerError):
+            check(shape, layout, cards, *too_much)
+    check(shape, Layout(engine="vllm"), cards, 8192, 16)  # there, requests wait
