@@ -22,7 +22,7 @@ from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
 from services.telemetry import configure_logging
-from services.worker.engines.base import EngineStartError
+from services.worker.engines.base import EXIT_CANNOT_START, EngineStartError
 from services.worker.engines.registry import build_engine
 from services.worker.images import ImageLoader
 from services.worker.links import WorkerLinks
@@ -33,8 +33,6 @@ from services.worker.settings import WorkerSettings
 
 _log = structlog.get_logger()
 
-EXIT_CANNOT_START = 3
-"""The engine refused its settings; starting again would end the same way."""
 EXIT_LOOP_BROKEN = 4
 """A fault of the worker's own loop: no request is to blame."""
 
@@ -44,13 +42,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="services.worker.engine_process")
     parser.add_argument("--progress-fd", type=int, required=True)
     parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--cordoned", action="store_true", help="as its predecessor was")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent_pid)
     settings = WorkerSettings()
     configure_logging("worker", settings.log_format, settings.log_level)
     setproctitle(f"galen worker engine [{settings.model_id}]")
     try:
-        uvloop.run(_serve(settings, ProgressPage(arguments.progress_fd)))
+        uvloop.run(
+            _serve(settings, ProgressPage(arguments.progress_fd), is_cordoned=arguments.cordoned)
+        )
     except EngineStartError as error:
         _log.error("engine.start.refused", cause=str(error))
         sys.exit(EXIT_CANNOT_START)
@@ -58,13 +59,14 @@ def main() -> None:
         sys.exit(EXIT_LOOP_BROKEN)
 
 
-async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
+async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: bool) -> None:
     url = settings.redis_url.get_secret_value()
     wire = open_wire(url)
     control = open_wire(url, blocking=True)
     bell = open_wire(url, blocking=True)
     pictures = open_wire(url)
-    metrics = WorkerMetrics()
+    engine = build_engine(settings)
+    metrics = WorkerMetrics(engine.stats)
     links = WorkerLinks(
         queue=WorkerQueue(wire, bell, settings.model_id),
         control=WorkerQueue(wire, control, settings.model_id),
@@ -72,7 +74,9 @@ async def _serve(settings: WorkerSettings, page: ProgressPage) -> None:
         directory=WorkerDirectory(wire),
         images=ImageLoader(ImageStore(pictures), settings.image_cache_bytes),
     )
-    worker = Worker(settings, build_engine(settings), links, page, metrics)
+    worker = Worker(settings, engine, links, page, metrics)
+    if is_cordoned:
+        worker.cordon()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import structlog
 
 from services.protocol import keys
-from services.protocol.connection import REDIS_AWAY
+from services.protocol.connection import REDIS_AWAY, Backoff
 from services.protocol.messages import WorkerRecord, WorkerState
 from services.protocol.request_queue import FencedError
 from services.protocol.worker_directory import WorkerDirectory
 from services.worker.progress_page import ProgressPage, StepLimits
+from services.worker.waiting import within
 
 _log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ class Heartbeat:
         self._describe = describe
         self._on_fenced = on_fenced
         self._renewed = time.monotonic()
+        self._is_due = asyncio.Event()
         self.state: WorkerState = "ready"
 
     async def begin(self) -> None:
@@ -54,12 +56,33 @@ class Heartbeat:
         await self._directory.register(record)
         self._renewed = time.monotonic()
 
+    async def begin_patiently(self, stop: asyncio.Event) -> None:
+        """Register, waiting for Redis where it is away; gives up when `stop` is set."""
+        backoff = Backoff()
+        is_announced = False
+        while not stop.is_set():
+            try:
+                await self.begin()
+            except REDIS_AWAY as error:
+                self._page.beat()
+                if not is_announced:
+                    _log.warning("worker.registration.delayed", cause=type(error).__name__)
+                is_announced = True
+                await backoff.wait()
+            else:
+                return
+
     async def run(self) -> None:
         """Beat for ever; cancelled at the worker's end."""
         while True:
             self._page.beat()
             await self.renew()
-            await asyncio.sleep(keys.HEARTBEAT_S)
+            self._is_due.clear()
+            await within(self._is_due.wait(), keys.HEARTBEAT_S)
+
+    def renew_soon(self) -> None:
+        """Publish a new state without waiting for the next beat."""
+        self._is_due.set()
 
     async def renew(self) -> None:
         """Renew once, unless the engine is stalled."""

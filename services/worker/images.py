@@ -7,16 +7,26 @@ import asyncio
 import io
 from dataclasses import dataclass
 
+import structlog
 from PIL import Image
 
-from services.protocol.errors import ErrorCode, WorkerError
+from services.protocol.connection import REDIS_AWAY
+from services.protocol.errors import ErrorCode, GalenError, WorkerError
 from services.protocol.image_store import (
     ByteBoundedCache,
     ImageStore,
     StoredImage,
     unpack_image,
 )
-from services.protocol.messages import ImageRef, ProtocolError
+from services.protocol.messages import (
+    Failed,
+    GenerationRequest,
+    ImagePart,
+    ImageRef,
+    ProtocolError,
+)
+
+_log = structlog.get_logger()
 
 _BYTES_PER_PIXEL = 4  # Pillow pads RGB to 4 bytes
 
@@ -61,6 +71,27 @@ class ImageLoader:
         image = await asyncio.to_thread(_unpack, blob, ref)
         self._cache.put(ref.sha256, _Loaded(image))
         return image
+
+
+async def images_or_failure(
+    loader: ImageLoader, request: GenerationRequest
+) -> tuple[Image.Image, ...] | Failed:
+    """Return the images of a request in its order, or the event that it ends with."""
+    refs = [p.image for m in request.messages for p in m.parts if isinstance(p, ImagePart)]
+    try:
+        return tuple([await loader.load(ref) for ref in refs])
+    except GalenError as error:
+        return Failed(request.request_id, request.attempt, error.code, error.message)
+    except REDIS_AWAY:
+        return _no_image(request, ErrorCode.BACKEND_UNAVAILABLE)
+    except Exception as error:  # noqa: BLE001 - the border of a request
+        _log.error("images.loading.failed", error=type(error).__name__)
+        return _no_image(request, ErrorCode.INTERNAL_ERROR)
+
+
+def _no_image(request: GenerationRequest, code: ErrorCode) -> Failed:
+    message = "the images of the request could not be loaded; send it again"
+    return Failed(request.request_id, request.attempt, code, message)
 
 
 def _unpack(blob: bytes, ref: ImageRef) -> Image.Image:

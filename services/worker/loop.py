@@ -3,7 +3,7 @@
 1. Claim as many requests as there are free slots; with none waiting, sleep on the doorbell.
 2. Decode the entry, load its images (in tasks of their own), give it to the engine.
 3. The engine calls back once per step; events go to the outbox, an end frees its slot.
-4. Cancellations come over a list of their own and are passed to the engine at once.
+4. Cancellations and orders come over a list of their own; a cordoned worker claims nothing new.
 5. A worker that lost its lease (`fence`) forgets all it holds and begins again under a new id.
 6. Draining: claim nothing more, finish what runs, hand back the rest.
 
@@ -13,6 +13,7 @@ Runs inside the engine process; what watches that process stands in `main.py`.
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import structlog
 
 from services.protocol import keys
 from services.protocol.connection import REDIS_AWAY, Backoff
-from services.protocol.errors import ErrorCode, GalenError
+from services.protocol.errors import ErrorCode
 from services.protocol.messages import (
     EngineEvent,
     Failed,
@@ -35,9 +36,18 @@ from services.protocol.messages import (
     decode_request,
 )
 from services.protocol.recent import Recent
-from services.protocol.request_queue import Claim, ClaimedEntry, FencedError
+from services.protocol.request_queue import (
+    Cancellation,
+    Claim,
+    ClaimedEntry,
+    FencedError,
+    WorkerOrder,
+)
+from services.worker.adapters import AdapterFolder
+from services.worker.control import Readiness, hear_forever
 from services.worker.engines.base import Engine, EngineJob
 from services.worker.heartbeat import Heartbeat
+from services.worker.images import images_or_failure
 from services.worker.links import WorkerLinks
 from services.worker.metrics import WorkerMetrics
 from services.worker.outbox import Outbox
@@ -46,6 +56,9 @@ from services.worker.settings import WorkerSettings
 from services.worker.waiting import until_set, within
 
 _log = structlog.get_logger()
+
+_LOOK_AGAIN_S = 0.5
+"""A SIGTERM may shorten a drain that has begun."""
 
 
 @dataclass(slots=True)
@@ -88,27 +101,30 @@ class Worker:
             self._describe,
             self._fence,
         )
+        self._adapters = AdapterFolder(settings, engine, self._heartbeat.renew_soon)
         self._running: dict[str, _Running] = {}
         self._has_free_slot = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_fenced = asyncio.Event()
-        self._is_draining = asyncio.Event()
+        self._readiness = Readiness()
         self._claiming = asyncio.Lock()
         self._num_submitted = 0
         self._ended = Recent[tuple[str, int]](2 * settings.slots)
         self._cancelled_early = Recent[tuple[str, int]](2 * settings.slots)
         self._card: ModelCard | None = None
+        self._host = socket.gethostname()
         self._worker_id = self._new_id()
 
     async def run(self) -> None:
         """Load, serve until `drain` is called, then finish or hand back what is left."""
-        stopping = asyncio.create_task(until_set(self._is_draining))
+        stopping = asyncio.create_task(until_set(self._readiness.is_draining))
         starting = asyncio.create_task(self._engine.start(self._on_step, self._page))
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             _log.info("worker.stopped.while_loading")
             os._exit(0)  # nothing is held, and a thread that loads weights cannot be stopped
         self._card = starting.result()
+        await self._adapters.start()
         await self._register()
         _log.info("worker.ready", worker_id=self._worker_id, model=self._card.id)
         tasks = [
@@ -117,8 +133,14 @@ class Worker:
                 self._heartbeat.run(),
                 self._outbox.run(),
                 self._claim_forever(),
-                self._hear_cancellations(),
+                hear_forever(
+                    self._links.control,
+                    lambda: self._worker_id,
+                    self._on_cancellation,
+                    self._on_order,
+                ),
                 self._reincarnate_when_fenced(),
+                self._adapters.run(),
             )
         ]
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -134,7 +156,11 @@ class Worker:
 
     def drain(self) -> None:
         """Claim nothing more; `run` returns when the rest is finished or handed back."""
-        self._is_draining.set()
+        self._readiness.drain(self._settings.drain_timeout_s)
+
+    def cordon(self) -> None:
+        """Begin as a worker that claims nothing until it is told to."""
+        self._on_order(WorkerOrder("cordon"))
 
     # --- 1. claim ---
 
@@ -148,6 +174,10 @@ class Worker:
                 await self._has_free_slot.wait()
                 continue
             try:
+                if not self._readiness.may_claim.is_set():
+                    await self._links.queue.wake_another()  # this one may have taken its wake-up
+                    await self._readiness.may_claim.wait()
+                    continue
                 if is_unsure:
                     await self._accept_forgotten()
                     is_unsure = False
@@ -204,7 +234,8 @@ class Worker:
                 self._abort(request.request_id)
             held = _Running(request.gateway_id, request.attempt, request.stream, claim.alone)
             self._running[request.request_id] = held
-            if any(isinstance(p, ImagePart) for m in request.messages for p in m.parts):
+            has_image = any(isinstance(p, ImagePart) for m in request.messages for p in m.parts)
+            if has_image or not self._adapters.has(request.adapter):
                 held.loading = asyncio.create_task(self._load_and_submit(held, request))
             else:
                 self._submit(held, EngineJob(request, ()))
@@ -218,18 +249,12 @@ class Worker:
         self._engine.submit(job)
 
     async def _load_and_submit(self, held: _Running, request: GenerationRequest) -> None:
-        refs = [p.image for m in request.messages for p in m.parts if isinstance(p, ImagePart)]
-        try:
-            images = tuple([await self._links.images.load(ref) for ref in refs])
-        except GalenError as error:
-            self._on_step([Failed(request.request_id, request.attempt, error.code, error.message)])
-        except REDIS_AWAY:
-            self._on_step([_no_image(request, ErrorCode.BACKEND_UNAVAILABLE)])
-        except Exception as error:  # noqa: BLE001 - the border of a request
-            _log.error("images.loading.failed", error=type(error).__name__)
-            self._on_step([_no_image(request, ErrorCode.INTERNAL_ERROR)])
+        loaded = await self._adapters.refusal(request)
+        loaded = loaded or await images_or_failure(self._links.images, request)
+        if isinstance(loaded, Failed):
+            self._on_step([loaded])
         else:
-            self._submit(held, EngineJob(request, images))
+            self._submit(held, EngineJob(request, loaded))
 
     def _bury(self, entry: ClaimedEntry) -> None:
         message = "the worker cannot read this request: it speaks another protocol version"
@@ -272,23 +297,18 @@ class Worker:
 
     # --- 4. cancellations ---
 
-    async def _hear_cancellations(self) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                cancelled = await self._links.control.next_cancellation(self._worker_id)
-                backoff.reset()
-            except REDIS_AWAY:
-                await backoff.wait()
-                continue
-            if cancelled is not None:
-                request_id, attempt = cancelled
-                held = self._running.get(request_id)
-                if held is not None and held.attempt == attempt:
-                    self._abort(request_id)
-                    _log.info("request.cancelled", request_id=request_id)
-                else:  # it may overtake the claim that brings the request
-                    self._cancelled_early.add(cancelled)
+    def _on_cancellation(self, cancelled: Cancellation) -> None:
+        held = self._running.get(cancelled.request_id)
+        if held is not None and held.attempt == cancelled.attempt:
+            self._abort(cancelled.request_id)
+            _log.info("request.cancelled", request_id=cancelled.request_id)
+        else:  # it may overtake the claim that brings the request
+            self._cancelled_early.add((cancelled.request_id, cancelled.attempt))
+
+    def _on_order(self, order: WorkerOrder) -> None:
+        self._heartbeat.state = self._readiness.obey(order)
+        self._heartbeat.renew_soon()
+        self._has_free_slot.set()  # whoever waits for a slot looks again
 
     def _abort(self, request_id: str) -> None:
         held = self._let_go(request_id)
@@ -327,21 +347,9 @@ class Worker:
             self._is_fenced.clear()
 
     async def _register(self) -> None:
-        """Register under the present id, waiting for Redis where it is away."""
-        backoff = Backoff()
-        is_announced = False
-        while not self._is_draining.is_set():
-            try:
-                self._outbox.begin(self._worker_id)
-                await self._heartbeat.begin()
-            except REDIS_AWAY as error:
-                self._page.beat()
-                if not is_announced:
-                    _log.warning("worker.registration.delayed", cause=type(error).__name__)
-                is_announced = True
-                await backoff.wait()
-            else:
-                return
+        """Register under the present id, unless told to end while Redis is away."""
+        self._outbox.begin(self._worker_id)
+        await self._heartbeat.begin_patiently(self._readiness.is_draining)
 
     def _new_id(self) -> str:
         return f"{self._settings.name}-{secrets.token_hex(6)}"
@@ -350,11 +358,12 @@ class Worker:
         assert self._card is not None  # noqa: S101 - our own order of calls
         return WorkerRecord(
             worker_id=self._worker_id,
-            model=self._card,
+            model=self._adapters.on_card(self._card),
             state=state,
             slots=self._settings.slots,
             running=len(self._running),
             steps=self._page.steps,
+            host=self._host,
         )
 
     # --- 6. draining ---
@@ -372,8 +381,8 @@ class Worker:
         except REDIS_AWAY:
             _log.warning("worker.draining.unannounced")
         self._is_empty.clear()
-        if self._running:
-            await within(self._is_empty.wait(), self._settings.drain_timeout_s)
+        while self._running and (left_s := self._readiness.drain_left_s()) > 0:
+            await within(self._is_empty.wait(), min(left_s, _LOOK_AGAIN_S))
         await within(self._outbox.flushed(), keys.COMMAND_TIMEOUT_S)
         try:
             await self._links.directory.report_death(self._worker_id, "handed_back")
@@ -389,8 +398,3 @@ class Worker:
         except Exception:
             _log.exception("worker.loop.broken")
             raise
-
-
-def _no_image(request: GenerationRequest, code: ErrorCode) -> Failed:
-    message = "the images of the request could not be loaded; send it again"
-    return Failed(request.request_id, request.attempt, code, message)

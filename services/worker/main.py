@@ -24,6 +24,7 @@ from services.protocol.worker_directory import ALL_SUSPECT, WorkerDirectory
 from services.settings_guard import settings_or_exit
 from services.telemetry import configure_logging
 from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
+from services.worker.preflight import PreflightError, preflight
 from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
 from services.worker.settings import WorkerSettings, child_environment
 
@@ -45,6 +46,7 @@ class Supervisor:
         self._stop_signals = 0
         self._failed_starts = 0
         self._backoff = Backoff(first_s=0.2, most_s=10.0)
+        self._is_cordoned = False
         self._drain_until = 0.0
         self._limits = StepLimits(settings.step_timeout_s, settings.prefill_timeout_s)
 
@@ -59,15 +61,17 @@ class Supervisor:
             child = self._spawn()
             code, hung = self._watch(child)
             snapshot = self._page.read()
-            if self._stop_signals and code == 0:
+            is_stopping = self._stop_signals > 0 or snapshot.state == "draining"  # or by an order
+            if is_stopping and code == 0:
                 return 0
             self._report(snapshot, code, hung=hung)
-            if self._stop_signals:
+            if is_stopping:
                 return 1 if snapshot.running else 0
             if code == EXIT_CANNOT_START:
                 return EXIT_CANNOT_START
             if not self._may_start_again(snapshot, code):
                 return 1
+            self._is_cordoned = snapshot.state == "cordoned"
             self._pause()
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
@@ -75,6 +79,8 @@ class Supervisor:
             sys.executable, "-m", "services.worker.engine_process",
             "--progress-fd", str(self._page.fd), "--parent-pid", str(os.getpid()),
         ]  # fmt: skip
+        if self._is_cordoned:
+            command.append("--cordoned")
         return subprocess.Popen(  # noqa: S603 - our own module
             command, pass_fds=[self._page.fd], env=child_environment()
         )
@@ -185,6 +191,11 @@ def main() -> None:
     settings = settings_or_exit(WorkerSettings, "worker")
     configure_logging("worker", settings.log_format, settings.log_level)
     setproctitle(f"galen worker [{settings.model_id}]")
+    try:
+        preflight(settings)
+    except PreflightError as error:
+        _log.error("engine.start.refused", cause=str(error))
+        sys.exit(EXIT_CANNOT_START)
     supervisor = Supervisor(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.on_signal)

@@ -1,12 +1,40 @@
 """Prometheus metrics of a worker; labels are none: one process serves one model."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Figures of an engine's own scheduler.
+
+    Args:
+        kv_cache_usage: share of the KV cache in use, 0 to 1.
+        running: requests in its batch.
+        waiting: requests not yet in its batch.
+        prefix_queries: prompt tokens looked up in the prefix cache since the start.
+        prefix_hits: of them, those that were found.
+    """
+
+    kv_cache_usage: float
+    running: int
+    waiting: int
+    prefix_queries: int
+    prefix_hits: int
 
 
 class WorkerMetrics:
-    """The worker's metrics in a registry of their own."""
+    """The worker's metrics in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        engine_stats: reads the figures of the engine's own scheduler, from any thread.
+    """
+
+    def __init__(self, engine_stats: Callable[[], EngineStats | None] = lambda: None) -> None:
         self.registry = CollectorRegistry()
         self.running = Gauge(
             "galen_worker_running_requests", "Requests in the engine", registry=self.registry
@@ -26,4 +54,40 @@ class WorkerMetrics:
             "galen_worker_fenced",
             "Times that this worker found its lease to be over",
             registry=self.registry,
+        )
+        self.registry.register(_EngineCollector(engine_stats))
+
+
+class _EngineCollector(Collector):
+    """An engine's figures at the moment of the scrape; zeros for one that keeps none."""
+
+    def __init__(self, read: Callable[[], EngineStats | None]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        now = self._read() or EngineStats(0.0, 0, 0, 0, 0)
+        yield GaugeMetricFamily(
+            "galen_worker_kv_cache_usage_ratio",
+            "Share of the engine's KV cache in use",
+            value=now.kv_cache_usage,
+        )
+        yield GaugeMetricFamily(
+            "galen_worker_scheduler_running_requests",
+            "Requests in the batch of the engine's own scheduler",
+            value=now.running,
+        )
+        yield GaugeMetricFamily(
+            "galen_worker_scheduler_waiting_requests",
+            "Requests that wait for room in that batch",
+            value=now.waiting,
+        )
+        yield CounterMetricFamily(
+            "galen_worker_prefix_cache_queried_tokens",
+            "Prompt tokens looked up in the prefix cache",
+            value=now.prefix_queries,
+        )
+        yield CounterMetricFamily(
+            "galen_worker_prefix_cache_hit_tokens",
+            "Prompt tokens found in the prefix cache",
+            value=now.prefix_hits,
         )

@@ -1,6 +1,7 @@
 """Settings of a worker: environment variables with the prefix `GALEN_WORKER_`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ class WorkerSettings(BaseSettings):
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="redis://, rediss:// or unix:// address",
     )
-    engine: Literal["fake", "transformers"] = Field(
+    engine: Literal["fake", "transformers", "vllm"] = Field(
         default="fake", description="What runs the model"
     )
     model_id: str = Field(
@@ -49,6 +50,42 @@ class WorkerSettings(BaseSettings):
         description="Most tokens of prompt and answer; default: what the model says",
     )
     num_threads: int | None = Field(default=None, ge=1, description="CPU threads of the engine")
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, le=64, description="Cards (or CPU processes) that share each layer"
+    )
+    quantization: Literal["none", "bnb-int8", "bnb-nf4", "bnb-fp4"] = Field(
+        default="none", description="Of the language model's weights; transformers engine only"
+    )
+    device_map: Literal["none", "auto"] = Field(
+        default="none",
+        description="auto: whole layers on each card, for numbers of cards that do not divide the "
+        "heads; transformers engine only",
+    )
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = Field(
+        default="auto", description="Attention kernel; transformers engine only"
+    )
+    max_images: int = Field(default=16, ge=1, le=256, description="Most images of one request")
+    adapters_dir: Path | None = Field(
+        default=None,
+        description="Folder of LoRA adapters, one folder each; watched while the worker runs",
+    )
+    max_lora_rank: int = Field(default=64, ge=1, le=512, description="Largest rank of an adapter")
+    gpu_memory_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Of each card, for weights and KV cache together; default: 0.9 with vLLM, "
+        "what is free with transformers",
+    )
+    kv_cache_gib: int = Field(
+        default=4, ge=1, description="KV cache of the vLLM engine on a CPU, GiB per process"
+    )
+    enforce_eager: bool = Field(
+        default=False, description="vLLM engine: no graphs and no compilation; starts faster"
+    )
+    check_memory: bool = Field(
+        default=True, description="Refuse to load what the planner says does not fit"
+    )
     step_timeout_s: float = Field(
         default=8.0,
         gt=0,
@@ -95,3 +132,62 @@ def child_environment(**overrides: str) -> dict[str, str]:
     training of the demo checkpoint cost three times the CPU time beside other work.
     """
     return {"OMP_WAIT_POLICY": "passive", **os.environ, **overrides}
+
+
+def set_vllm_environment(settings: WorkerSettings, *, on_cpu: bool) -> None:
+    """Set what vLLM reads from the environment; to be called before it is imported.
+
+    Its processes inherit it. Nothing is sent to its makers, nothing is fetched, its logs hold
+    warnings only, and the model runner is the one whose interface our sampling is written for.
+    """
+    values = {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if on_cpu:
+        # Compiling costs 14 s at the first request with log-probabilities, and needs a compiler.
+        values["TORCHDYNAMO_DISABLE"] = "1"
+        values["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
+        cores = sorted(os.sched_getaffinity(0))
+        if settings.num_threads is not None or settings.tensor_parallel_size > 1:
+            values["VLLM_CPU_OMP_THREADS_BIND"] = thread_bindings(
+                cores, settings.tensor_parallel_size, settings.num_threads
+            )
+    os.environ.update(values)
+
+
+def thread_bindings(cores: Sequence[int], ranks: int, threads: int | None) -> str:
+    """Return vLLM's list of CPU cores per rank, such as `0,1|2,3`: equal shares, none twice.
+
+    Args:
+        cores: those this process may use.
+        threads: most per rank; None: all of its share.
+
+    Raises:
+        ValueError: there are fewer cores than ranks.
+    """
+    share = len(cores) // ranks
+    if share == 0:
+        raise ValueError(f"{ranks} ranks need {ranks} CPU cores; this process may use {len(cores)}")
+    used = share if threads is None else min(share, threads)
+    return "|".join(
+        ",".join(str(core) for core in cores[rank * share : rank * share + used])
+        for rank in range(ranks)
+    )
+
+
+def set_rank_environment(rank: int, ranks: int) -> None:
+    """Set what transformers reads to find its place among the ranks of a tensor-parallel model."""
+    os.environ.update(
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "GLOO_SOCKET_IFNAME": "lo",  # all ranks are on this machine
+            "NCCL_SOCKET_IFNAME": "lo",
+        }
+    )

@@ -42,6 +42,7 @@ class Stack:
         durable: Redis keeps an append-only file, synced every second.
         gateway_module, worker_module: what to run; sabotaged variants stand in `sabotage/`.
         settings: more environment variables for all programs.
+        start_limit_s: longest start of its workers.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Stack:
     gateway_module: Sequence[str] = ("services.gateway.main",)
     worker_module: Sequence[str] = ("services.worker.main",)
     settings: Mapping[str, str] = field(default_factory=dict)
+    start_limit_s: float = START_LIMIT_S
     gateways: list[Program] = field(default_factory=list)
     workers: list[Program] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
@@ -76,7 +78,7 @@ class Stack:
                 self.add_worker(f"w{index}")
             for index in range(self.num_gateways):
                 self.add_gateway(f"g{index}")
-            await self.healthy()
+            await self.healthy(self.start_limit_s)
         except BaseException:
             await self._end()
             raise

@@ -7,6 +7,8 @@ should have eight characters and 16 tokens at least.
 """
 
 import asyncio
+import json
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -236,6 +238,84 @@ async def check_logprobs_go_with_every_token(make_engine: EngineFactory) -> None
         assert without.token_ids == recorded.token_ids
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "side": {"enum": ["left", "right"]},
+        "seen": {"type": "boolean"},
+        "count": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["side", "seen", "count"],
+    "additionalProperties": False,
+}
+"""Bounded: a random model may never close a free string."""
+
+
+def _obeys(text: str) -> bool:
+    found = json.loads(text)
+    return (
+        set(found) == {"side", "seen", "count"}
+        and found["side"] in ("left", "right")
+        and isinstance(found["seen"], bool)
+        and 0 <= found["count"] <= 99
+    )
+
+
+async def check_a_schema_is_obeyed(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        if "response_format" not in started.card.parameters:
+            return
+        schema = json.dumps(SCHEMA)
+        (free_alone,) = await started.run(job("free-alone"))
+        greedy, sampled, held, seen, scored, free, bad = await started.run(
+            job("greedy", json_schema=schema, max_tokens=200),
+            job("sampled", json_schema=schema, max_tokens=200, temperature=1.0, seed=3),
+            job("held", json_schema=schema, max_tokens=200, min_tokens=150),
+            job("seen", PROMPTS[1], [picture(3)], json_schema=schema, max_tokens=200),
+            job("scored", json_schema=schema, max_tokens=200, logprobs=3),
+            job("free"),
+            job("bad", json_schema='{"type": "no such type"}'),
+        )
+        for recorded in (greedy, sampled, held, seen):  # a whole answer ends, `min_tokens` or not
+            assert recorded.finished.finish_reason == "stop"
+            assert _obeys(recorded.text)
+        assert scored.token_ids == greedy.token_ids
+        _check_guided_logprobs(scored)
+        assert free.token_ids == free_alone.token_ids
+        assert bad.events == [bad.failed]
+        assert bad.failed.code == ErrorCode.INVALID_VALUE
+        assert bad.failed.param == "response_format"
+
+
+def _check_guided_logprobs(scored: Recorded) -> None:
+    """Whether they are those before or after the mask is the engine's choice; JSON takes them."""
+    entries = [entry for event in scored.tokens for entry in event.logprobs or ()]
+    assert [entry.token_id for entry in entries] == scored.token_ids
+    for entry in entries:
+        values = [value for _, _, value in entry.top]
+        assert all(math.isfinite(value) and value <= 0.0 for value in (entry.logprob, *values))
+
+
+async def check_a_guided_answer_continues(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        if "guided" in started.card.resumes:
+            sampling = {"json_schema": json.dumps(SCHEMA), "max_tokens": 200}
+            await _check_continues(started, "guided", sampling)
+
+
+async def check_min_tokens_holds_the_end_back(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        if "min_tokens" not in started.card.parameters:
+            return
+        (whole,) = await started.run(job("whole"))
+        stop = whole.text[4:6]
+        first, held = await started.run(
+            job("first", stop=[stop]), job("held", stop=[stop], min_tokens=20)
+        )
+        assert first.finished.completion_tokens < 20 <= held.finished.completion_tokens
+        assert held.token_ids == whole.token_ids[: len(held.token_ids)]
+
+
 def _said(recorded: Recorded, num_tokens: int) -> bool:
     ended = recorded.events and isinstance(recorded.events[-1], Finished | Failed)
     return bool(ended) or len(recorded.token_ids) >= num_tokens
@@ -258,4 +338,7 @@ CHECKS: tuple[Callable[[EngineFactory], Awaitable[None]], ...] = (
     check_max_tokens_may_be_left_out,
     check_close_ends_quietly_with_work_in_hand,
     check_logprobs_go_with_every_token,
+    check_a_schema_is_obeyed,
+    check_a_guided_answer_continues,
+    check_min_tokens_holds_the_end_back,
 )

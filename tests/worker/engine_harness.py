@@ -1,6 +1,7 @@
 """A started engine and everything it says, for tests: submit, wait for events, read answers."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -149,6 +150,12 @@ def picture(seed: int, width: int = 70, height: int = 60) -> Image.Image:
     return Image.fromarray(noise)
 
 
+def image_ref(image: Image.Image) -> ImageRef:
+    """As the gateway names images: engines take those of one hash for the same."""
+    shape = f"{image.width}x{image.height}".encode()
+    return ImageRef(hashlib.sha256(shape + image.tobytes()).hexdigest(), image.width, image.height)
+
+
 def job(
     request_id: str,
     text: str = PROMPTS[0],
@@ -159,7 +166,7 @@ def job(
     **sampling: Any,
 ) -> EngineJob:
     params = msgspec.convert({"temperature": 0.0, "max_tokens": 24, **sampling}, SamplingParams)
-    refs = [ImagePart(ImageRef("0" * 64, image.width, image.height)) for image in images]
+    refs = [ImagePart(image_ref(image)) for image in images]
     request = GenerationRequest(
         request_id=request_id,
         gateway_id="gateway",

@@ -2,21 +2,14 @@ import asyncio
 import subprocess
 import sys
 
-import pytest
-
 from services.protocol.errors import ErrorCode
 from services.worker.engines.base import EXIT_ENGINE_BROKEN
 from services.worker.engines.fake_engine import FakeEngine
-from tests.worker.engine_contract import CHECKS, job, picture, running
+from tests.worker.engine_harness import job, picture, running
 
 
 def engine() -> FakeEngine:
     return FakeEngine("fake", context_length=300)
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_engine_contract(check) -> None:
-    await check(engine)
 
 
 async def test_tokens_are_numbered_and_steered_by_the_prompt() -> None:

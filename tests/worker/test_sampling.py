@@ -127,6 +127,33 @@ def test_a_row_that_is_not_finite_is_none_and_alone(bad: float) -> None:
     assert second.token_id == int(scores[1].argmax())
 
 
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"temperature": 2.0, "seed": 5}])
+def test_only_what_is_allowed_is_chosen_and_logprobs_stay_raw(params: dict) -> None:
+    scores = logits(6, rows=2)
+    masked = scores.clone()
+    masked[0] = -math.inf
+    masked[0, 7] = scores[0, 7]
+    penalised = row([7, 7], logprobs=1, repetition_penalty=1.5, presence_penalty=2.0, **params)
+    guided, free = choose_tokens(scores, [penalised, row(**params)], masked)
+    assert guided is not None
+    assert guided.token_id == 7
+    expected = scores[0].log_softmax(-1)
+    assert guided.logprob == pytest.approx(float(expected[7]))
+    assert [i for i, _ in guided.top] == [int(scores[0].argmax())]
+    assert free == choose_tokens(scores[1:], [row(**params)])[0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_row_without_an_allowed_token_or_with_bad_logits_is_none(bad: float) -> None:
+    scores = logits(7, rows=3)
+    scores[0, 3] = bad
+    masked = scores.clone()
+    masked[0, 3] = -math.inf
+    masked[1] = -math.inf
+    choices = choose_tokens(scores, [row(temperature=0.0)] * 3, masked)
+    assert [choice is None for choice in choices] == [True, True, False]
+
+
 def test_logprobs_are_of_the_raw_logits() -> None:
     scores = logits(5)
     (choice,) = choose_tokens(scores, [row([3], temperature=0.3, top_k=2, seed=1, logprobs=4)])

@@ -78,3 +78,28 @@ def test_a_worker_that_never_found_redis_ends_at_once_when_told_to(tmp_path: Pat
         assert waits
         worker.terminate()
         assert worker.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "transformers", "model_path": "nowhere"}, "nowhere is no directory"),
+        (
+            {"engine": "transformers", "model_path": "{tiny}", "tensor_parallel_size": "4"},
+            "does not divide 2 key-value heads",
+        ),
+        (
+            {"engine": "vllm", "model_path": "{tiny}", "quantization": "bnb-nf4"},
+            "needs --engine transformers",
+        ),
+        ({"engine": "fake", "adapters_dir": "nowhere"}, "nowhere is no directory"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_an_engine_is_started(
+    settings: dict[str, str], message: str, tiny_llava: Path, redis_url: str
+) -> None:
+    given = {name: value.replace("{tiny}", str(tiny_llava)) for name, value in settings.items()}
+    ended = run_worker(redis_url=redis_url, **given)
+    assert ended.returncode == EXIT_CANNOT_START
+    assert message in ended.stdout
+    assert "engine_process" not in ended.stdout + ended.stderr

@@ -13,58 +13,18 @@ from services.protocol.errors import ErrorCode
 from services.protocol.messages import ImagePart, ImageRecipe, ImageRef, Message, TextPart
 from services.worker.engines.base import EngineJob, EngineStartError
 from services.worker.engines.transformers_engine import TransformersEngine
+from services.worker.load_options import LoadOptions
 from tests.worker.engine_contract import CHECKS, mixed_jobs
 from tests.worker.engine_harness import PROMPTS, RecordingProgress, job, picture, running
+from tests.worker.generate_reference import generate
 
 
 def engine(path: Path, max_batch: int = 8, **options: Any) -> TransformersEngine:
-    return TransformersEngine(path, "tiny", max_batch, num_threads=2, **options)
-
-
-def generate(path: Path, jobs: list[EngineJob], **options: Any) -> list[list[int]]:
-    """Each job by itself through the model's own `generate`."""
-    model = AutoModelForImageTextToText.from_pretrained(path).eval()
-    processor = AutoProcessor.from_pretrained(path, backend="pil")
-    answers = []
-    for each in jobs:
-        images = iter(each.images)
-        conversation = [
-            {
-                "role": message.role,
-                "content": [
-                    {"type": "text", "text": part.text}
-                    if isinstance(part, TextPart)
-                    else {"type": "image", "image": next(images)}
-                    for part in message.parts
-                ],
-            }
-            for message in each.request.messages
-        ]
-        inputs = processor.apply_chat_template(
-            conversation,
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            output = model.generate(  # type: ignore[attr-defined]  # a mixin with a protocol for self
-                **inputs,
-                do_sample=False,
-                max_new_tokens=each.request.sampling.max_tokens,
-                **options,
-            )
-        answers.append(output[0, inputs["input_ids"].shape[1] :].tolist())
-    return answers
+    return TransformersEngine(path, "tiny", max_batch, num_threads=2, load=LoadOptions(**options))
 
 
 def with_messages(base: EngineJob, messages: tuple[Message, ...], images: tuple) -> EngineJob:
     return EngineJob(msgspec.structs.replace(base.request, messages=messages), images)
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_keeps_the_engine_contract(check: Any, tiny_llava: Path) -> None:
-    await check(lambda: engine(tiny_llava))
 
 
 @pytest.mark.parametrize(
@@ -208,12 +168,17 @@ async def test_the_context_message_counts_image_tokens(tiny_llava: Path) -> None
         assert "40-token context of `tiny`" in recorded.failed.message
 
 
-async def test_not_finite_logits_fail_only_their_request(tiny_llava: Path, tmp_path: Path) -> None:
+async def test_not_finite_logits_fail_only_their_request(tiny_gemma3: Path, tmp_path: Path) -> None:
     path = tmp_path / "poisoned"
-    shutil.copytree(tiny_llava, path)
+    shutil.copytree(tiny_gemma3, path)
+    config = json.loads((path / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    (path / "config.json").write_text(json.dumps(config))
     weights = load_file(path / "model.safetensors")
-    poison = AutoProcessor.from_pretrained(path, backend="pil").tokenizer.encode("~")[0]
-    weights["language_model.model.embed_tokens.weight"][poison] = float("nan")
+    (name,) = [name for name in weights if "embed_tokens" in name]
+    weights["lm_head.weight"] = weights[name].clone()
+    poison = AutoProcessor.from_pretrained(path, backend="pil").tokenizer.encode("~")[-1]
+    weights[name][poison] = 3e38  # finite, but Gemma multiplies it by the root of its width
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     async with running(lambda: engine(path, max_batch=2)) as started:
         bad, good = await started.run(job("bad", "a ~ b"), job("good"))
@@ -237,7 +202,7 @@ async def test_model_card_states_what_the_checkpoint_does(tiny_llava: Path) -> N
         card = started.card
     assert (card.id, card.engine, card.context_length) == ("tiny", "transformers", 2048)
     assert card.image_recipe == ImageRecipe(56, 56, 56)
-    assert card.resumes == {"greedy", "sampling", "logprobs"}
+    assert card.resumes == {"greedy", "sampling", "logprobs", "guided"}
 
 
 async def test_no_fixed_recipe_where_the_size_depends_on_the_image(tiny_paddleocr_vl: Path) -> None:
@@ -269,7 +234,7 @@ async def test_refuses_auto_map(tiny_llava: Path, tmp_path: Path) -> None:
 
 
 async def test_refuses_a_directory_that_is_no_checkpoint(tmp_path: Path) -> None:
-    await _assert_refused(tmp_path / "nowhere", r"config\.json")
+    await _assert_refused(tmp_path / "nowhere", "is no directory")
 
 
 async def test_refuses_a_checkpoint_without_a_chat_template(
@@ -285,7 +250,7 @@ async def test_refuses_broken_weights_in_one_line(tiny_llava: Path, tmp_path: Pa
     path = tmp_path / "copy"
     shutil.copytree(tiny_llava, path)
     (path / "model.safetensors").write_bytes(b"not tensors")
-    await _assert_refused(path, "load")
+    await _assert_refused(path, "is damaged")
 
 
 async def _assert_refused(path: Path, match: str) -> None:

@@ -20,6 +20,7 @@ class Answer:
         stops: the request's stop strings.
         eos_ids: tokens that end an answer; they count as tokens and have no text.
         max_tokens: the answer ends with this many tokens, earlier attempts' included.
+        min_tokens: up to so many tokens, no stop string is looked for.
     """
 
     finish_reason: FinishReason | None
@@ -30,11 +31,13 @@ class Answer:
         stops: Sequence[str],
         eos_ids: frozenset[int],
         max_tokens: int,
+        min_tokens: int = 0,
     ) -> None:
         self._detokenizer = IncrementalDetokenizer(decode)
         self._matcher = StopStringMatcher(stops)
         self._eos_ids = eos_ids
         self._max_tokens = max_tokens
+        self._min_tokens = min_tokens
         self.token_ids: list[int] = []
         self.finish_reason = None
 
@@ -47,7 +50,9 @@ class Answer:
         if token_id in self._eos_ids:
             self.finish_reason = "stop"
             return self._flush()
-        released = self._matcher.push(self._detokenizer.push(token_id))
+        released = self._detokenizer.push(token_id)
+        if len(self.token_ids) > self._min_tokens:
+            released = self._matcher.push(released)
         if self._matcher.matched is not None:
             self.finish_reason = "stop"
         elif len(self.token_ids) >= self._max_tokens:

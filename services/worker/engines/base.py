@@ -14,10 +14,14 @@ from typing import NoReturn, Protocol
 import structlog
 from PIL import Image
 
+from modeling.adapter_files import AdapterFiles
 from services.protocol.messages import EngineEvent, GenerationRequest, ModelCard
+from services.worker.metrics import EngineStats
 
 _log = structlog.get_logger()
 
+EXIT_CANNOT_START = 3
+"""The engine refused its settings; starting again would end the same way."""
 EXIT_ENGINE_BROKEN = 71
 
 EmitStep = Callable[[Sequence[EngineEvent]], None]
@@ -67,6 +71,22 @@ class Engine(Protocol):
 
     def abort(self, request_id: str) -> None:
         """Forget a request: its sequence leaves the batch at the next step border."""
+        ...
+
+    async def load_adapter(self, adapter: AdapterFiles) -> None:
+        """Make a LoRA adapter usable by `GenerationRequest.adapter`; running requests go on.
+
+        Raises:
+            AdapterError: it does not fit this base, or this engine cannot do what it asks.
+        """
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that run with it end first, new ones fail."""
+        ...
+
+    def stats(self) -> EngineStats | None:
+        """Return its scheduler's figures, from any thread; None where it keeps none."""
         ...
 
     async def close(self) -> None:

@@ -26,11 +26,14 @@ from services.protocol.messages import (
     TokenLogprob,
     Tokens,
 )
+from services.worker.engines.adapter_rows import BASE, AdapterRows
 from services.worker.engines.answer import Answer
 from services.worker.engines.base import EngineJob, StepProgress
 from services.worker.engines.chat_prompt import Prompt, PromptBuilder, PromptError, extend_inputs
+from services.worker.engines.guidance import GuidanceError, Guide
 from services.worker.engines.model_runner import ModelRunner
 from services.worker.engines.sampling import Choice, SamplingRow, choose_tokens
+from services.worker.engines.schema_check import refusal
 
 log = structlog.get_logger(__name__)
 
@@ -47,21 +50,28 @@ class BatchLimits:
         max_batch: sequences that run at once.
         context_length: tokens, prompt and answer together.
         max_images: per request.
+        eos_ids: tokens that end an answer.
     """
 
     model_id: str
     max_batch: int
     context_length: int
     max_images: int
+    eos_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A job in the engine's hands; `ticket` tells apart two jobs with one request id."""
+    """A job in the engine's hands; `ticket` tells apart two jobs with one request id.
+
+    Args:
+        guide: at the beginning of the answer; None where the request names no schema.
+    """
 
     ticket: int
     job: EngineJob
     submitted_s: float
+    guide: Guide | None = None
 
 
 @dataclass(slots=True)
@@ -70,11 +80,21 @@ class _Running:
     answer: Answer
     sampling: SamplingRow
     num_prompt_tokens: int
+    adapter: str = BASE
     prefill_s: float | None = None
 
     @property
     def request(self) -> GenerationRequest:
         return self.submission.job.request
+
+    @property
+    def guide(self) -> Guide | None:
+        return self.submission.guide
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the answer may not end yet."""
+        return len(self.answer.token_ids) < self.request.sampling.min_tokens
 
 
 TicketedEvent = tuple[int, EngineEvent]
@@ -88,13 +108,15 @@ class BatchScheduler:
         runner: ModelRunner,
         prompts: PromptBuilder,
         tokenizer: PreTrainedTokenizerBase,
-        eos_ids: frozenset[int],
         limits: BatchLimits,
+        adapters: AdapterRows,
     ) -> None:
         self._runner = runner
+        self.adapters = adapters
         self._prompts = prompts
         self._tokenizer = tokenizer
-        self._eos_ids = eos_ids
+        self._eos_ids = limits.eos_ids
+        self._eos_index = torch.tensor(sorted(limits.eos_ids), dtype=torch.long)
         self._limits = limits
         self._waiting: deque[Submission] = deque()
         self._running: list[_Running] = []  # in the order of the runner's rows
@@ -120,6 +142,7 @@ class BatchScheduler:
     def step(self, progress: StepProgress) -> list[TicketedEvent]:
         """Decode, admit, choose; returns what the requests say now."""
         events: list[TicketedEvent] = []
+        self.adapters.drop_unused({running.adapter for running in self._running})
         # 1. the next logits of everything that runs
         logits = self._decode(events)
         # 2. waiting requests join; their prompts give their first logits
@@ -143,6 +166,7 @@ class BatchScheduler:
             return []
         try:
             last_ids = [running.sampling.output_ids[-1] for running in self._running]
+            self.adapters.set_rows([running.adapter for running in self._running])
             return list(self._runner.decode(last_ids))
         except Exception as error:  # noqa: BLE001 (the border of a step: what it hit must end)
             rows = len(self._running)
@@ -172,10 +196,11 @@ class BatchScheduler:
                     events.append((submission.ticket, _finished(running, reason)))
                     continue
                 resumed = running.answer.token_ids
+                self.adapters.set_rows([running.adapter])
                 prefilled = self._runner.prefill(extend_inputs(prompt.inputs, resumed))
                 self._runner.add_row(prefilled)
             except RequestError as error:
-                events.append((submission.ticket, _failure(request, error)))
+                events.append((submission.ticket, failure_of(request, error)))
             except PromptError as error:
                 log.warning("engine.prompt.refused", error=str(error))
                 refusal = RequestError(
@@ -184,7 +209,7 @@ class BatchScheduler:
                     "check their roles, their order and their images",
                     param="messages",
                 )
-                events.append((submission.ticket, _failure(request, refusal)))
+                events.append((submission.ticket, failure_of(request, refusal)))
             except Exception as error:  # noqa: BLE001 (the border of a request)
                 _log_failure("engine.prefill.failed", error, rows=1)
                 events.append((submission.ticket, _internal_failure(request)))
@@ -206,24 +231,62 @@ class BatchScheduler:
                 "per request, send fewer",
                 param="messages",
             )
+        adapter = self.adapters.key_of(request)
         prompt = self._prompts.build(request.messages, job.images)
         max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
-        answer = Answer(self._decode_ids, sampling.stop, self._eos_ids, max_tokens)
+        answer = Answer(
+            self._decode_ids, sampling.stop, self._eos_ids, max_tokens, sampling.min_tokens
+        )
         answer.replay(request.resume_token_ids)
         row = SamplingRow(sampling, prompt.token_ids, answer.token_ids)
-        return _Running(submission, answer, row, len(prompt.token_ids)), prompt
+        if submission.guide is not None and answer.finish_reason is None:
+            submission.guide.consume(answer.token_ids)
+            if submission.guide.is_broken:  # another version of the grammar began the answer
+                raise GuidanceError
+        return _Running(submission, answer, row, len(prompt.token_ids), adapter), prompt
+
+    def _masked(self, logits_BV: torch.Tensor) -> torch.Tensor | None:
+        """Return the logits with -inf where a token may not come; None where all may."""
+        guided = [row for row, running in enumerate(self._running) if running.guide is not None]
+        short = [
+            row
+            for row, running in enumerate(self._running)
+            if running.is_short and running.guide is None
+        ]
+        if not guided and not short:
+            return None
+        masked_BV = logits_BV.clone()
+        if short:  # all of them at once: on a GPU, each call costs more than its work
+            rows = torch.tensor(short, device=masked_BV.device)
+            masked_BV[rows[:, None], self._eos_index.to(masked_BV.device)] = -torch.inf
+        for row in guided:
+            self._mask_row(masked_BV[row], self._running[row])
+        return masked_BV
+
+    def _mask_row(self, logits_V: torch.Tensor, running: _Running) -> None:
+        """Mask one row in place; where the grammar is complete, `min_tokens` gives way."""
+        guide = running.guide
+        if guide is not None:
+            allowed_V = guide.allowed(logits_V.shape[0]).to(logits_V.device)
+            logits_V.masked_fill_(~allowed_V, -torch.inf)
+        if running.is_short:
+            longer_V = logits_V.index_fill(0, self._eos_index.to(logits_V.device), -torch.inf)
+            if guide is None or bool(torch.isfinite(longer_V).any()):
+                logits_V.copy_(longer_V)
 
     def _choose(self, logits_BV: torch.Tensor) -> list[Choice | None]:
         """Choose a token per row; None for a row that has no usable logits or parameters."""
         rows = [running.sampling for running in self._running]
         try:
-            return choose_tokens(logits_BV, rows)
+            return choose_tokens(logits_BV, rows, self._masked(logits_BV))
         except Exception as error:  # noqa: BLE001 (one row's parameters must not end the others)
             _log_failure("engine.sampling.failed", error, rows=len(rows))
         choices: list[Choice | None] = []
-        for row, logits_V in zip(rows, logits_BV, strict=True):
+        for running, row, logits_V in zip(self._running, rows, logits_BV, strict=True):
             try:
-                choices += choose_tokens(logits_V[None], [row])
+                masked_1V = logits_V.clone()[None]
+                self._mask_row(masked_1V[0], running)
+                choices += choose_tokens(logits_V[None], [row], masked_1V)
             except Exception:  # noqa: BLE001 (the border of a request)
                 choices.append(None)
         return choices
@@ -233,11 +296,15 @@ class BatchScheduler:
         request = running.request
         if choice is None:
             log.error("engine.token.none_chosen")
+            if running.guide is not None and running.guide.is_broken:
+                return [failure_of(request, refusal("it grows too large; simplify it"))]
             return [_internal_failure(request)]
         if running.prefill_s is None:
             running.prefill_s = time.monotonic() - running.submission.submitted_s
         index = len(running.answer.token_ids)
         text = running.answer.push(choice.token_id)
+        if running.guide is not None and running.answer.finish_reason is None:
+            running.guide.consume([choice.token_id])
         logprobs = None if choice.logprob is None else [self._logprob(choice, choice.logprob)]
         tokens = Tokens(
             request.request_id, request.attempt, index, [choice.token_id], [text], logprobs
@@ -303,7 +370,10 @@ def _log_failure(event: str, error: Exception, rows: int) -> None:
     log.error(event, error=type(error).__name__, rows=rows)
 
 
-def _failure(request: GenerationRequest, error: RequestError) -> Failed:
+def failure_of(request: GenerationRequest, error: BaseException) -> Failed:
+    """Return a request's end by `error`, which is told to the client if it is a RequestError."""
+    if not isinstance(error, RequestError):
+        return _internal_failure(request)
     return Failed(request.request_id, request.attempt, error.code, error.message, error.param)
 
 

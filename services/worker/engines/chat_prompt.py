@@ -79,16 +79,8 @@ class PromptBuilder:
         Raises:
             PromptError: the template or the processor refuses it.
         """
-        num_places = sum(isinstance(part, ImagePart) for m in messages for part in m.parts)
-        if num_places != len(images):
-            raise PromptError(f"{num_places} places for {len(images)} images")
-        has_literals = any(
-            self._literals.search(part.text)
-            for message in messages
-            for part in message.parts
-            if isinstance(part, TextPart)
-        )
         conversation = self._to_conversation(messages, images)
+        has_literals = self._has_literals(messages)
         processor = self._escaping if has_literals and self._escaping else self._processor
         try:
             rendered: Any = processor.apply_chat_template(
@@ -107,9 +99,46 @@ class PromptBuilder:
         num_image_tokens = token_ids.count(self._image_token_id) if images else 0
         return Prompt(inputs, token_ids, num_image_tokens)
 
+    def build_unexpanded(
+        self, messages: Sequence[Message], images: Sequence[Image.Image]
+    ) -> list[int]:
+        """Return the token ids of a conversation with one placeholder per image, as templates say.
+
+        For an inference library that expands and preprocesses images by itself. What the processor
+        does to text besides that, `build` does too.
+
+        Raises:
+            PromptError: the template refuses it.
+        """
+        conversation = self._to_conversation(messages, images)
+        has_literals = self._has_literals(messages)
+        processor = self._escaping if has_literals and self._escaping else self._processor
+        tokenizer = _tokenizer_of(processor)
+        try:
+            text: Any = processor.apply_chat_template(conversation, add_generation_prompt=True)
+            # as `apply_chat_template(tokenize=True)` decides it
+            begins = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+            token_ids: list[int] = tokenizer(text, add_special_tokens=not begins)["input_ids"]
+        except Exception as error:  # templates raise what they like: jinja2, TypeError, ValueError
+            raise PromptError(type(error).__name__) from error
+        if not has_literals:
+            return token_ids
+        return [i for token_id in token_ids for i in self._literal_ids.get(token_id, [token_id])]
+
+    def _has_literals(self, messages: Sequence[Message]) -> bool:
+        return any(
+            self._literals.search(part.text)
+            for message in messages
+            for part in message.parts
+            if isinstance(part, TextPart)
+        )
+
     def _to_conversation(
         self, messages: Sequence[Message], images: Sequence[Image.Image]
     ) -> list[dict[str, Any]]:  # the shape that `apply_chat_template` takes
+        num_places = sum(isinstance(part, ImagePart) for m in messages for part in m.parts)
+        if num_places != len(images):
+            raise PromptError(f"{num_places} places for {len(images)} images")
         pictures = iter(images)
         conversation: list[dict[str, Any]] = []
         for message in messages:

@@ -4,14 +4,15 @@ Lives here: the checks before loading, loading, and the few facts about a model 
 needs. What does *not* live here: running it (`model_runner.py`).
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     PretrainedConfig,
@@ -19,12 +20,19 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+from transformers.distributed.configuration_utils import DistributedConfig
+from transformers.utils import logging as transformers_logging
 
+from modeling.checkpoint_files import CheckpointError, open_checkpoint
+from modeling.sharding import why_not_divisible
 from services.protocol.messages import ImageRecipe
 from services.worker.engines.base import EngineStartError
+from services.worker.engines.quantization import check_quantized, quantization_config
+from services.worker.engines.sharding_plan import tensor_parallel_plan
+from services.worker.load_options import LoadOptions, why_impossible
 
-_PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+_SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 # Without a figure of its own, a checkpoint gets the context of the Llama family's first release.
 _DEFAULT_CONTEXT = 2048
 
@@ -49,35 +57,16 @@ class Checkpoint:
     created: int
 
 
-def load_checkpoint(path: Path, dtype: str, device: str, max_context: int | None) -> Checkpoint:
+def load_checkpoint(path: Path, options: LoadOptions) -> Checkpoint:
     """Load any image-text-to-text checkpoint in Hugging Face layout.
 
-    Args:
-        dtype: "auto" (what the checkpoint says) or a name of torch's.
-        device: "auto" (an accelerator if there is one) or a name of torch's.
-        max_context: lowers the checkpoint's own context length, tokens.
+    With `tensor_parallel_size` > 1 this process must be a rank of its group already.
 
     Raises:
         EngineStartError: the directory is refused, or is no such checkpoint.
     """
-    check_directory(path)
-    if dtype != "auto" and dtype not in _DTYPES:
-        raise EngineStartError(f"dtype {dtype!r}: choose auto, {', '.join(sorted(_DTYPES))}")
-    place = _choose_device(device)
-    options = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        processor = AutoProcessor.from_pretrained(path, backend="pil", **options)
-        model = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=_DTYPES.get(dtype, "auto"), use_safetensors=True, **options
-        )
-        model.to(device=place)  # type: ignore[call-arg]  # decorated: the checker loses `self`
-        model.eval()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
-        raise EngineStartError(
-            f"{path} does not load as an image-text-to-text checkpoint in Hugging Face layout "
-            f"({type(error).__name__}: {reason[0][:200] if reason else ''})"
-        ) from error
+    model = load_model(path, options)
+    processor = _load(path, lambda: AutoProcessor.from_pretrained(path, backend="pil", **_SAFE))
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(tokenizer, "backend_tokenizer", None) is None:
         raise EngineStartError(f"{path} has no fast tokenizer (tokenizer.json); convert it first")
@@ -87,39 +76,163 @@ def load_checkpoint(path: Path, dtype: str, device: str, max_context: int | None
         model=model,
         processor=processor,
         tokenizer=tokenizer,
-        device=place,
+        device=model.device,
         eos_ids=_eos_ids(model, tokenizer),
         image_token_id=_image_token_id(model.config, processor),
-        context_length=_context_length(model.config, max_context),
+        context_length=_context_length(model.config, options.max_context),
         image_recipe=image_recipe_of(getattr(processor, "image_processor", None)),
         created=int((path / "config.json").stat().st_mtime),
     )
 
 
-def check_directory(path: Path) -> None:
-    """Refuse what could run code: Python files, pickled weights, `auto_map` in any JSON file.
+def load_model(path: Path, options: LoadOptions) -> PreTrainedModel:
+    """Load the weights alone, or this rank's part of them.
 
     Raises:
-        EngineStartError: with what was found.
+        EngineStartError: as `load_checkpoint` says.
     """
-    if not (path / "config.json").is_file():
-        raise EngineStartError(
-            f"{path} has no config.json: not a checkpoint in Hugging Face layout"
+    check_options(path, options)
+    _limit_memory(options.memory_fraction)
+    transformers_logging.disable_progress_bar()
+    config: PretrainedConfig = _load(path, lambda: AutoConfig.from_pretrained(path, **_SAFE))
+    how: dict[str, Any] = {"dtype": _DTYPES.get(options.dtype, "auto"), **_placing(config, options)}
+    if options.attention != "auto":
+        how["attn_implementation"] = options.attention
+    if options.quantization != "none":
+        how["quantization_config"] = _load(
+            path, lambda: quantization_config(options.quantization, config)
         )
-    for file in sorted(path.rglob("*")):
-        if file.suffix == ".py":
-            raise EngineStartError(f"{file} is code: checkpoints that bring code are not loaded")
-        if file.suffix in _PICKLES:
+    model: PreTrainedModel
+    loading: dict[str, Any]
+    model, loading = _load(
+        path,
+        lambda: AutoModelForImageTextToText.from_pretrained(
+            path, config=config, use_safetensors=True, output_loading_info=True, **_SAFE, **how
+        ),
+    )
+    _refuse_incomplete(path, loading)
+    _refuse_offloaded(model)
+    if options.quantization != "none":
+        check_quantized(model)
+    model.eval()
+    refuse_non_finite(model)
+    return model
+
+
+def _placing(config: PretrainedConfig, options: LoadOptions) -> dict[str, Any]:
+    """Return the options of `from_pretrained` that say which device gets what."""
+    ranks = options.tensor_parallel_size
+    if ranks > 1:
+        if problem := why_not_divisible(config.to_dict(), ranks):  # with its defaults filled in
+            raise EngineStartError(problem)
+        plan = tensor_parallel_plan(config, ranks)
+        return {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan=plan)}
+    if options.device_map == "auto":
+        return {"device_map": "auto"}
+    return {"device_map": {"": choose_device(options.device)}}  # straight to where it is to be
+
+
+def check_options(path: Path, options: LoadOptions) -> None:
+    """Refuse what cannot be, before anything is loaded.
+
+    Raises:
+        EngineStartError: with what was wrong and what would do.
+    """
+    if problem := why_impossible(options):
+        raise EngineStartError(problem)
+    try:
+        files = open_checkpoint(path)
+    except CheckpointError as error:
+        raise EngineStartError(str(error)) from error
+    ranks = options.tensor_parallel_size
+    if ranks == 1:
+        choose_device(options.device)
+        return
+    if problem := why_not_divisible(files.config, ranks):
+        raise EngineStartError(problem)
+    _check_cards(options.device, ranks)
+
+
+def _check_cards(device: str, ranks: int) -> None:
+    """Compare the ranks with the cards that are there; transformers shards over cards if it can."""
+    cards = torch.cuda.device_count()
+    is_on_cards = choose_device(device).type == "cuda"
+    if is_on_cards and cards < ranks:
+        raise EngineStartError(
+            f"--tensor-parallel-size {ranks} needs {ranks} cards, this process sees {cards}; "
+            "lower it, or run on the CPU with --device cpu"
+        )
+    if cards and not is_on_cards:
+        raise EngineStartError(
+            f"--device {device} with --tensor-parallel-size {ranks}: hide the cards with "
+            "CUDA_VISIBLE_DEVICES= (an empty value)"
+        )
+
+
+def _refuse_incomplete(path: Path, loading: dict[str, Any]) -> None:
+    """Raise EngineStartError where weights were not in the files: transformers draws them."""
+    if missing := sorted(loading["missing_keys"]):
+        raise EngineStartError(
+            f"{path} is incomplete: {len(missing)} weights are in no file, {missing[0]!r} among "
+            "them; copy or convert it again"
+        )
+
+
+def _limit_memory(fraction: float | None) -> None:
+    """Let torch take no more of each card than that: what is beside us there keeps its part."""
+    if fraction is not None and torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.set_per_process_memory_fraction(fraction, index)
+
+
+def _refuse_offloaded(model: PreTrainedModel) -> None:
+    """Raise EngineStartError where a device map put layers into memory beside the cards."""
+    places = getattr(model, "hf_device_map", None) or {}
+    cards = {place for place in places.values() if str(place) not in ("cpu", "disk")}
+    beside = [name for name, place in places.items() if str(place) in ("cpu", "disk")]
+    if cards and beside:
+        raise EngineStartError(
+            f"{len(beside)} parts of the model do not fit the cards with --device-map auto: "
+            "take more cards or --quantization bnb-nf4"
+        )
+
+
+def refuse_non_finite(model: torch.nn.Module) -> None:
+    """Raise EngineStartError with the name of the first weight that holds NaN or infinity."""
+    for name, parameter in model.named_parameters():
+        local = _local(parameter)
+        if local.is_floating_point() and not bool(torch.isfinite(local).all()):
             raise EngineStartError(
-                f"{file} may be a pickle, which can run code: keep safetensors only"
+                f"the weight {name!r} holds NaN or infinity: the checkpoint is damaged; "
+                "copy or convert it again"
             )
-    if not list(path.glob("*.safetensors")):
-        raise EngineStartError(f"{path} has no safetensors weights; convert them first")
-    for file in sorted(path.rglob("*config.json")):
-        if "auto_map" in _keys_in(_read_json(file)):
-            raise EngineStartError(
-                f"{file} has an auto_map: checkpoints that bring code are not loaded"
-            )
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Return the bytes of the weights that this process holds, of a sharded model its part."""
+    return sum(_local(parameter).nbytes for parameter in model.parameters())
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    """Return this rank's part of a sharded weight."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def _load(path: Path, load: Callable[[], Any]) -> Any:
+    """Call a loader of transformers; its failures become one line."""
+    try:
+        return load()
+    except torch.OutOfMemoryError as error:
+        raise EngineStartError(
+            f"{path} does not fit the card: take a larger card or more of them "
+            "(--tensor-parallel-size, --device-map auto), or --quantization bnb-nf4"
+        ) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        raise EngineStartError(
+            f"{path} does not load as an image-text-to-text checkpoint in Hugging Face layout "
+            f"({type(error).__name__}: {reason[0][:200] if reason else ''})"
+        ) from error
 
 
 def text_config_of(config: PretrainedConfig) -> PretrainedConfig:
@@ -154,15 +267,22 @@ def _value(sizes: object, name: str) -> int:
     return value or 0
 
 
-def _choose_device(device: str) -> torch.device:
+def choose_device(device: str) -> torch.device:
+    """Return a device that is there; raises EngineStartError where there is none of that name."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise EngineStartError(
             f"device {device!r} is none of torch's; try cpu or cuda:0"
         ) from error
+    if chosen.type != "cuda":
+        return chosen
+    index, cards = chosen.index or 0, torch.cuda.device_count()
+    if index >= cards:
+        raise EngineStartError(f"device {device!r}: torch sees {cards} cards; try cpu")
+    return torch.device("cuda", index)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -193,19 +313,3 @@ def _context_length(config: PretrainedConfig, max_context: int | None) -> int:
     if own is not None and max_context > own:
         raise EngineStartError(f"max_context {max_context}: the model has {own} tokens; lower it")
     return max_context
-
-
-def _read_json(file: Path) -> object:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineStartError(f"{file} is not readable JSON ({type(error).__name__})") from error
-
-
-def _keys_in(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from value
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _keys_in(item)

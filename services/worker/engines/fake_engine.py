@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from modeling.adapter_files import AdapterFiles
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import (
     EngineEvent,
@@ -97,6 +98,7 @@ class FakeEngine:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stepper: asyncio.Task[None] | None = None
     _is_stalled: bool = False
+    _adapters: set[str] = field(default_factory=set[str])
 
     async def start(self, emit: EmitStep, progress: StepProgress) -> ModelCard:
         """Begin stepping; returns at once, there is nothing to load."""
@@ -122,6 +124,17 @@ class FakeEngine:
         """See `Engine.abort`."""
         self._running.pop(request_id, None)
         self._waiting = [job for job in self._waiting if job.request.request_id != request_id]
+
+    async def load_adapter(self, adapter: AdapterFiles) -> None:
+        """Take it; answers are the base's."""
+        self._adapters.add(adapter.name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Refuse it from now on."""
+        self._adapters.discard(name)
+
+    def stats(self) -> None:
+        """It keeps no figures."""
 
     async def close(self) -> None:
         """Stop stepping."""
@@ -167,8 +180,11 @@ class FakeEngine:
         jobs, self._waiting = self._waiting, []
         self._progress.admitting([job.request.request_id for job in jobs])
         for job in jobs:
-            sequence = _begin(job)
             request = job.request
+            if request.adapter is not None and request.adapter not in self._adapters:
+                events.append(_adapter_unknown(request, request.adapter))
+                continue
+            sequence = _begin(job)
             asked = request.sampling.max_tokens or sequence.limit
             if sequence.prompt_tokens + asked > self.context_length:
                 events.append(
@@ -284,6 +300,12 @@ def _logprob(index: int, alternatives: int) -> TokenLogprob:
         (index + k, _TEXTS[(index + k) % 10_000], half * (k + 1)) for k in range(alternatives)
     )
     return TokenLogprob(index, _TEXTS[index], half, top)
+
+
+def _adapter_unknown(request: GenerationRequest, adapter: str) -> Failed:
+    message = f"the adapter {adapter!r} is not loaded; see /v1/models"
+    code = ErrorCode.MODEL_NOT_FOUND
+    return Failed(request.request_id, request.attempt, code, message, "model")
 
 
 def _too_long(request: GenerationRequest, prompt: int, asked: int, context: int) -> Failed:

@@ -70,14 +70,23 @@ class Choice:
 
 
 @torch.inference_mode()
-def choose_tokens(logits_BV: torch.Tensor, rows: Sequence[SamplingRow]) -> list[Choice | None]:
+def choose_tokens(
+    logits_BV: torch.Tensor, rows: Sequence[SamplingRow], masked_BV: torch.Tensor | None = None
+) -> list[Choice | None]:
     """Choose one token per row; None where the row's logits are not finite.
 
     Args:
-        logits_BV: float32 [B, V]; not changed.
+        logits_BV: float32 [B, V]; not changed. Log-probabilities are those of these.
+        masked_BV: the same with -inf for tokens that may not come; chosen from, where given.
     """
+    raw_BV = logits_BV
+    if masked_BV is not None:
+        logits_BV = masked_BV
     best_B, best_ids_B = logits_BV.max(dim=-1)  # NaN and +inf win a max, so this finds them
-    finite = torch.isfinite(best_B).tolist()
+    finite_B = torch.isfinite(best_B)
+    if masked_BV is not None:
+        finite_B &= torch.isfinite(raw_BV.max(dim=-1).values)
+    finite = finite_B.tolist()
     token_ids: list[int] = best_ids_B.tolist()
     sampled: dict[tuple[float, int, float], list[int]] = defaultdict(list)
     scores: dict[int, torch.Tensor] = {}
@@ -96,7 +105,7 @@ def choose_tokens(logits_BV: torch.Tensor, rows: Sequence[SamplingRow]) -> list[
         for index, token_id in zip(indexes, draw(warped_GV, uniforms), strict=True):
             token_ids[index] = token_id
     return [
-        _with_logprobs(logits_BV[index], token_ids[index], row.params.logprobs) if ok else None
+        _with_logprobs(raw_BV[index], token_ids[index], row.params.logprobs) if ok else None
         for index, (row, ok) in enumerate(zip(rows, finite, strict=True))
     ]
 

