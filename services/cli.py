@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from services.launcher.admin_options import models_app, workers_app
 from services.launcher.terminal import CommandError, Terminal
 
 _PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -30,9 +31,15 @@ app = typer.Typer(
 )
 
 
+adapters_app = typer.Typer(no_args_is_help=True)
+
+app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
+app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
+app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")
+
+
 @app.command()
 def up(  # noqa: PLR0913 - one parameter per option
-    context: typer.Context,
     *,
     host: Annotated[
         str, typer.Option(envvar="GALEN_GATEWAY_HOST", help="Address to listen on.")
@@ -41,38 +48,81 @@ def up(  # noqa: PLR0913 - one parameter per option
         int,
         typer.Option(min=0, max=65_535, envvar="GALEN_GATEWAY_PORT", help="Port; 0: any free one."),
     ] = 8000,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="Checkpoint in Hugging Face layout; may be given several times. Without it (and "
+            "GALEN_WORKER_MODEL_PATH) a small one is made and kept.",
+        ),
+    ] = None,
     engine: Annotated[
-        Literal["transformers", "fake"],
+        Literal["auto", "transformers", "vllm", "fake"],
         typer.Option(
             envvar="GALEN_WORKER_ENGINE",
-            help="transformers runs a model; fake answers numbered tokens.",
+            help="auto: what suits the cards; fake answers numbered tokens.",
         ),
-    ] = "transformers",
-    model_path: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            envvar="GALEN_WORKER_MODEL_PATH",
-            help="Checkpoint in Hugging Face layout; without it a small one is made and kept.",
-        ),
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Workers per model; default: what suits the cards."),
     ] = None,
-    model_id: Annotated[
-        str | None,
-        typer.Option(
-            envvar="GALEN_WORKER_MODEL_ID", help="Name that clients ask for; default: the folder's."
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of workers.")] = 1,
     slots: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
             max=65_536,
             envvar="GALEN_WORKER_SLOTS",
-            help="Requests that a worker runs at once.",
+            help="Requests that a worker runs at once; default: what fits the cards, 8 on a CPU.",
         ),
-    ] = 8,
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            envvar="GALEN_WORKER_TENSOR_PARALLEL_SIZE",
+            help="Cards (or CPU processes) that share each layer.",
+        ),
+    ] = None,
+    quantization: Annotated[
+        Literal["none", "bnb-int8", "bnb-nf4", "bnb-fp4"] | None,
+        typer.Option(
+            envvar="GALEN_WORKER_QUANTIZATION",
+            help="Of the language model's weights; transformers engine only.",
+        ),
+    ] = None,
+    device_map: Annotated[
+        Literal["none", "auto"] | None,
+        typer.Option(envvar="GALEN_WORKER_DEVICE_MAP", help="auto: whole layers on each card."),
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
+        typer.Option(envvar="GALEN_WORKER_DTYPE", help="Weights' type."),
+    ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            envvar="GALEN_WORKER_CONTEXT_LENGTH",
+            help="Most tokens of prompt and answer; default: what the model says.",
+        ),
+    ] = None,
+    adapters_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GALEN_WORKER_ADAPTERS_DIR", help="Folder of LoRA adapters, one folder each."
+        ),
+    ] = None,
+    worker_python: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            envvar="GALEN_UP_WORKER_PYTHON",
+            help="Python of another virtual environment, for workers with vLLM.",
+        ),
+    ] = None,
     redis_url: Annotated[
         str | None,
         typer.Option(
@@ -113,17 +163,15 @@ def up(  # noqa: PLR0913 - one parameter per option
 
     galen up --once
 
-    galen up --model-path ./llava-med --workers 2 --port 9000
+    galen up --model ./llava-med --workers 2 --port 9000
+
+    galen up --model med=./llava-med --model ./llava-7b --quantization bnb-nf4
 
     galen up --engine fake --no-ask
     """
     from services.launcher.image_files import image_mime
     from services.launcher.up import UpOptions, run_up
 
-    if engine == "fake" and model_path is not None:
-        if not _is_environment(context.get_parameter_source("model_path")):
-            raise typer.BadParameter("the fake engine has no checkpoint; leave --model-path out")
-        model_path = None
     if question is not None:
         _check_question(question)
     if image is not None:
@@ -132,15 +180,23 @@ def up(  # noqa: PLR0913 - one parameter per option
         host=host,
         port=port,
         engine=engine,
-        workers=workers,
-        slots=slots,
+        models=tuple(model or ()),
+        overrides={
+            "workers": workers,
+            "slots": slots,
+            "tensor_parallel_size": tensor_parallel_size,
+            "quantization": quantization,
+            "device_map": device_map,
+            "dtype": dtype,
+            "context_length": context_length,
+            "adapters_dir": None if adapters_dir is None else str(adapters_dir.resolve()),
+        },
+        worker_python=worker_python,
         log_level=log_level,
         cache_home=cache_home.expanduser(),
         start_timeout_s=start_timeout,
         question=question,
         image=image,
-        model_path=model_path,
-        model_id=model_id,
         redis_url=redis_url,
         ask=ask,
         once=once,
@@ -162,6 +218,39 @@ def worker(context: typer.Context) -> None:
     from services.launcher.service_command import run_worker
 
     run_worker(context.args)
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Checkpoint folder, config.json, or preset (an unknown name lists them).",
+            show_default=False,
+        ),
+    ],
+    *,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="Cards such as 2x24GB or 24GiB,48GiB; default: those that are here."),
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=16, help="Tokens of prompt and answer; default: 4096.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=65_536, help="Requests at once.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what fits on which cards; reads headers only, loads nothing.
+
+    For example:
+
+    galen plan llava-med-v1.5-7b --gpus 2x24GB
+
+    galen plan ./my-checkpoint --context 8192 --concurrency 4
+    """
+    from services.launcher.plan_command import run_plan
+
+    run_plan(model, gpus, context, concurrency, as_json=as_json)
 
 
 @app.command()
@@ -205,6 +294,27 @@ def ask(  # noqa: PLR0913 - one parameter per option
             os._exit(_EXIT_BROKEN_PIPE)
 
     asyncio.run(print_answer())
+
+
+@adapters_app.command("check")
+def check_adapter_folder(
+    folder: Annotated[Path, typer.Argument(help="An adapter in PEFT's layout.", metavar="DIR")],
+    *,
+    base: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint that it is for.")],
+    max_rank: Annotated[
+        int, typer.Option(min=1, envvar="GALEN_WORKER_MAX_LORA_RANK", help="What workers take.")
+    ] = 64,
+) -> None:
+    """Check a LoRA adapter against its base, as a worker does; loads no weights.
+
+    For example:
+
+    galen adapters check ./adapters/chest --base ./llava-med
+    """
+    from services.launcher.adapter_check import check_adapter
+
+    for line in check_adapter(folder, base, max_rank):
+        print(line)
 
 
 @app.command()

@@ -5,10 +5,14 @@ file, run by its path and on nothing but the standard library; the death signal 
 
     python -I -S die_with_parent.py PARENT_PID COMMAND ARGUMENT...
 
+vLLM's processes are started by vLLM: it calls `die_with_starter` in each of them, because
+pyproject.toml names that as a plugin of vLLM (`vllm.general_plugins`).
+
 Elsewhere than on Linux it does nothing.
 """
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -26,6 +30,13 @@ def die_with_parent(parent_pid: int | None = None) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent_pid is not None and os.getppid() != parent_pid:
         sys.exit(1)
+
+
+def die_with_starter() -> None:
+    """In a process that `multiprocessing` started, ask for SIGKILL at its starter's death."""
+    starter = multiprocessing.parent_process()
+    if starter is not None:
+        die_with_parent(starter.pid)
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ S = TypeVar("S", bound=BaseSettings)
 _OURS = "GALEN_"
 _NO_SERVICE = ("GALEN_BENCH_",)
 """Prefixes of programs beside the services."""
+_OF_COMMANDS = ("GALEN_ADMIN_KEY", "GALEN_UP_WORKER_PYTHON")
+"""Variables of `galen` itself."""
 
 
 def settings_or_exit(settings: type[S], service: str) -> S:
@@ -46,12 +48,14 @@ def unknown_variables(settings: type[BaseSettings]) -> list[str]:
 def unknown_prefixes(services: Iterable[type[BaseSettings]]) -> list[str]:
     """Return one readable line per variable that begins with GALEN_ and then with no service."""
     services = list(services)
-    known = {name for settings in services for name in _names(settings)}
+    known = {name for settings in services for name in _names(settings)} | {*_OF_COMMANDS}
     prefixes = (*map(_prefix, services), *_NO_SERVICE)
     return [
         f"{name} is ignored: no service has this prefix{_hint(name, known)}"
         for name in _given()
-        if name.upper().startswith(_OURS) and not name.upper().startswith(prefixes)
+        if name.upper().startswith(_OURS)
+        and not name.upper().startswith(prefixes)
+        and name.upper() not in _OF_COMMANDS
     ]
 
 

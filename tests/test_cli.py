@@ -68,9 +68,16 @@ def test_help_takes_less_than_half_a_second_of_work() -> None:
     assert used.ru_utime + used.ru_stime < 0.5
 
 
-@pytest.mark.parametrize("command", ["up", "gateway", "worker", "ask", "version"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "gateway", "worker", "ask", "version", "models", "workers"),
+        *("models list", "models load", "models unload"),
+        *("workers list", "workers cordon", "workers uncordon", "workers drain"),
+    ],
+)
 def test_each_command_explains_itself(command: str) -> None:
-    done = galen(command, "--help")
+    done = galen(*command.split(), "--help")
 
     assert done.returncode == 0
     assert f"galen {command}" in done.stdout
@@ -113,7 +120,10 @@ def test_no_command_is_answered_with_the_help_alone() -> None:
         (["no-such-command"], "no-such-command"),
         (["up", "--no-such-option"], "--no-such-option"),
         (["up", "--port", "70000"], "--port"),
-        (["up", "--engine", "fake", "--model-path", "."], "leave --model-path out"),
+        (["up", "--engine", "fake", "--model", "."], "the fake engine has no checkpoint"),
+        (["up", "--model", "a", "--model", "./a"], "'a' comes twice"),
+        (["models", "load", "--workers", "0"], "--workers"),
+        (["worker", "--config", "no-such-file"], "no-such-file"),
         (["worker", "--slots", "0"], "--slots: Input should be greater than or equal to 1"),
         (["gateway", "--slots", "1"], "--slots"),
         (["ask"], "question"),

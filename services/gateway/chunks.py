@@ -80,6 +80,8 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     context_length: int
     max_images: int
     state: str
+    parent: str | None = None  # of an adapter: its base model
+    is_base_verified: bool | None = None  # of an adapter: whether its manifest names that base
     owned_by: str = "galen"
     object: Literal["model"] = "model"
 

@@ -33,7 +33,7 @@ from services.protocol.messages import (
     decode_events,
 )
 from services.protocol.recent import Recent
-from services.protocol.request_queue import QueueFull, RequestQueue
+from services.protocol.request_queue import QueueFull, RequestQueue, UnloadedError
 
 _log = structlog.get_logger()
 
@@ -101,6 +101,8 @@ class Dispatcher:
             full = await self._queue.enqueue(request, max_waiting=self._settings.max_waiting)
         except REDIS_AWAY:
             raise _redis_away() from None
+        except UnloadedError:
+            raise UnavailableError(ErrorCode.MODEL_UNLOADED, _UNLOADED) from None
         if full is not None:
             raise self._overloaded(full, request.model)
         if self._tickets.get(request.request_id) is not ticket:
@@ -256,6 +258,8 @@ class Dispatcher:
         )
         if lost.final or request.attempt >= MAX_ATTEMPTS:
             self._give_up(ticket, lost)
+        elif self._catalogue.is_unloaded(request.model):
+            self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, _UNLOADED)
         elif not self._may_resume(ticket):
             self._fail_ticket(ticket, ErrorCode.WORKER_LOST, _CANNOT_RESUME)
         else:
@@ -282,7 +286,9 @@ class Dispatcher:
         needs = {"greedy" if sampling.temperature == 0 else "sampling"}
         if sampling.logprobs is not None:
             needs.add("logprobs")
-        return needs <= self._catalogue.find(ticket.request.model).card.resumes
+        if sampling.json_schema is not None:
+            needs.add("guided")
+        return needs <= self._catalogue.resumes(ticket.request.model)
 
     async def _resend(self, ticket: Ticket, *, strike: bool, alone: bool) -> None:
         request = msgspec.structs.replace(
@@ -302,6 +308,9 @@ class Dispatcher:
             except REDIS_AWAY:
                 await backoff.wait()
                 continue
+            except UnloadedError:
+                self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, _UNLOADED)
+                return
             if self._tickets.get(request.request_id) is not ticket:
                 await self._revoke(request.request_id)  # cancelled while we were sending
             return
@@ -348,6 +357,7 @@ class Dispatcher:
             await asyncio.wait(list(self._background), timeout=keys.COMMAND_TIMEOUT_S)
 
 
+_UNLOADED = "the model was unloaded before the answer was complete"
 _CANNOT_RESUME = (
     "the worker was lost in the middle of the answer, and this kind of generation "
     "cannot be continued exactly elsewhere; send the request again"

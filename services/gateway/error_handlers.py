@@ -19,6 +19,10 @@ _SERVER = "server_error"
 STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.NOT_FOUND: (404, _INVALID),
     ErrorCode.MODEL_NOT_FOUND: (404, _INVALID),
+    ErrorCode.WORKER_NOT_FOUND: (404, _INVALID),
+    ErrorCode.HOST_NOT_FOUND: (404, _INVALID),
+    ErrorCode.ADMIN_FORBIDDEN: (403, _INVALID),
+    ErrorCode.MODEL_LOAD_REFUSED: (409, _INVALID),
     ErrorCode.METHOD_NOT_ALLOWED: (405, _INVALID),
     ErrorCode.REQUEST_TIMEOUT: (408, _INVALID),
     ErrorCode.REQUEST_TOO_LARGE: (413, _INVALID),
@@ -29,6 +33,7 @@ STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.SHUTTING_DOWN: (503, _SERVER),
     ErrorCode.BACKEND_UNAVAILABLE: (503, _SERVER),
     ErrorCode.WORKER_LOST: (503, _SERVER),
+    ErrorCode.MODEL_UNLOADED: (503, _SERVER),
     ErrorCode.TIMEOUT: (504, _SERVER),
     ErrorCode.REQUEST_POISONED: (500, _SERVER),
     ErrorCode.INPUT_EXPIRED: (500, _SERVER),
@@ -39,7 +44,7 @@ STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
 
 _NOT_AGAIN = frozenset({
     ErrorCode.REQUEST_POISONED, ErrorCode.WORKER_LOST, ErrorCode.TIMEOUT,
-    ErrorCode.PROTOCOL_MISMATCH,
+    ErrorCode.PROTOCOL_MISMATCH, ErrorCode.MODEL_UNLOADED,
 })  # fmt: skip
 """A client that repeats these by itself would do harm (OpenAI's client obeys the header)."""
 

@@ -32,10 +32,11 @@ from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
-from services.gateway.routes import chat, health, models
+from services.gateway.routes import admin, chat, health, models
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
+from services.protocol.admin import AdminOrders
 from services.protocol.connection import REDIS_AWAY, open_wire
 from services.protocol.errors import ErrorCode
 from services.protocol.event_stream import EventReader
@@ -67,7 +68,7 @@ def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
     install_api_document(app)
-    for routes in (chat, models, health):
+    for routes in (chat, models, health, admin):
         app.include_router(routes.router)
     return app
 
@@ -106,7 +107,9 @@ async def _gateway(
     )
     tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
     try:
-        yield GatewayState(settings, metrics, catalogue, dispatcher, images, pulse)
+        yield GatewayState(
+            settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats)
+        )
     finally:
         await dispatcher.settled()
         for task in tasks:

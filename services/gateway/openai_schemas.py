@@ -21,6 +21,7 @@ MAX_STOPS = 4
 MAX_STOP_LENGTH = 256
 MAX_TEXT_LENGTH = 4 << 20
 MAX_NAME_LENGTH = 4096
+MAX_SCHEMA_BYTES = 64 << 10
 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -88,6 +89,32 @@ class StreamOptions(_Strict, frozen=True, gc=False):
     include_usage: bool = False
 
 
+class TextFormat(_Strict, frozen=True, gc=False, tag_field="type", tag="text"):
+    """Free text: the default."""
+
+
+class JsonObjectFormat(_Strict, frozen=True, gc=False, tag_field="type", tag="json_object"):
+    """Any JSON object."""
+
+
+class JsonSchema(_Strict, frozen=True, gc=False):
+    """A JSON Schema with its name; it always binds, whatever `strict` says."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    schema: dict[str, Any]
+    strict: bool | None = None
+    description: Annotated[str, Meta(max_length=MAX_NAME_LENGTH)] | None = None
+
+
+class JsonSchemaFormat(_Strict, frozen=True, gc=False, tag_field="type", tag="json_schema"):
+    """JSON that obeys a schema."""
+
+    json_schema: JsonSchema
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
 class ChatCompletionRequest(_Strict, frozen=True, gc=False):
     """The body of POST /v1/chat/completions; null means the default, as at OpenAI."""
 
@@ -108,6 +135,8 @@ class ChatCompletionRequest(_Strict, frozen=True, gc=False):
     repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+    response_format: ResponseFormat | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
 
 
@@ -130,7 +159,7 @@ def read_chat_request(value: Any) -> ChatCompletionRequest:
     try:
         request = msgspec.convert(value, ChatCompletionRequest, strict=True)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
+        raise refusal_of(str(error)) from None
     _check_together(request)
     return request
 
@@ -143,6 +172,13 @@ def _check_together(request: ChatCompletionRequest) -> None:
         _refuse("top_logprobs", "top_logprobs needs logprobs: true")
     if request.stream_options is not None and not request.stream:
         _refuse("stream_options", "stream_options needs stream: true")
+    most = request.max_completion_tokens or request.max_tokens
+    if request.min_tokens is not None and most is not None and request.min_tokens > most:
+        _refuse("min_tokens", f"min_tokens {request.min_tokens} is above max_tokens {most}")
+    if isinstance(request.response_format, JsonSchemaFormat):
+        size = len(msgspec.json.encode(request.response_format.json_schema.schema))
+        if size > MAX_SCHEMA_BYTES:
+            _refuse("response_format", f"the schema has {size} bytes, at most {MAX_SCHEMA_BYTES}")
     if request.top_k == 0:
         _refuse("top_k", "top_k must be -1 (every token) or at least 1")
 
@@ -151,7 +187,7 @@ def _refuse(param: str, message: str) -> None:
     raise RequestError(ErrorCode.INVALID_VALUE, message, param=param)
 
 
-def _refusal(problem: str) -> RequestError:
+def refusal_of(problem: str) -> RequestError:
     """Return the error for a complaint of msgspec, whose texts hold names and ranges only."""
     if match := _UNKNOWN.match(problem):
         name = _path(match[2], match[1])[:_SHOWN]

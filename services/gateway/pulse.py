@@ -69,7 +69,7 @@ class Pulse:
         if had_beaten and (not pulse.lease_lived or pulse.epoch != self._epoch):
             self._dispatcher.data_lost()
         self._epoch = pulse.epoch
-        self._catalogue.update(await self._directory.workers(), await self._directory.models_seen())
+        await self.read_directory()
         for field, count in (await self._directory.waiting()).items():
             model, _, lane = field.partition("|")
             self._metrics.waiting.labels(model, lane).set(count)
@@ -78,6 +78,14 @@ class Pulse:
             reaped = await self._directory.reap_expired()
             if reaped:
                 _log.warning("workers.reaped", workers=reaped)
+
+    async def read_directory(self) -> None:
+        """Learn at once what workers and models there are. Raises what Redis raises."""
+        self._catalogue.update(
+            await self._directory.workers(),
+            await self._directory.models_seen(),
+            await self._directory.unloaded(),
+        )
 
     async def watch_replies(self) -> None:
         """Find what is due; cancelled at the gateway's end."""

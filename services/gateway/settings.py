@@ -61,5 +61,10 @@ class GatewaySettings(BaseSettings):
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="After SIGTERM: time for running requests to end"
     )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Key of the routes under /v1/admin, which answer 403 without it",
+    )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

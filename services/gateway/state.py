@@ -11,6 +11,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.pulse import Pulse
 from services.gateway.replies import Reply
 from services.gateway.settings import GatewaySettings
+from services.protocol.admin import AdminOrders
 from services.protocol.errors import ErrorCode, UnavailableError
 
 
@@ -24,6 +25,7 @@ class GatewayState:
     dispatcher: Dispatcher
     images: ImageResolver
     pulse: Pulse
+    admin: AdminOrders
     is_draining: bool = False
 
     def end(self, reply: Reply) -> None:

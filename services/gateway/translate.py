@@ -18,6 +18,9 @@ from services.gateway.openai_schemas import (
     ChatCompletionRequest,
     ChatMessage,
     ImageContent,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    ResponseFormat,
     UserMessage,
 )
 from services.protocol.messages import (
@@ -45,6 +48,14 @@ class Origin:
     lane: Lane
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose queue a request goes to, and with which adapter of that model it runs."""
+
+    model: str
+    adapter: str | None = None
+
+
 def image_urls(chat: ChatCompletionRequest) -> Iterator[tuple[str, str]]:
     """Yield (URL, parameter path) of every image, in the order of the conversation."""
     for i, message in enumerate(chat.messages):
@@ -55,7 +66,7 @@ def image_urls(chat: ChatCompletionRequest) -> Iterator[tuple[str, str]]:
 
 
 def generation_requests(
-    chat: ChatCompletionRequest, refs: Sequence[ImageRef], origin: Origin
+    chat: ChatCompletionRequest, refs: Sequence[ImageRef], origin: Origin, target: Target
 ) -> list[GenerationRequest]:
     """Return one request per choice.
 
@@ -69,7 +80,8 @@ def generation_requests(
         request_id=origin.request_id,
         gateway_id=origin.gateway_id,
         tenant_id=origin.tenant_id,
-        model=chat.model,
+        model=target.model,
+        adapter=target.adapter,
         lane=origin.lane,
         messages=messages,
         sampling=_sampling(chat, seed),
@@ -99,7 +111,19 @@ def _sampling(chat: ChatCompletionRequest, seed: int) -> SamplingParams:
         frequency_penalty=_or(chat.frequency_penalty, 0.0),
         repetition_penalty=_or(chat.repetition_penalty, 1.0),
         logprobs=logprobs,
+        min_tokens=chat.min_tokens or 0,
+        json_schema=_json_schema(chat.response_format),
     )
+
+
+def _json_schema(wanted: ResponseFormat | None) -> str | None:
+    match wanted:
+        case JsonSchemaFormat(json_schema=named):
+            return msgspec.json.encode(named.schema).decode()
+        case JsonObjectFormat():
+            return '{"type":"object"}'
+        case _:
+            return None
 
 
 def _or(value: float | None, default: float) -> float:

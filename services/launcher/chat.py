@@ -106,7 +106,8 @@ async def _first_model(client: AsyncOpenAI, url: str) -> str:
     models = (await client.models.list()).data
     if not models:
         raise CommandError(f"the gateway at {url} serves no model yet; start a worker")
-    return models[0].id
+    bases = [model for model in models if (model.model_extra or {}).get("parent") is None]
+    return (bases or models)[0].id
 
 
 def _messages(question: Question) -> list[ChatCompletionMessageParam]:

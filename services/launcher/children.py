@@ -14,7 +14,7 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _MOST_LINE_BYTES = 1 << 20
 _MOST_DEATHS = 3
 _DEATHS_WITHIN_S = 60.0
 """A child that dies so often within this will not do better the next time."""
+_ALL_ENDED = "; everything was ended"
 _WRAPPER = Path(__file__).parents[1] / "die_with_parent.py"
 
 
@@ -53,14 +54,28 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-class Family:
-    """All children of a launcher.
+@dataclass(slots=True, eq=False)
+class KeptChild:
+    """A child that is started again when it dies.
 
-    `is_established` is set once everything has worked: only then is a dead child replaced.
+    Args:
+        child: the present process.
+        is_established: it has worked once: only then is it replaced.
+        is_leaving: it was told to end, and is not replaced.
     """
 
+    child: Child
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    on_end: Callable[[CommandError | None], None]
+    is_established: bool = False
+    is_leaving: bool = False
+
+
+class Family:
+    """All children of a launcher."""
+
     def __init__(self, terminal: Terminal) -> None:
-        self.is_established = False
         self._is_ending = False
         self._terminal = terminal
         self._children: list[Child] = []
@@ -79,14 +94,22 @@ class Family:
         child = await self._spawn(name, command, environment, is_quiet=is_quiet)
         self._watchers.append(asyncio.create_task(self._watch(child)))
 
-    async def start_replaceable(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str]
-    ) -> None:
-        """Start a child that is started again when it dies, unless it does so all the time."""
+    async def start_kept(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        on_end: Callable[[CommandError | None], None],
+    ) -> KeptChild:
+        """Start a child that is started again when it dies, unless it does so all the time.
+
+        Args:
+            on_end: told when it is not started again: why, or None where it was meant to end.
+        """
         child = await self._spawn(name, command, environment, is_quiet=False)
-        self._watchers.append(
-            asyncio.create_task(self._watch_and_replace(child, command, environment))
-        )
+        kept = KeptChild(child, command, environment, on_end)
+        self._watchers.append(asyncio.create_task(self._watch_and_replace(kept)))
+        return kept
 
     async def run_quietly(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
@@ -164,32 +187,41 @@ class Family:
 
     async def _watch(self, child: Child) -> None:
         await child.process.wait()
-        self._tell(await _death_of(child))
+        self.give_up(await _death_of(child))
 
-    async def _watch_and_replace(
-        self, child: Child, command: Sequence[str], environment: Mapping[str, str]
-    ) -> None:
-        """Start a child anew whenever it dies; too often, or too early, counts as its death."""
+    async def _watch_and_replace(self, kept: KeptChild) -> None:
+        """Start a child anew whenever it dies; too often, or too early, counts as its end."""
         deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
         while True:
+            child = kept.child
             how = await _end_of(child)
-            if not self.is_established:
-                return self._tell(await _death_of(child))
+            is_drained = child.process.returncode == 0 and kept.is_established
+            if kept.is_leaving or is_drained:
+                self._forget(child)
+                return kept.on_end(None)
+            if not kept.is_established:
+                death = await _death_of(child)
+                self._forget(child)
+                return kept.on_end(death)
             now = time.monotonic()
             deaths.append(now)
+            self._forget(child)
             if len(deaths) == _MOST_DEATHS and now - deaths[0] < _DEATHS_WITHIN_S:
                 often = f"{_MOST_DEATHS} times within {_DEATHS_WITHIN_S:g} s"
-                return self._tell(
-                    CommandError(f"{child.name} died {often}, now it {how}; everything was ended")
-                )
-            child.kill_group()  # what it left behind
-            self._children.remove(child)
+                return kept.on_end(CommandError(f"{child.name} died {often}, now it {how}"))
             self._terminal.progress(f"{child.name} {how}; starting it again")
-            child = await self._spawn(child.name, command, environment, is_quiet=False)
+            kept.child = await self._spawn(
+                child.name, kept.command, kept.environment, is_quiet=False
+            )
 
-    def _tell(self, death: CommandError) -> None:
+    def _forget(self, child: Child) -> None:
+        child.kill_group()  # what it left behind
+        self._children.remove(child)
+
+    def give_up(self, death: CommandError) -> None:
+        """End everything: see `first_death`."""
         if not self._death.done():
-            self._death.set_result(death)
+            self._death.set_result(CommandError(f"{death.message}{_ALL_ENDED}", death.details))
 
 
 async def _end_of(child: Child) -> str:
@@ -203,10 +235,10 @@ async def _death_of(child: Child) -> CommandError:
     how = await _end_of(child)
     if child.pump is not None:
         await asyncio.wait({child.pump}, timeout=_LAST_LINES_S)
-    message = f"{child.name} {how}; everything was ended"
+    message = f"{child.name} {how}"
     if not child.is_quiet or not child.last_lines:
         return CommandError(message)
-    return CommandError(f"{message}. It said last:", child.last_lines)
+    return CommandError(message, ["it said last:", *child.last_lines])
 
 
 async def _wait_for(children: Iterable[Child], limit_s: float, force: asyncio.Event) -> None:

@@ -9,10 +9,18 @@ from services.worker.settings import child_environment
 _SOURCE_ROOT = Path(__file__).parents[2]
 
 
-def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return ours with `settings`; a folder `services` where the user stands is not imported."""
+def service_environment(
+    settings: Mapping[str, str], *, is_other_python: bool = False
+) -> dict[str, str]:
+    """Return ours with `settings`; a folder `services` where the user stands is not imported.
+
+    Args:
+        is_other_python: another interpreter gets our source, but never our installed packages.
+    """
     known = child_environment(**settings)
-    paths = [str(_SOURCE_ROOT), *filter(None, [known.get("PYTHONPATH")])]
+    is_source = _SOURCE_ROOT.name not in ("site-packages", "dist-packages")
+    own = [str(_SOURCE_ROOT)] if is_source or not is_other_python else []
+    paths = [*own, *filter(None, [known.get("PYTHONPATH")])]
     return known | {
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONSAFEPATH": "1",

@@ -46,13 +46,28 @@ def run_folder() -> Generator[Path, None, None]:
 
 def remove_abandoned_folders(parent: Path) -> None:
     """Remove the folders in `parent` of this user's launchers that are no more."""
-    for folder in parent.glob(f"{PREFIX}*"):
-        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
-            continue
+    for folder in _own_folders(parent):
         lock = _lock(folder)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
+
+
+def living_folders(parent: Path) -> list[Path]:
+    """Return the folders in `parent` of this user's launchers that run."""
+    living: list[Path] = []
+    for folder in _own_folders(parent):
+        lock = _lock(folder)
+        if lock is None:
+            living.append(folder)
+        else:
+            os.close(lock)
+    return sorted(living)
+
+
+def _own_folders(parent: Path) -> list[Path]:
+    found = [f for f in parent.glob(f"{PREFIX}*") if f.is_dir() and not f.is_symlink()]
+    return [folder for folder in found if folder.stat().st_uid == os.getuid()]
 
 
 def _lock(folder: Path) -> int | None:

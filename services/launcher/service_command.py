@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, cast, get_args, get_origin
 
 import typer
@@ -16,7 +17,8 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from services.gateway.settings import GatewaySettings
-from services.launcher.environment import service_environment
+from services.launcher.config_file import read_config
+from services.launcher.service_process import service_process
 from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.worker.settings import WorkerSettings
 
@@ -35,7 +37,26 @@ Each option is also an environment variable: --model-path is GALEN_WORKER_MODEL_
 Example:
 
 galen worker --engine transformers --model-path ./llava-med --model-id llava-med
+
+galen worker --config worker.toml --slots 16
 """
+
+
+_CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE.toml",
+            help="Settings from a file; a variable or an option wins over it.",
+            show_default=False,
+        ),
+    ],
+)
 
 
 def run_gateway(arguments: Sequence[str]) -> None:
@@ -51,20 +72,17 @@ def run_worker(arguments: Sequence[str]) -> None:
 def _run(
     service: str, settings: type[BaseSettings], help_text: str, arguments: Sequence[str]
 ) -> None:
-    prefix = settings.model_config.get("env_prefix", "")
-
-    def become_the_service(**options: str | None) -> None:
+    def become_the_service(config: Path | None, **options: str | None) -> None:
         chosen = {name: value for name, value in options.items() if value is not None}
+        if config is not None:
+            chosen = read_config(config, settings) | chosen
         check_settings(settings, chosen)
         warn_of_unknown_prefixes()
-        environment = service_environment(
-            {f"{prefix}{name}".upper(): value for name, value in chosen.items()}
-        )
-        command = [sys.executable, "-m", f"services.{service}.main"]
+        command, environment = service_process(service, chosen)
         sys.stdout.flush()
         os.execve(sys.executable, command, environment)  # noqa: S606 - our own module
 
-    parameters = [_option(name, field) for name, field in settings.model_fields.items()]
+    parameters = [_CONFIG, *(_option(name, field) for name, field in settings.model_fields.items())]
     # Typer reads the options from here.
     become_the_service.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     become_the_service.__annotations__ = {each.name: each.annotation for each in parameters}

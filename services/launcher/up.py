@@ -12,24 +12,19 @@ import errno
 import importlib
 import signal
 import socket
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
-from urllib.parse import quote
 
 import httpx
 from setproctitle import setproctitle
 
 from services.gateway.settings import GatewaySettings
+from services.launcher.admin_access import AdminAccess, leave_access, new_key
 from services.launcher.children import Family
-from services.launcher.demo_files import (
-    DEMO_MODEL_ID,
-    check_packages,
-    demo_checkpoint,
-)
+from services.launcher.demo_files import check_packages, demo_checkpoint
 from services.launcher.environment import service_environment
 from services.launcher.first_question import (
     CLIENT_MODULE,
@@ -38,6 +33,9 @@ from services.launcher.first_question import (
     print_answer,
     print_commands,
 )
+from services.launcher.fleet import Fleet
+from services.launcher.host_agent import HostAgent
+from services.launcher.layouts import choose_layouts, find_machine
 from services.launcher.redis_server import (
     check_redis,
     embedded_url,
@@ -45,13 +43,14 @@ from services.launcher.redis_server import (
     wait_for_redis,
 )
 from services.launcher.run_folder import run_folder
+from services.launcher.service_process import service_process
 from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.launcher.terminal import CommandError, Terminal
+from services.launcher.wishes import MODEL_VARIABLES, EngineChoice, demo_wish, read_wishes
+from services.protocol.admin import LoadModel
 from services.settings_guard import set_variables
 from services.telemetry import LogLevel
 from services.worker.settings import WorkerSettings
-
-EngineName = Literal["transformers", "fake"]
 
 _POLL_S = 0.1
 _SAY_AGAIN_S = 15.0
@@ -68,25 +67,27 @@ _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What the user asked for; `None` is what the launcher brings along itself.
+    """What the user asked for; `None` is what the launcher brings along or chooses itself.
 
     Args:
+        models: DIR, NAME=DIR, or with the fake engine NAME; () for the demo's.
+        overrides: of the layout, for every model, by field of `LoadModel`.
+        worker_python: interpreter of workers with the vLLM engine.
         cache_home: the demo checkpoint is kept in its folder `galen`.
         once: answer one question and end.
     """
 
     host: str
     port: int
-    engine: EngineName
-    workers: int
-    slots: int
+    engine: EngineChoice
     cache_home: Path
     start_timeout_s: float
+    models: tuple[str, ...] = ()
+    overrides: Mapping[str, str | int | None] = field(default_factory=dict[str, str | int | None])
+    worker_python: Path | None = None
     log_level: LogLevel | None = None
     question: str | None = None
     image: Path | None = None
-    model_path: Path | None = None
-    model_id: str | None = None
     redis_url: str | None = None
     ask: bool = True
     once: bool = False
@@ -101,12 +102,9 @@ def run_up(options: UpOptions) -> int:
     check_settings(GatewaySettings, _gateway_options(options))
     check_settings(WorkerSettings, _worker_options(options))
     warn_of_unknown_prefixes()
-    if options.model_path is not None and not (options.model_path / "config.json").is_file():
-        raise CommandError(
-            f"{options.model_path} has no config.json: not a checkpoint in Hugging Face layout"
-        )
+    wishes = read_wishes(options.models, options.engine, options.overrides)
     setproctitle("galen up")
-    return asyncio.run(_up(options))
+    return asyncio.run(_up(options, wishes))
 
 
 class StopSignals:
@@ -128,22 +126,24 @@ class StopSignals:
         self.first.set()
 
 
-async def _up(options: UpOptions) -> int:
+async def _up(options: UpOptions, wishes: list[LoadModel]) -> int:
     signals = StopSignals()
     port = free_port(options.host, options.port)
-    if options.engine == "transformers":
-        check_packages()
+    if not wishes:
+        check_packages()  # the demo's checkpoint is trained here
     terminal = Terminal(["redis", "gateway", *_worker_names(options)])
-    for name in set_variables(_OWN_VARIABLES):
+    own = (*_OWN_VARIABLES, *(MODEL_VARIABLES if options.models else ()))
+    for name in set_variables(own):
         terminal.progress(f"{name} is ignored: `galen up` chooses it")
     with run_folder() as folder:
         family = Family(terminal)
-        launcher = _Launcher(options, port, folder, terminal, family)
+        launcher = _Launcher(options, wishes, port, folder, terminal, family)
         try:
             return await _until_stopped(launcher, signals)
         finally:
             if launcher.is_serving:
                 terminal.progress("ending everything (Ctrl-C again: at once)")
+            await launcher.stop_agent()
             await family.end(signals.second)
 
 
@@ -172,11 +172,14 @@ class _Launcher:
     """One run, from nothing to serving."""
 
     options: UpOptions
+    wishes: list[LoadModel]
     port: int
     folder: Path
     terminal: Terminal
     family: Family
     is_serving: bool = False
+    _agent: HostAgent | None = None
+    _agent_task: "asyncio.Task[None] | None" = None
     _started: float = field(default_factory=time.monotonic)
 
     async def run(self) -> int:
@@ -184,12 +187,26 @@ class _Launcher:
         options = self.options
         # The client's second of loading passes while the children load.
         loaded = asyncio.create_task(asyncio.to_thread(importlib.import_module, CLIENT_MODULE))
-        model_id, model_path = await self._checkpoint()
+        if not self.wishes:
+            self.wishes = [demo_wish(await self._demo(), options.engine, options.overrides)]
+        machine = find_machine(options.worker_python)
+        layouts = choose_layouts(self.wishes, machine)
         redis_url = await self._start_redis()
-        await self._start_services(redis_url, model_id, model_path)
-        await self._wait_until_ready(model_id)
-        self.family.is_established = True
+        worker = _worker_options(options) | {
+            "redis_url": redis_url,
+            "drain_timeout_s": str(_DRAIN_S),
+        }
+        fleet = Fleet(self.family, self.terminal, machine, worker)
+        await self._start_gateway(redis_url)
+        is_single = sum(len(layout.cards) for layout in layouts) == 1
+        for wish, layout in zip(self.wishes, layouts, strict=True):
+            names = ["worker"] if is_single else []
+            await fleet.start(wish, layout, is_first=True, names=names)
+        self._start_agent(redis_url, fleet)
+        await self._wait_until_ready()
+        fleet.establish_all()
         self.terminal.progress(f"ready after {time.monotonic() - self._started:.1f} s")
+        model_id = self.wishes[0].model_id
         first = first_question(
             self._url(), model_id, options.image, options.question, drawn_in=self.folder
         )
@@ -201,22 +218,31 @@ class _Launcher:
                 print_commands(self.terminal, first)
         if options.once:
             return 0
-        self.terminal.result(f"Serving {model_id} at {self._url()} until Ctrl-C.", "bold")
+        served = ", ".join(wish.model_id for wish in self.wishes)
+        self.terminal.result(f"Serving {served} at {self._url()} until Ctrl-C.", "bold")
         self.is_serving = True
         return await asyncio.Event().wait()
 
-    async def _checkpoint(self) -> tuple[str, Path | None]:
-        """Return the model's name and folder."""
-        options = self.options
-        if options.engine == "fake":
-            return options.model_id or "fake", None
-        if options.model_path is not None:
-            path = options.model_path.resolve()
-            return options.model_id or path.name, path
-        path = await demo_checkpoint(
-            options.cache_home, self.family, self.terminal, service_environment({})
-        )
-        return options.model_id or DEMO_MODEL_ID, path
+    async def _demo(self) -> Path:
+        """Return the demo's checkpoint."""
+        cache = self.options.cache_home
+        return await demo_checkpoint(cache, self.family, self.terminal, service_environment({}))
+
+    def _start_agent(self, redis_url: str, fleet: Fleet) -> None:
+        def on_end(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.family.give_up(CommandError(f"the agent broke ({type(error).__name__})"))
+
+        self._agent = HostAgent(redis_url, fleet)
+        self._agent_task = asyncio.create_task(self._agent.run())
+        self._agent_task.add_done_callback(on_end)
+
+    async def stop_agent(self) -> None:
+        """Take no orders any more."""
+        if self._agent is not None and self._agent_task is not None:
+            self._agent_task.cancel()
+            await asyncio.gather(self._agent_task, return_exceptions=True)
+            await self._agent.close()
 
     async def _start_redis(self) -> str:
         given = self.options.redis_url
@@ -228,32 +254,27 @@ class _Launcher:
         await wait_for_redis(url)
         return url
 
-    async def _start_services(self, redis_url: str, model_id: str, path: Path | None) -> None:
+    async def _start_gateway(self, redis_url: str) -> None:
+        given = GatewaySettings().admin_key
+        key = given.get_secret_value() if given is not None else new_key()
+        leave_access(self.folder, AdminAccess(self._url(), key))
         gateway = _gateway_options(self.options) | {
             "port": str(self.port),
             "redis_url": redis_url,
             "drain_delay_s": "0",
             "drain_timeout_s": str(_DRAIN_S),
+            "admin_key": key,
         }
-        worker = _worker_options(self.options) | {
-            "model_id": model_id,
-            "redis_url": redis_url,
-            "drain_timeout_s": str(_DRAIN_S),
-        }
-        if path is not None:
-            worker["model_path"] = str(path)
-        await self.family.start("gateway", *_service("gateway", gateway))
-        for name in _worker_names(self.options):
-            named = worker | {"name": name.replace(" ", "-")}
-            await self.family.start_replaceable(name, *_service("worker", named))
+        await self.family.start("gateway", *service_process("gateway", gateway))
 
-    async def _wait_until_ready(self, model_id: str) -> None:
+    async def _wait_until_ready(self) -> None:
         limit_s = self.options.start_timeout_s
-        self.terminal.progress("waiting until the gateway and the model are ready")
+        what = "the model" if len(self.wishes) == 1 else f"{len(self.wishes)} models"
+        self.terminal.progress(f"waiting until the gateway and {what} are ready")
         say_again = time.monotonic() + _SAY_AGAIN_S
         try:
             async with asyncio.timeout(limit_s), httpx.AsyncClient(trust_env=False) as client:
-                while not await self._is_ready(client, model_id):
+                while not await self._is_ready(client):
                     if time.monotonic() > say_again:
                         self.terminal.progress("still waiting")
                         say_again += _SAY_AGAIN_S
@@ -263,18 +284,19 @@ class _Launcher:
                 f"not ready after {limit_s:g} s; a large model may need a longer --start-timeout"
             ) from error
 
-    async def _is_ready(self, client: httpx.AsyncClient, model_id: str) -> bool:
-        """Return whether the gateway is ready, and for this very model."""
+    async def _is_ready(self, client: httpx.AsyncClient) -> bool:
+        """Return whether the gateway is ready, and for each of these models."""
         try:
             ready = await client.get(self._url("readyz"))
             if ready.status_code != HTTPStatus.OK:
                 return False
-            if self.options.redis_url is None:
+            if self.options.redis_url is None and len(self.wishes) == 1:
                 return True  # nobody else's worker is there
-            model = await client.get(self._url(f"v1/models/{quote(model_id)}"))
-            return model.status_code == HTTPStatus.OK and model.json()["state"] == "ready"
+            listed = (await client.get(self._url("v1/models"))).json()["data"]
         except httpx.TransportError:
             return False
+        states = {model["id"]: model["state"] for model in listed}
+        return all(states.get(wish.model_id) == "ready" for wish in self.wishes)
 
     async def _ask(self, first: FirstQuestion) -> None:
         """Ask the question; that it fails ends only a run with `once`."""
@@ -315,9 +337,11 @@ def _gateway_options(options: UpOptions) -> dict[str, str]:
 
 def _worker_options(options: UpOptions) -> dict[str, str]:
     """Return what the user chose for each worker, by field of its settings."""
-    chosen = {"engine": options.engine, "slots": str(options.slots)}
-    if options.model_id is not None:
-        chosen["model_id"] = options.model_id
+    chosen = {
+        name: str(value)
+        for name, value in options.overrides.items()
+        if value is not None and name in WorkerSettings.model_fields
+    }
     return chosen | _log_options(options, "WORKER")
 
 
@@ -330,16 +354,7 @@ def _log_options(options: UpOptions, service: str) -> dict[str, str]:
     return chosen
 
 
-def _service(service: str, settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment of a service."""
-    prefix = f"GALEN_{service}_"
-    environment = service_environment(
-        {f"{prefix}{field}".upper(): value for field, value in settings.items()}
-    )
-    return [sys.executable, "-m", f"services.{service}.main"], environment
-
-
 def _worker_names(options: UpOptions) -> list[str]:
-    if options.workers == 1:
-        return ["worker"]
-    return [f"worker {number}" for number in range(1, options.workers + 1)]
+    """Return the names that workers will probably have, for the terminal's columns."""
+    workers = int(options.overrides.get("workers") or 1) * max(1, len(options.models))
+    return ["worker"] if workers == 1 else [f"worker {number + 1}" for number in range(workers)]

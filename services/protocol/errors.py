@@ -37,6 +37,11 @@ class ErrorCode(StrEnum):
     IMAGE_TOO_SMALL = "image_too_small"
     TOO_MANY_IMAGES = "too_many_images"
     URL_FETCH_DISABLED = "url_fetch_disabled"
+    # administration
+    ADMIN_FORBIDDEN = "admin_forbidden"
+    WORKER_NOT_FOUND = "worker_not_found"
+    HOST_NOT_FOUND = "host_not_found"
+    MODEL_LOAD_REFUSED = "model_load_refused"
     # HTTP
     BAD_REQUEST = "bad_request"
     NOT_FOUND = "not_found"
@@ -53,6 +58,7 @@ class ErrorCode(StrEnum):
     BACKEND_UNAVAILABLE = "backend_unavailable"
     TIMEOUT = "timeout"
     WORKER_LOST = "worker_lost"
+    MODEL_UNLOADED = "model_unloaded"
     REQUEST_POISONED = "request_poisoned"
     INPUT_EXPIRED = "input_expired"
     PROTOCOL_MISMATCH = "protocol_mismatch"
@@ -115,6 +121,8 @@ class WorkerError(GalenError):
 _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.NOT_FOUND: NotFoundError,
     ErrorCode.MODEL_NOT_FOUND: NotFoundError,
+    ErrorCode.WORKER_NOT_FOUND: NotFoundError,
+    ErrorCode.HOST_NOT_FOUND: NotFoundError,
     ErrorCode.REQUEST_TOO_LARGE: TooLargeError,
     ErrorCode.URI_TOO_LONG: TooLargeError,
     ErrorCode.HEADERS_TOO_LARGE: TooLargeError,
@@ -123,6 +131,7 @@ _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.BACKEND_UNAVAILABLE: UnavailableError,
     ErrorCode.TIMEOUT: DeadlineError,
     ErrorCode.WORKER_LOST: WorkerError,
+    ErrorCode.MODEL_UNLOADED: UnavailableError,
     ErrorCode.REQUEST_POISONED: WorkerError,
     ErrorCode.INPUT_EXPIRED: WorkerError,
     ErrorCode.PROTOCOL_MISMATCH: WorkerError,

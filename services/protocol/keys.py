@@ -13,11 +13,16 @@ next part of a key and `|` can separate fields in a hash value.
     galen:bell:M              list   one element wakes one idle worker of M
     galen:alone-owner:M       string the worker that runs empty, to run suspects alone
     galen:running:W           hash   request -> attempt|strikes|entry|gateway|stream, held by W
-    galen:control:W           list   cancellations for worker W
+    galen:control:W           list   cancellations and orders for worker W
     galen:inflight:G          hash   request -> attempt|entry|depth field|stream, sent by gateway G
     galen:gateway:G           string the gateway's lease
     galen:events:G            stream of EventBatches for gateway G
     galen:image:SHA           string a packed image
+    galen:unloaded            set    models that were unloaded: nothing may be sent to them
+    galen:host_leases         zset   host -> end of its lease, Redis time in ms
+    galen:hosts               hash   host -> HostRecord
+    galen:orders:H            list   orders to load and unload models for the agent of host H
+    galen:order_reply:O       string the agent's reply to order O
     galen:dead                stream of dead letters (no payload: it would hold a patient's text)
     galen:epoch               string drawn once per data set; another value: data were lost
     galen:fenced_writes       string count of writes refused to workers without a lease
@@ -44,6 +49,9 @@ CONTROL_TTL_S = 60
 WORK_TTL_MS = 7_200_000
 """A sub-queue that nobody adds to or drains for so long is given up: it holds patients' text."""
 IMAGE_TTL_S = 900
+HOST_LEASE_MS = 6_000
+ORDER_TTL_S = 60
+"""Of an order that no agent takes, and of a reply that nobody reads."""
 DELIVERY_LIMIT = 2
 """Workers that may die with a request before it goes to the dead letters."""
 BELL_CAP = 16
@@ -57,6 +65,9 @@ LEASES = PREFIX + "leases"
 WORKERS = PREFIX + "workers"
 MODELS = PREFIX + "models"
 DEPTH = PREFIX + "depth"
+UNLOADED = PREFIX + "unloaded"
+HOST_LEASES = PREFIX + "host_leases"
+HOSTS = PREFIX + "hosts"
 DEAD = PREFIX + "dead"
 EPOCH = PREFIX + "epoch"
 FENCED_WRITES = PREFIX + "fenced_writes"
@@ -104,8 +115,18 @@ def running(worker_id: str) -> str:
 
 
 def control(worker_id: str) -> str:
-    """List of cancellations for a worker."""
+    """List of cancellations and orders for a worker."""
     return f"{PREFIX}control:{worker_id}"
+
+
+def orders(host_id: str) -> str:
+    """List of orders for the agent of a host."""
+    return f"{PREFIX}orders:{quoted(host_id)}"
+
+
+def order_reply(order_id: str) -> str:
+    """String with the reply to an order."""
+    return f"{PREFIX}order_reply:{quoted(order_id)}"
 
 
 def inflight(gateway_id: str) -> str:

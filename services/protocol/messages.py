@@ -11,12 +11,13 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Lane = Literal["interactive", "batch"]
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
-WorkerState = Literal["starting", "ready", "draining"]
+WorkerState = Literal["starting", "ready", "cordoned", "draining"]
+Resumable = Literal["greedy", "sampling", "logprobs", "guided"]
 LossReason = Literal["lease_expired", "engine_died", "engine_crashed", "engine_hung", "handed_back"]
 
 
@@ -66,6 +67,10 @@ class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
         top_k: -1 keeps every token.
         seed: always set (the gateway draws one), so that a sampled answer can be continued.
         logprobs: None: not asked for; otherwise the number of alternatives per token (0-20).
+        min_tokens: no end-of-sequence token and no stop string before so many tokens; tokens of
+            earlier attempts count.
+        json_schema: text of a JSON Schema that the answer obeys (`{"type": "object"}` where any
+            object will do); None: free text.
     """
 
     max_tokens: int | None = None
@@ -78,6 +83,8 @@ class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logprobs: int | None = None
+    min_tokens: int = 0
+    json_schema: str | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -91,6 +98,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fi
         alone: run it by itself: the last worker that ran it crashed.
         resume_token_ids: tokens the client has seen; they are prefilled and count as output.
         stream: False: the worker keeps the tokens and sends all of them with the last one.
+        adapter: name of the LoRA adapter (`AdapterCard.name`) to run; None: the base model.
     """
 
     request_id: str
@@ -105,6 +113,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fi
     strikes: int = 0
     alone: bool = False
     resume_token_ids: tuple[int, ...] = ()
+    adapter: str | None = None
     version: int = PROTOCOL_VERSION
 
 
@@ -208,6 +217,21 @@ class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     crop_height_px: int
 
 
+class AdapterCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA adapter that a worker has loaded beside its base model.
+
+    Args:
+        name: as `GenerationRequest.adapter` says it: the name of its folder.
+        served_id: the model name that clients ask for: `BASE:NAME`, or what its manifest says.
+        is_base_verified: whether its manifest names the base's fingerprint, and that is right.
+    """
+
+    name: str
+    served_id: str
+    is_base_verified: bool
+    created: int = 0
+
+
 class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a worker says of the model that it serves.
 
@@ -224,9 +248,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_length: int
     max_images: int
     parameters: frozenset[str]
-    resumes: frozenset[Literal["greedy", "sampling", "logprobs"]]
+    resumes: frozenset[Resumable]
     image_recipe: ImageRecipe | None = None
     created: int = 0
+    adapters: tuple[AdapterCard, ...] = ()
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -235,6 +260,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         slots: sequences it runs at once.
         steps: engine steps since its start; stands still only when it is idle or stalled.
+        host: name of the machine it runs on.
     """
 
     worker_id: str
@@ -243,6 +269,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: int
     running: int
     steps: int
+    host: str = ""
     version: int = PROTOCOL_VERSION
 
 

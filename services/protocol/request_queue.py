@@ -7,7 +7,7 @@ the answers (`event_stream.py`), leases and the death of workers (`worker_direct
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from services.protocol import keys
 from services.protocol.connection import Script, as_text
@@ -51,6 +51,34 @@ class Claim:
     reserved: bool = False
 
 
+OrderName = Literal["cordon", "uncordon", "drain"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOrder:
+    """What an operator tells a worker.
+
+    Args:
+        name: `cordon`: claim nothing new; `uncordon`: claim again; `drain`: finish and end.
+        timeout_s: of a drain: time for running requests before they are handed back.
+    """
+
+    name: OrderName
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A request that a worker has to abort, if it holds this attempt of it."""
+
+    request_id: str
+    attempt: int
+
+
+class UnloadedError(Exception):
+    """The model was unloaded: nobody will run what is sent to it."""
+
+
 class FencedError(Exception):
     """This worker's lease is over: everything it held belongs to others now."""
 
@@ -73,6 +101,7 @@ class RequestQueue:
                 None: the request's own.
 
         Raises:
+            UnloadedError: the model was unloaded; nothing was queued.
             RedisError, OSError: Redis is away; whether the request stands in the queue is unknown.
         """
         lane = lane or _own_lane(request)
@@ -86,6 +115,7 @@ class RequestQueue:
                 keys.DEPTH,
                 keys.bell(model),
                 keys.inflight(request.gateway_id),
+                keys.UNLOADED,
             ),
             request.request_id,
             request.attempt,
@@ -99,7 +129,10 @@ class RequestQueue:
             encode(request),
             keys.WORK_TTL_MS,
             keys.GATEWAY_STATE_MS,
+            model,
         )
+        if as_text(status) == "UNLOADED":
+            raise UnloadedError(model)
         return None if as_text(status) == "OK" else QueueFull(int(waiting))
 
     async def revoke(
@@ -122,7 +155,7 @@ class RequestQueue:
 
 
 class WorkerQueue:
-    """The worker's half: claim requests, hear of cancellations.
+    """The worker's half: claim requests, hear of cancellations and orders.
 
     Args:
         lanes: drained in this order; a worker's own lane (image affinity) would stand first.
@@ -178,13 +211,10 @@ class WorkerQueue:
         """Pass on a wake-up that this worker may have taken without acting on it."""
         await self._wire.execute_command("RPUSH", keys.bell(self._model), "1")
 
-    async def next_cancellation(self, worker_id: str) -> tuple[str, int] | None:
-        """Return (request_id, attempt) to abort, or None after `keys.BLOCK_S`."""
+    async def next_control(self, worker_id: str) -> Cancellation | WorkerOrder | None:
+        """Return what to abort or to obey, or None after `keys.BLOCK_S`."""
         reply = await self._blocking.execute_command("BLPOP", keys.control(worker_id), keys.BLOCK_S)
-        if reply is None:
-            return None
-        version, request_id, attempt = as_text(reply[1]).split("|")
-        return (request_id, int(attempt)) if version == str(PROTOCOL_VERSION) else None
+        return None if reply is None else _as_control(as_text(reply[1]))
 
 
 def _own_lane(request: GenerationRequest) -> str:
@@ -193,6 +223,19 @@ def _own_lane(request: GenerationRequest) -> str:
     if request.attempt > 1:
         return "resume" if request.lane == "interactive" else "batch_resume"
     return request.lane
+
+
+def _as_control(line: str) -> Cancellation | WorkerOrder | None:
+    """Read an entry of a control list; one of another version is passed over."""
+    version, request_id, value = line.split("|")
+    if version != str(PROTOCOL_VERSION):
+        return None
+    if request_id:
+        return Cancellation(request_id, int(value))
+    order, _, timeout_s = value.partition(":")
+    if order not in get_args(OrderName):
+        return None
+    return WorkerOrder(order, float(timeout_s))  # pyright: ignore[reportArgumentType] - just checked
 
 
 def _as_claim(reply: list[Any]) -> Claim:

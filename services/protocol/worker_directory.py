@@ -61,7 +61,7 @@ class WorkerDirectory:
         return as_text(
             await _WORKER_BEAT.run(
                 self._wire,
-                (keys.LEASES, keys.WORKERS, keys.MODELS, keys.FENCED_RENEWALS),
+                (keys.LEASES, keys.WORKERS, keys.MODELS, keys.FENCED_RENEWALS, keys.UNLOADED),
                 record.worker_id,
                 keys.LEASE_MS,
                 encode(record),
@@ -136,6 +136,11 @@ class WorkerDirectory:
     async def models_seen(self) -> list[WorkerRecord]:
         """Return, per model that was ever served, the record of its last worker to register."""
         return _readable(list((await self._hash(keys.MODELS)).values()))
+
+    async def unloaded(self) -> frozenset[str]:
+        """Return the models that were unloaded and that no worker has served since."""
+        names: list[bytes] = await self._wire.execute_command("SMEMBERS", keys.UNLOADED)
+        return frozenset(as_text(name) for name in names)
 
     async def waiting(self) -> dict[str, int]:
         """Return the number of waiting requests per `model|lane` (quoted)."""

@@ -185,9 +185,11 @@ PARAMETER_ROWS = [
         60, chat_template="{{ x }}", chat_template_kwargs={}, media_io_kwargs={},
         mm_processor_kwargs={}, prompt_embeds="", api_base="http://127.0.0.1", guided_regex="(a+)+",
     ),
-    *_unsupported(
-        61, response_format={"type": "json_schema", "json_schema": {"schema": "x" * (1 << 20)}},
-    ),
+    *_value(61, "response_format", {"type": "json_schema", "json_schema": {
+        "name": "n", "schema": "x" * (1 << 20)}}, param="response_format.json_schema.schema"),
+    *_value(61, "response_format", {"type": "json_schema", "json_schema": {
+        "name": "n", "schema": {"title": "x" * (1 << 20)}}}),
+    *_unsupported(61, response_format={"type": "json_object"}, min_tokens=1),
     *_unsupported(62, structured_outputs={"regex": "(a+)+$"}),
     *_unsupported(63, tools=[{"type": "function", "function": {"name": "a;b"}}] * 1000),
     *_unsupported(63, functions=[], logit_bias={}, modalities=["audio"], store=True),

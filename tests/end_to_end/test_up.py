@@ -73,7 +73,7 @@ def test_once_answers_about_a_real_image_with_a_real_model(
     temporary: Path, checkpoint: Path
 ) -> None:
     image, _ = draw_demo_image(temporary)
-    options = ("--model-path", str(checkpoint), "--image", str(image), "--question", "Is it clear?")
+    options = ("--model", str(checkpoint), "--image", str(image), "--question", "Is it clear?")
     with LaunchedUp(temporary, "--port", "0", "--once", *options) as up:
         up.line_with("Is it clear?")
         code = up.end()
@@ -98,11 +98,10 @@ def test_port_in_use_is_one_clear_line(temporary: Path) -> None:
             assert up.lines == [f"galen: port {port} is in use; choose another with --port"]
 
 
-def test_dead_child_is_named_once(temporary: Path) -> None:
-    broken = temporary / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_text("no JSON", encoding="utf-8")
-    with LaunchedUp(temporary, "--port", "0", "--model-path", str(broken)) as up:
+def test_dead_child_is_named_once(temporary: Path, checkpoint: Path) -> None:
+    broken = shutil.copytree(checkpoint, temporary / "broken")
+    (broken / "tokenizer.json").write_text("no JSON", encoding="utf-8")
+    with LaunchedUp(temporary, "--port", "0", "--model", str(broken)) as up:
         assert up.end() == 1
         assert up.lines[-1] == "galen: worker ended with code 3; everything was ended"
         assert "".join(up.lines).count("engine.start.refused") == 1
@@ -113,7 +112,7 @@ def test_dead_child_is_named_once(temporary: Path) -> None:
 def test_folder_without_a_checkpoint_is_one_clear_line(temporary: Path) -> None:
     empty = temporary / "empty"
     empty.mkdir()
-    with LaunchedUp(temporary, "--port", "0", "--model-path", str(empty)) as up:
+    with LaunchedUp(temporary, "--port", "0", "--model", str(empty)) as up:
         assert up.end() == 1
         assert up.lines == [
             f"galen: {empty} has no config.json: not a checkpoint in Hugging Face layout"

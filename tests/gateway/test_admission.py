@@ -24,8 +24,8 @@ def chat(model: str, **parameters: object) -> ChatCompletionRequest:
 
 
 def test_request_gets_the_card_of_its_model(catalogue: ModelCatalogue) -> None:
-    assert admit(chat("plain", max_tokens=5, stream=True, user="x"), catalogue) == PLAIN
-    assert admit(chat("text", n=2), catalogue) == TEXT_ONLY
+    assert admit(chat("plain", max_tokens=5, stream=True, user="x"), catalogue).card == PLAIN
+    assert admit(chat("text", n=2), catalogue).card == TEXT_ONLY
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_the_engine_cannot_do_is_refused_by_its_name(
 
 
 def test_null_asks_for_nothing(catalogue: ModelCatalogue) -> None:
-    assert admit(chat("plain", n=None, temperature=None), catalogue) == PLAIN
+    assert admit(chat("plain", n=None, temperature=None), catalogue).card == PLAIN
 
 
 def test_unknown_model_is_told_which_there_are(catalogue: ModelCatalogue) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
@@ -72,16 +73,22 @@ class Scene:
     worker: PlayedWorker
     other: PlayedWorker
 
-    def request(self, *, stream: bool = True, **sampling: object) -> GenerationRequest:
+    def request(
+        self, *, stream: bool = True, adapter: str | None = None, **sampling: object
+    ) -> GenerationRequest:
         params = SamplingParams(**{"temperature": 0.0, **sampling})
         messages = (Message("user", (TextPart("hi"),)),)
         return GenerationRequest(
-            "r1", GATEWAY, "t", MODEL, "interactive", messages, params, stream=stream
-        )
+            "r1", GATEWAY, "t", MODEL, "interactive", messages, params,
+            stream=stream, adapter=adapter,
+        )  # fmt: skip
 
-    async def send(self, *, stream: bool = True, **sampling: object) -> Reply:
+    async def send(
+        self, *, stream: bool = True, adapter: str | None = None, **sampling: object
+    ) -> Reply:
         reply = Reply(stream=stream, timeout_s=30)
-        await self.dispatcher.submit(reply, [self.request(stream=stream, **sampling)])
+        request = self.request(stream=stream, adapter=adapter, **sampling)
+        await self.dispatcher.submit(reply, [request])
         return reply
 
 
@@ -163,6 +170,28 @@ async def test_a_lost_worker_is_followed_by_one_that_goes_on_from_the_tokens_sho
     assert text(shown + await heard(reply)) == "0 1 2 "
 
 
+@pytest.mark.parametrize("scene", [("greedy", "guided")], indirect=True)
+async def test_a_guided_answer_goes_on_where_the_model_can(scene: Scene) -> None:
+    reply = await scene.send(json_schema="{}")
+    await scene.worker.claim()
+    await scene.worker.say(tokens(0))
+    await heard(reply, Tokens)
+    await scene.directory.report_death("worker-1", "engine_died")
+    resumed = await scene.other.claim()
+    assert resumed.resume_token_ids == (0,)
+    assert resumed.sampling.json_schema == "{}"
+
+
+async def test_an_answer_goes_on_with_its_adapter(scene: Scene) -> None:
+    reply = await scene.send(adapter="chest")
+    assert (await scene.worker.claim()).adapter == "chest"
+    await scene.worker.say(tokens(0))
+    await heard(reply, Tokens)
+    await scene.directory.report_death("worker-1", "engine_died")
+    resumed = await scene.other.claim()
+    assert (resumed.adapter, resumed.resume_token_ids) == ("chest", (0,))
+
+
 async def test_an_answer_that_is_not_streamed_begins_anew(scene: Scene) -> None:
     reply = await scene.send(stream=False)
     await scene.worker.claim()
@@ -208,9 +237,12 @@ async def test_the_delivery_limit_ends_a_request_with_an_error(scene: Scene) -> 
     assert await scene.worker.wire.execute_command("XLEN", keys.DEAD) == 1
 
 
+@pytest.mark.parametrize("kind", [{"temperature": 0.7}, {"json_schema": "{}"}])
 @pytest.mark.parametrize("scene", [("greedy",)], indirect=True)
-async def test_what_cannot_be_continued_exactly_ends_with_an_error(scene: Scene) -> None:
-    reply = await scene.send(temperature=0.7)
+async def test_what_cannot_be_continued_exactly_ends_with_an_error(
+    scene: Scene, kind: dict[str, Any]
+) -> None:
+    reply = await scene.send(**kind)
     await scene.worker.claim()
     await scene.worker.say(tokens(0))
     await heard(reply, Tokens)

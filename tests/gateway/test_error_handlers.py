@@ -35,7 +35,7 @@ SECRET = "Canary-4711"
 def test_every_code_has_a_status_a_type_and_a_class_that_agree(code: ErrorCode) -> None:
     status, kind = status_and_type(code)
 
-    assert status in {400, 404, 405, 408, 413, 414, 415, 431, 500, 503, 504}
+    assert status in {400, 403, 404, 405, 408, 409, 413, 414, 415, 431, 500, 503, 504}
     assert kind == ("server_error" if status >= 500 else "invalid_request_error")
     assert isinstance(error_from_code(code, "x"), RequestError) == (status < 500)
 
@@ -78,6 +78,7 @@ def test_clients_are_told_not_to_repeat_what_would_do_harm() -> None:
         ErrorCode.WORKER_LOST,
         ErrorCode.TIMEOUT,
         ErrorCode.PROTOCOL_MISMATCH,
+        ErrorCode.MODEL_UNLOADED,
     }
 
 

@@ -6,6 +6,7 @@ from services.gateway.openai_schemas import (
     MAX_CHOICES,
     MAX_MESSAGES,
     MAX_NAME_LENGTH,
+    MAX_SCHEMA_BYTES,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TEXT_LENGTH,
@@ -20,6 +21,11 @@ HELLO = {"role": "user", "content": "hello"}
 
 def read(**parameters: Any) -> ChatCompletionRequest:
     return read_chat_request({"model": "m", "messages": [HELLO], **parameters})
+
+
+def json_schema(schema: Any, **more: Any) -> dict[str, Any]:
+    named = {"name": "finding", "schema": schema, **more}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def refusal_of(**parameters: Any) -> RequestError:
@@ -46,6 +52,9 @@ def refusal_of(**parameters: Any) -> RequestError:
         ("messages", [[HELLO] * MAX_MESSAGES], [[], [HELLO] * (MAX_MESSAGES + 1)]),
         ("model", ["m", "m" * MAX_NAME_LENGTH], [""]),
         ("user", ["", "u" * 512], []),
+        ("min_tokens", [0, MAX_TOKENS], [-1, MAX_TOKENS + 1]),
+        ("response_format", [{"type": "text"}, {"type": "json_object"}, json_schema({})],
+         ["json", 5]),
     ],
 )  # fmt: skip
 def test_each_bound_is_closed_on_both_sides(
@@ -74,7 +83,8 @@ def test_null_means_the_default_and_another_type_is_refused(name: str) -> None:
     assert getattr(read(**{name: None}), name) is None
 
     refusal = refusal_of(**{name: {"a": [1]}})
-    assert refusal.code in {ErrorCode.INVALID_VALUE, ErrorCode.UNSUPPORTED_PARAMETER}
+    codes = {"INVALID_VALUE", "UNSUPPORTED_PARAMETER", "MISSING_PARAMETER"}
+    assert refusal.code in {ErrorCode[code] for code in codes}
     assert (refusal.param or "").startswith(name)
 
 
@@ -92,6 +102,8 @@ def test_numbers_are_not_guessed_from_other_types(name: str) -> None:
         ({"top_logprobs": 1, "logprobs": False}, "top_logprobs"),
         ({"stream_options": {}}, "stream_options"),
         ({"stream_options": {}, "stream": False}, "stream_options"),
+        ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
+        ({"min_tokens": 6, "max_completion_tokens": 5}, "min_tokens"),
     ],
 )
 def test_parameters_that_do_not_go_together_are_refused(
@@ -100,6 +112,23 @@ def test_parameters_that_do_not_go_together_are_refused(
     refusal = refusal_of(**parameters)
 
     assert (refusal.code, refusal.param) == (ErrorCode.INVALID_VALUE, param)
+
+
+def test_a_schema_may_have_64_kib() -> None:
+    frame = len('{"title":""}')
+    largest = {"title": "x" * (MAX_SCHEMA_BYTES - frame)}
+    assert read(response_format=json_schema(largest, strict=True, description="d"))
+
+    refusal = refusal_of(response_format=json_schema({"title": largest["title"] + "x"}))
+    assert (refusal.code, refusal.param) == (ErrorCode.INVALID_VALUE, "response_format")
+    assert str(MAX_SCHEMA_BYTES) in refusal.message
+
+
+@pytest.mark.parametrize("schema", [True, [], "object", None])
+def test_a_schema_is_an_object(schema: Any) -> None:
+    refusal = refusal_of(response_format=json_schema(schema))
+    assert refusal.code is ErrorCode.INVALID_VALUE
+    assert refusal.param == "response_format.json_schema.schema"
 
 
 def test_long_text_is_refused_by_its_own_code() -> None:

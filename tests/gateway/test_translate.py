@@ -8,6 +8,7 @@ from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_req
 from services.gateway.translate import (
     CompletionBuilder,
     Origin,
+    Target,
     generation_requests,
     image_urls,
     usage_of,
@@ -34,7 +35,7 @@ def chat(*messages: dict[str, Any], **parameters: Any) -> ChatCompletionRequest:
 def requests_of(*messages: dict[str, Any], **parameters: Any) -> list[GenerationRequest]:
     request = chat(*messages, **parameters)
     refs = [ImageRef(url, 1, 1) for url, _ in image_urls(request)]
-    return generation_requests(request, refs, ORIGIN)
+    return generation_requests(request, refs, ORIGIN, Target(request.model))
 
 
 def image(name: str) -> dict[str, Any]:
@@ -180,8 +181,32 @@ def test_answer_with_logprobs_has_an_entry_per_token() -> None:
     assert [entry.token for entry in logprobs.content] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "schema"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, '{"type":"object"}'),
+        (
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "f", "schema": {"b": {"z": "é"}, "a": [1.5, None]}},
+            },
+            '{"b":{"z":"é"},"a":[1.5,null]}',
+        ),
+    ],
+)
+def test_a_response_format_becomes_a_schema_in_its_own_order(
+    wanted: dict[str, Any] | None, schema: str | None
+) -> None:
+    (request,) = requests_of(response_format=wanted, min_tokens=3)
+
+    assert request.sampling.json_schema == schema
+    assert request.sampling.min_tokens == 3
+
+
 @pytest.mark.parametrize("lane", ["interactive", "batch"])
 def test_lane_is_passed_on(lane) -> None:
     origin = Origin("r", "g", "t", lane)
 
-    assert [r.lane for r in generation_requests(chat(n=2), [], origin)] == [lane, lane]
+    assert [r.lane for r in generation_requests(chat(n=2), [], origin, Target("m"))] == [lane, lane]

@@ -66,7 +66,7 @@ def test_torn_request_is_a_protocol_error(message: GenerationRequest, data: st.D
         decode_request(payload[:length])
 
 
-@pytest.mark.parametrize("version", [0, 2, 10**6])
+@pytest.mark.parametrize("version", [0, 1, 10**6])
 def test_another_version_is_a_protocol_error(version: int):
     newer = msgspec.structs.replace(request("r1"), version=version)
     with pytest.raises(ProtocolError, match="version"):

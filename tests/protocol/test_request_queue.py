@@ -8,7 +8,7 @@ import pytest
 from services.protocol import keys
 from services.protocol.event_stream import End
 from services.protocol.messages import decode_request
-from services.protocol.request_queue import FencedError, QueueFull, WorkerQueue
+from services.protocol.request_queue import Cancellation, FencedError, QueueFull, WorkerQueue
 from tests.protocol.parties import MODEL, Wire, request
 from tests.support.waiting import eventually
 
@@ -185,7 +185,7 @@ async def test_revoke_tells_the_worker_that_runs_the_request(wire: Wire):
     await wire.queue.enqueue(request("r1"))
     await wire.claim("w1")
     assert await wire.queue.revoke("gateway-1", "r1") == "RUNNING"
-    assert await wire.worker_queue().next_cancellation("w1") == ("r1", 1)
+    assert await wire.worker_queue().next_control("w1") == Cancellation("r1", 1)
     assert await wire.leftovers() == {}
 
 
@@ -211,7 +211,7 @@ async def test_nothing_acknowledges_a_request_after_its_revocation(wire: Wire):
 
 
 async def test_cancellation_is_none_when_there_is_none(wire: Wire):
-    assert await wire.worker_queue().next_cancellation("w1") is None
+    assert await wire.worker_queue().next_control("w1") is None
 
 
 async def test_request_of_a_gateway_that_is_gone_is_dropped(wire: Wire):

@@ -6,10 +6,20 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services.gateway.admin_schemas import (
+    AdminDone,
+    AdminHostList,
+    AdminWorkerList,
+    DrainRequest,
+    LoadModelRequest,
+)
 from services.gateway.chunks import ChatCompletion, ErrorAnswer, Model, ModelList
 from services.gateway.openai_schemas import ChatCompletionRequest
 
-_STRUCTS = (ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList)
+_STRUCTS = (
+    ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList,
+    AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
+)  # fmt: skip
 _REF = "#/components/schemas/{name}"
 
 

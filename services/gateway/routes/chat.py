@@ -22,6 +22,7 @@ from services.gateway.streaming import ChatStream, record_ends
 from services.gateway.translate import (
     CompletionBuilder,
     Origin,
+    Target,
     generation_requests,
     image_urls,
 )
@@ -52,7 +53,7 @@ async def create_chat_completion(request: Request) -> Response:
     state.check_open()
     lane = _lane(request)
     chat = read_chat_request(await read_json(request, state.settings))
-    card = admit(chat, state.catalogue)
+    entry = admit(chat, state.catalogue)
     # 2. Images go to the store, once; the request only names them.
     inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
     refs: list[ImageRef] = []
@@ -60,15 +61,16 @@ async def create_chat_completion(request: Request) -> Response:
         refs = await state.images.resolve(
             inputs,
             tenant_id=ANONYMOUS,
-            recipe=card.image_recipe,
-            max_images=card.max_images,
+            recipe=entry.card.image_recipe,
+            max_images=entry.card.max_images,
         )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane)
+    target = Target(entry.card.id, entry.adapter.name if entry.adapter is not None else None)
     reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)
     stream: ChatStream | None = None
     try:
-        await state.dispatcher.submit(reply, generation_requests(chat, refs, origin))
+        await state.dispatcher.submit(reply, generation_requests(chat, refs, origin, target))
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
         if not chat.stream:
             return await _answer(request, state, reply, chat, origin.request_id)

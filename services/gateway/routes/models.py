@@ -35,10 +35,18 @@ async def show_model(request: Request, model: str) -> Response:
 
 def _model(entry: CatalogueEntry) -> Model:
     states = {worker.state for worker in entry.workers}
-    state = next((s for s in ("ready", "draining", "stalled", "starting") if s in states), "gone")
+    state = next((s for s in ("ready", "cordoned", "draining", "starting") if s in states), "gone")
     card = entry.card
+    adapter = entry.adapter
     return Model(
-        card.id, card.created, card.engine, card.context_length, card.max_images, state=state
+        entry.id,
+        card.created if adapter is None else adapter.created,
+        card.engine,
+        card.context_length,
+        card.max_images,
+        state=state,
+        parent=None if adapter is None else card.id,
+        is_base_verified=None if adapter is None else adapter.is_base_verified,
     )
 
 

@@ -1,14 +1,15 @@
 -- Put a request into its sub-queue, once, if the lane has room.
--- KEYS: work, ring, ringset, depth, bell, inflight
+-- KEYS: work, ring, ringset, depth, bell, inflight, unloaded
 -- ARGV: request_id, attempt, strikes, gateway_id, tenant (quoted), depth field, max depth (0: any),
---       bell cap, group, payload, lifetimes of the sub-queue and of inflight in ms
--- Returns {'OK', waiting} or {'FULL', waiting}.
+--       bell cap, group, payload, lifetimes of the sub-queue and of inflight in ms, model
+-- Returns {'OK', waiting}, {'FULL', waiting} or {'UNLOADED', 0}.
 redis.replicate_commands()
-local work, ring, ringset, depth, bell, inflight = unpack(KEYS)
+local work, ring, ringset, depth, bell, inflight, unloaded = unpack(KEYS)
 local request_id, attempt, field, max = ARGV[1], ARGV[2], ARGV[6], tonumber(ARGV[7])
 local waiting = tonumber(redis.call('HGET', depth, field) or '0')
 local held = redis.call('HGET', inflight, request_id)
 if held and string.match(held, '^(%d+)|') == attempt then return {'OK', waiting} end
+if redis.call('SISMEMBER', unloaded, ARGV[13]) == 1 then return {'UNLOADED', 0} end
 if max > 0 and waiting >= max then return {'FULL', waiting} end
 if redis.call('EXISTS', work) == 0 then
   redis.call('XGROUP', 'CREATE', work, ARGV[9], '0', 'MKSTREAM')
