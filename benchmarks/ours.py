@@ -31,7 +31,7 @@ def start_galen(
     """
     port = settings.port_base + 100
     require_free_port(port)
-    redis_socket, redis = _start_redis(settings, children, is_durable=is_durable)
+    redis_socket, redis = start_redis(settings, children, is_durable=is_durable)
     redis_url = f"unix://{redis_socket}"
     worker = children.start(
         "galen_worker",
@@ -75,7 +75,7 @@ def start_galen(
     return party
 
 
-def _start_redis(
+def start_redis(
     settings: BenchSettings, children: ChildProcesses, *, is_durable: bool
 ) -> tuple[Path, int]:
     folder = settings.folder("run")
