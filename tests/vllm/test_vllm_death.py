@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from safetensors.torch import load_file, save_file
 
 from services.protocol.wire import RedisWire
@@ -46,6 +47,7 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.long  # with requests in flight: test_vllm_killed.py
 async def test_a_dead_engine_core_is_replaced_and_orphans_do_not_stay(
     tiny_llava: Path, redis_url: str, redis_wire: RedisWire
 ) -> None:
@@ -79,6 +81,7 @@ async def test_a_dead_engine_core_is_replaced_and_orphans_do_not_stay(
             await eventually(lambda process=process: is_gone(process), 3.0, f"{process} is left")
 
 
+@pytest.mark.long  # with an engine that starts in a moment: tests/worker/test_supervisor.py
 def test_a_start_that_fails_inside_vllm_is_tried_again_and_then_given_up(
     tiny_llava: Path, tmp_path: Path, redis_url: str
 ) -> None:

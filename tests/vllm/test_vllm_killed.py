@@ -58,10 +58,6 @@ def itself(engine: psutil.Process) -> psutil.Process:
     return engine
 
 
-def one_of(*choices: Callable[[psutil.Process], psutil.Process]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("victim", choices, ids=lambda choice: choice.__name__)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(
     tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory
@@ -93,7 +89,7 @@ async def assert_answers_survive(
     assert await stack.notices.pop() < _NOT_READY_S
 
 
-@one_of(itself, core_of)
+@pytest.mark.parametrize("victim", [pytest.param(itself, marks=pytest.mark.long), core_of])
 async def test_answers_go_on_where_a_kill_cut_them(
     stack: KillingStack, victim: Callable[[psutil.Process], psutil.Process]
 ) -> None:
@@ -101,7 +97,7 @@ async def test_answers_go_on_where_a_kill_cut_them(
 
 
 @pytest.mark.long  # the engine itself: tests/contracts/test_engine_contract.py
-@one_of(core_of, rank_of)
+@pytest.mark.parametrize("victim", [core_of, rank_of])
 async def test_answers_of_two_ranks_go_on_where_a_kill_cut_them(
     sharded_stack: KillingStack, victim: Callable[[psutil.Process], psutil.Process]
 ) -> None:

@@ -59,6 +59,14 @@ def test_an_engine_that_refuses_its_settings_is_not_started_again(redis_url: str
     assert ended.stdout.count("engine.start.refused") == 1
 
 
+def test_a_start_that_fails_is_tried_again_and_then_given_up(redis_url: str) -> None:
+    ended = run_worker(redis_url=redis_url, start_timeout_s="0.001", most_failed_starts="3")
+    assert ended.returncode == 1
+    assert ended.stdout.count('"engine.hung"') == 3
+    (gave_up,) = [line for line in ended.stdout.splitlines() if "worker.gave_up" in line]
+    assert '"failed_starts": 3' in gave_up
+
+
 def test_an_unknown_setting_stops_the_start_with_one_line() -> None:
     ended = run_worker(sltos="8")
     assert ended.returncode == 1
