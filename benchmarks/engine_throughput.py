@@ -30,6 +30,9 @@ from benchmarks.ours import REPOSITORY
 from benchmarks.page_sections import replace_section, table
 from benchmarks.processes import BenchError
 from benchmarks.settings import BenchSettings, child_environment
+from modeling.checkpoint_files import open_checkpoint
+from modeling.memory_forecast import Layout, needed_bytes, overhead_bytes
+from modeling.model_shape import ModelShape, shape_of_files
 
 ENGINE, GENERATE = "engine", "generate"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -124,7 +127,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
     except BenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
-    section = render(measured, size, device)
+    section = render(measured, size, device, checkpoint)
     typer.echo(section)
     if out is not None:
         replace_section(out, f"engines-{size}-{device.partition(':')[0]}", section)
@@ -176,18 +179,25 @@ def _measure(
                 yield done
 
 
-def render(measured: Sequence[Measured], size: str, device: str) -> str:
+def render(measured: Sequence[Measured], size: str, device: str, checkpoint: Path) -> str:
     """Return the section."""
+    shape = shape_of_files(open_checkpoint(checkpoint))
     keys = sorted(
         {(m.mode, m.load.concurrency) for m in measured}, key=lambda k: (k[0] != PLAIN, *k)
     )
-    rows = [_row(measured, mode, concurrency) for mode, concurrency in keys]
+    rows = [
+        [
+            *_row(measured, mode, concurrency),
+            forecast_mb(shape, _of(measured, mode, concurrency, ENGINE)[0], device),
+        ]
+        for mode, concurrency in keys
+    ]
     first = measured[0]
     model = SIZES[size]
     prompt_tokens = first.result.prompt_tokens // max(1, first.load.num_requests)
     head = (
         *("weights", "at once", "engine tok/s", "generate tok/s", "ratio", "TTFT s", "TPOT ms"),
-        *("prefill tok/s", "generate TPOT ms", "engine MB", "generate MB"),
+        *("prefill tok/s", "generate TPOT ms", "engine MB", "generate MB", "planner MB"),
     )
     lines = [
         f"## Transformers engine beside `generate`: {size} on {device}",
@@ -196,7 +206,8 @@ def render(measured: Sequence[Measured], size: str, device: str) -> str:
         f"worker does. Random LLaVA of {model.layers} layers, {model.width} wide; an image of",
         f"{model.image_px} px and a question make {prompt_tokens} prompt tokens; answers have",
         f"{first.load.num_tokens} tokens. Tok/s count the prefill's time, too. MB: on the GPU",
-        "the most that torch held, else the largest resident set of the process.",
+        "the most that torch held, else the largest resident set of the process so far; planner:",
+        "its bound for as many requests of these lengths.",
         "",
         f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{_command()}`, "
         f"{1 + max(m.round_index for m in measured)} round(s); figures are medians over the "
@@ -226,6 +237,21 @@ def _row(measured: Sequence[Measured], mode: str, concurrency: int) -> list[str]
         f"{max(_megabytes(m) for m in engine):.0f}",
         f"{max(_megabytes(m) for m in generate):.0f}",
     ]
+
+
+def forecast_mb(shape: ModelShape, measured: Measured, device: str) -> str:
+    """Return what the planner says of a load: on a GPU without a process's overhead, as torch."""
+    load, result = measured.load, measured.result
+    layout = Layout(
+        dtype=shape.dtype or "float32",
+        quantization=measured.mode,  # type: ignore[arg-type]  # one of these words
+        is_cpu=device == "cpu",
+    )
+    tokens = result.prompt_tokens // max(1, load.num_requests) + load.num_tokens
+    num_bytes = needed_bytes(shape, layout, tokens, load.concurrency)
+    if not layout.is_cpu:
+        num_bytes -= overhead_bytes(layout)
+    return f"{num_bytes / 1e6:.0f}"
 
 
 def _of(measured: Sequence[Measured], mode: str, concurrency: int, party: str) -> list[Measured]:

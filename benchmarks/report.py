@@ -62,7 +62,7 @@ def render_report(run: Run) -> str:
         INTRODUCTION,
         _facts(run),
         "## Targets\n\n" + _failures(results) + render_targets(evaluate(results)),
-        "T7 and T8 need a real engine and are not measured here.",
+        "T7 and T8 need a real engine: sections of their own below, by `make bench-engines`.",
         _scenarios(results),
         _processes(results),
         *(_profile(profile) for profile in run.profiles),

@@ -1,6 +1,6 @@
 """The performance targets T1-T6 and how far they are met; pure.
 
-T7 and T8 need a real engine and are not measured here.
+T7 and T8 need a real engine: sections of their own below, by `make bench-engines`.
 """
 
 from dataclasses import dataclass

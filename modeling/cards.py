@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ _KNOWN_MIB = {
 _COUNT = re.compile(r"(\d{1,4})x(?=.)", re.IGNORECASE)
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d+)?)(GB|GIB)", re.IGNORECASE)
 _MOST_CARDS = 64
+_NO_CARD = ("", "-1", "NoDevFiles")
+"""CUDA_VISIBLE_DEVICES that means to hide all cards; the last is what Slurm writes."""
 _CGROUP = Path("/sys/fs/cgroup")
 # Limit and use; statistics with the name of the page cache that can be dropped: version 2, then 1.
 _CGROUP_FILES = (
@@ -37,7 +40,7 @@ _CGROUP_FILES = (
 
 
 class CardsError(Exception):
-    """A description of cards is no such; the message is one line."""
+    """A description of cards is no such, or names none; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +106,60 @@ def cards_present(visible: str | None = None) -> list[Card]:
     """Return this machine's NVIDIA cards with their free memory as of now; [] without any.
 
     Args:
-        visible: what CUDA_VISIBLE_DEVICES says; where it names cards otherwise than by number,
-            none is known.
+        visible: what CUDA_VISIBLE_DEVICES says: these, in its order.
+
+    Raises:
+        CardsError: there are cards, but `visible` names none of them (a slice of a card, too, is
+            none that we know): what they are to do is unknown.
     """
     try:
-        wanted = None if visible is None else [int(each) for each in visible.split(",")]
         pynvml.nvmlInit()
-    except (ValueError, pynvml.NVMLError):
+    except pynvml.NVMLError:
         return []
     try:
-        there = range(pynvml.nvmlDeviceGetCount())
-        return [_card(index) for index in (there if wanted is None else wanted) if index in there]
+        uuids = [_uuid(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        chosen = visible_indices(visible, uuids)
+        if uuids and not chosen and visible is not None and visible.strip() not in _NO_CARD:
+            raise CardsError(
+                f"CUDA_VISIBLE_DEVICES={visible!r} names none of this machine's {len(uuids)} "
+                f"card(s): write numbers from 0 to {len(uuids) - 1} or beginnings of UUIDs "
+                "(nvidia-smi -L), each card once; slices (MIG) are not known here"
+            )
+        return [_card(index) for index in chosen]
     except pynvml.NVMLError:
         return []
     finally:
         pynvml.nvmlShutdown()
+
+
+def visible_indices(visible: str | None, uuids: Sequence[str]) -> list[int]:
+    """Return which cards CUDA_VISIBLE_DEVICES names, in its order, as CUDA and torch read it.
+
+    That is numbers, or beginnings of UUIDs that fit one card only. What stands behind the first
+    that is neither is not seen, and a list that names a card twice names none
+    (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables;
+    torch.cuda._parse_visible_devices).
+
+    Args:
+        visible: None: all cards.
+        uuids: of the machine's cards, by number.
+    """
+    if visible is None:
+        return list(range(len(uuids)))
+    names = [name.strip() for name in visible.split(",")]
+    has_uuids = names[0].startswith("GPU-")
+    chosen: list[int] = []
+    for name in names:
+        if has_uuids:
+            found = [i for i, uuid in enumerate(uuids) if name and uuid.startswith(name)]
+        else:
+            found = [i for i in range(len(uuids)) if name.isdecimal() and int(name) == i]
+        if len(found) != 1:
+            break
+        if found[0] in chosen:
+            return []
+        chosen += found
+    return chosen
 
 
 def main_memory(cgroup: Path = _CGROUP) -> Card:
@@ -135,6 +177,11 @@ def main_memory(cgroup: Path = _CGROUP) -> Card:
             free = min(free, limit - used + int(lines.get(droppable, 0)))
             total = limit
     return Card("CPU", total, max(0, free))
+
+
+def _uuid(index: int) -> str:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # pyright: ignore[reportUnknownMemberType]
+    return str(pynvml.nvmlDeviceGetUUID(handle))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _card(index: int) -> Card:

@@ -46,8 +46,10 @@ class Layout:
     Args:
         replicas: workers, each on cards of its own.
         num_cards: of one replica, with a device map; otherwise the tensor-parallel size.
+        is_cpu: all ranks share main memory.
         kv_cache_bytes: of each rank, taken at the start whatever is asked (vLLM on a CPU); 0: it
             grows, or takes what is left.
+        adapter_ranks: ranks of the LoRA adapters in memory, added up.
     """
 
     engine: Literal["transformers", "vllm"] = "transformers"
@@ -59,10 +61,13 @@ class Layout:
     num_cards: int = 1
     is_cpu: bool = False
     kv_cache_bytes: int = 0
+    adapter_ranks: int = 0
 
     @property
     def cards_per_replica(self) -> int:
-        """Return how many cards one worker takes."""
+        """Return how many cards one worker takes; main memory counts as one."""
+        if self.is_cpu:
+            return 1
         return self.num_cards if self.device_map == "auto" else self.tensor_parallel_size
 
 
@@ -147,12 +152,17 @@ def largest_context(shape: ModelShape, layout: Layout, requests: int, usable: in
 
 
 def needed_bytes(shape: ModelShape, layout: Layout, tokens: int, requests: int) -> int:
-    """Return what one replica takes of its fullest card at most, all in all."""
+    """Return what one replica takes of its fullest card at most, all in all.
+
+    On a CPU it is what all its ranks take together.
+    """
     cache = tokens * requests * kv_bytes_per_token(shape, layout) * _cache_slack(shape, layout)
     if layout.kv_cache_bytes and cache <= layout.kv_cache_bytes:
         cache = layout.kv_cache_bytes
-    return (
+    ranks = layout.tensor_parallel_size if layout.is_cpu else 1
+    return ranks * (
         weight_bytes(shape, layout)
+        + adapter_bytes(shape, layout)
         + overhead_bytes(layout)
         + vision_bytes(shape, layout, tokens)
         + activation_bytes(shape, layout, tokens, requests)
@@ -270,6 +280,18 @@ def usable_bytes(card: Card, layout: Layout, memory_fraction: float | None) -> i
     if memory_fraction is None:
         memory_fraction = VLLM_MEMORY_FRACTION if layout.engine == "vllm" else 1.0
     return min(card.free_bytes, int(card.total_bytes * memory_fraction))
+
+
+def adapter_bytes(shape: ModelShape, layout: Layout) -> int:
+    """Return what LoRA matrices of all the layers' modules take on each card.
+
+    A matrix of r x inputs and one of outputs x r for each module (arXiv:2106.09685, section 4.1).
+    """
+    rows = shape.weights["matrices"].rows
+    queries = shape.heads * shape.head_width
+    inputs = shape.layers * (5 * shape.hidden + queries + shape.intermediate)
+    numbers = layout.adapter_ranks * (rows + inputs) // layout.tensor_parallel_size
+    return numbers * DTYPE_BYTES[layout.dtype]
 
 
 def overhead_bytes(layout: Layout) -> int:

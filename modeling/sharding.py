@@ -10,12 +10,13 @@ _SIZES = (
     ("num_key_value_heads", "key-value heads"),
     ("intermediate_size", "channels of its MLP"),
 )
+_LLAVAS = ("llava", "llava_next")
 
 
 def shards_vision_tower(config: Mapping[str, Any]) -> bool:
-    """Whether a plan for the vision tower and the projector is known here: LLaVA on CLIP."""
+    """Whether a plan for the vision tower and the projector is known here: LLaVAs on CLIP."""
     tower = _part(config, "vision_config").get("model_type", "clip_vision_model")
-    return config.get("model_type") == "llava" and tower == "clip_vision_model"
+    return config.get("model_type") in _LLAVAS and tower == "clip_vision_model"
 
 
 def sharded_sizes(config: Mapping[str, Any]) -> dict[str, int]:

@@ -105,7 +105,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         typer.Option(
             min=16,
             envvar="GALEN_WORKER_CONTEXT_LENGTH",
-            help="Most tokens of prompt and answer; default: what the model says.",
+            help="Most tokens of prompt and answer; default: what fits, up to 4096.",
         ),
     ] = None,
     adapters_dir: Annotated[

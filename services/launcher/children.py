@@ -29,6 +29,8 @@ _MOST_LINE_BYTES = 1 << 20
 _MOST_DEATHS = 3
 _DEATHS_WITHIN_S = 60.0
 """A child that dies so often within this will not do better the next time."""
+_RESTART_PAUSES_S = (1.0, 4.0)
+"""After the first death within that time, and after the next: a card's memory is freed by then."""
 _ALL_ENDED = "; everything was ended"
 _WRAPPER = Path(__file__).parents[1] / "die_with_parent.py"
 
@@ -61,7 +63,7 @@ class KeptChild:
     Args:
         child: the present process.
         is_established: it has worked once: only then is it replaced.
-        is_leaving: it was told to end, and is not replaced.
+        leaving: set when it was told to end, and is not replaced.
     """
 
     child: Child
@@ -69,15 +71,27 @@ class KeptChild:
     environment: Mapping[str, str]
     on_end: Callable[[CommandError | None], None]
     is_established: bool = False
-    is_leaving: bool = False
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def leave(self) -> None:
+        """Do not replace it any more; whoever calls this ends it."""
+        self.leaving.set()
 
 
 class Family:
-    """All children of a launcher."""
+    """All children of a launcher.
 
-    def __init__(self, terminal: Terminal) -> None:
+    Args:
+        restart_pauses_s: before a kept child is started again: after its first death within
+            `_DEATHS_WITHIN_S`, after its second.
+    """
+
+    def __init__(
+        self, terminal: Terminal, restart_pauses_s: tuple[float, float] = _RESTART_PAUSES_S
+    ) -> None:
         self._is_ending = False
         self._terminal = terminal
+        self._restart_pauses_s = restart_pauses_s
         self._children: list[Child] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._death: asyncio.Future[CommandError] = asyncio.get_running_loop().create_future()
@@ -196,20 +210,22 @@ class Family:
             child = kept.child
             how = await _end_of(child)
             is_drained = child.process.returncode == 0 and kept.is_established
-            if kept.is_leaving or is_drained:
-                self._forget(child)
+            death = None if kept.is_established else await _death_of(child)
+            self._forget(child)
+            if kept.leaving.is_set() or is_drained:
                 return kept.on_end(None)
-            if not kept.is_established:
-                death = await _death_of(child)
-                self._forget(child)
+            if death is not None:
                 return kept.on_end(death)
             now = time.monotonic()
             deaths.append(now)
-            self._forget(child)
-            if len(deaths) == _MOST_DEATHS and now - deaths[0] < _DEATHS_WITHIN_S:
+            num_recent = sum(now - each < _DEATHS_WITHIN_S for each in deaths)
+            if num_recent == _MOST_DEATHS:
                 often = f"{_MOST_DEATHS} times within {_DEATHS_WITHIN_S:g} s"
                 return kept.on_end(CommandError(f"{child.name} died {often}, now it {how}"))
-            self._terminal.progress(f"{child.name} {how}; starting it again")
+            pause_s = self._restart_pauses_s[num_recent - 1]
+            self._terminal.progress(f"{child.name} {how}; starting it again in {pause_s:g} s")
+            if await _is_set_within(kept.leaving, pause_s):
+                return kept.on_end(None)
             kept.child = await self._spawn(
                 child.name, kept.command, kept.environment, is_quiet=False
             )
@@ -222,6 +238,14 @@ class Family:
         """End everything: see `first_death`."""
         if not self._death.done():
             self._death.set_result(CommandError(f"{death.message}{_ALL_ENDED}", death.details))
+
+
+async def _is_set_within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event for so long; returns whether it came."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    return event.is_set()
 
 
 async def _end_of(child: Child) -> str:

@@ -12,15 +12,18 @@ import json
 import re
 import signal
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from services.launcher.children import Family, KeptChild
 from services.launcher.layouts import Layout, Machine, choose_layout, host_cards, visible_devices
 from services.launcher.placement import candidates_beside
 from services.launcher.service_process import service_process
 from services.launcher.terminal import CommandError, Terminal
-from services.protocol.admin import HostedModel, LoadModel, ModelState
+from services.protocol.admin import Card, HostedModel, LoadModel, ModelState
 from services.protocol.messages import WorkerRecord
 
 _LATE_S = 3.0
@@ -71,7 +74,7 @@ class Fleet:
         present = self._models.get(wish.model_id)
         if present is not None and present.state != "failed":
             raise CommandError(f"the model {wish.model_id!r} is {present.state} here already")
-        machine = replace(self._machine, cards=host_cards())
+        machine = replace(self._machine, cards=self._cards_with_room())
         return choose_layout(wish, machine, candidates_beside(machine.cards, self._taken_cards()))
 
     async def start(
@@ -96,7 +99,6 @@ class Fleet:
             command, environment = service_process("worker", settings, layout.python)
             if cards:
                 environment["CUDA_VISIBLE_DEVICES"] = visible_devices(cards)
-                environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts them
 
             def on_end(death: CommandError | None, name: str = name) -> None:
                 self._on_end(model, name, death)
@@ -144,7 +146,7 @@ class Fleet:
         model = self._models[model_id]
         model.state = "unloading"
         for kept in model.workers.values():
-            kept.is_leaving = True
+            kept.leave()
             if not kept.is_established:  # it loads, and hears no orders yet
                 kept.child.signal(signal.SIGTERM)
         await _wait_until_empty(model, timeout_s + _LATE_S)
@@ -181,6 +183,20 @@ class Fleet:
             for model_id, model in self._models.items()
         )
 
+    def _cards_with_room(self) -> tuple[Card, ...]:
+        """Return the cards with what is free and promised to no worker: caches grow later."""
+        promised: Counter[int] = Counter()
+        for model in self._models.values():
+            for worker_cards in model.layout.cards if model.workers else ():
+                promised.update(dict.fromkeys(worker_cards, model.layout.card_bytes))
+        return tuple(
+            msgspec.structs.replace(
+                card,
+                free_bytes=max(0, min(card.free_bytes, card.total_bytes - promised[card.index])),
+            )
+            for card in host_cards()
+        )
+
     def _taken_cards(self) -> frozenset[int]:
         return frozenset(
             card for model in self._models.values() if model.workers for card in model.cards
@@ -211,7 +227,7 @@ class Fleet:
         model.problem = death.message
         self._terminal.progress(f"{model.wish.model_id} failed: {death.message}; the others go on")
         for kept in model.workers.values():
-            kept.is_leaving = True
+            kept.leave()
             kept.child.signal(signal.SIGTERM)
 
 

@@ -4,6 +4,7 @@ What does *not* live here: the arithmetic of memory (`modeling/planner.py`), whi
 (`placement.py`), starting (`fleet.py`).
 """
 
+import contextlib
 import importlib.util
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,17 @@ from pathlib import Path
 
 from modeling import cards, planner
 from modeling.checkpoint_files import CheckpointError
+from modeling.memory_forecast import VLLM_MEMORY_FRACTION, needed_bytes
 from modeling.model_shape import ModelShape, UnknownModelError, read_shape
+from modeling.plan_options import ADAPTERS_PER_BATCH, Asked
 from services.launcher.demo_files import check_packages
 from services.launcher.environment import service_environment
-from services.launcher.placement import Candidates, candidates_together, place_workers
+from services.launcher.placement import (
+    Candidates,
+    candidates_together,
+    place_workers,
+    share_of,
+)
 from services.launcher.terminal import CommandError
 from services.protocol.admin import Card, LoadModel
 from services.worker.preflight import PreflightError, preflight
@@ -27,6 +35,10 @@ _OVERRIDES = (
 )  # fmt: skip
 _PYTHON_LIMIT_S = 20.0
 _SLOTS_ON_CPU = 8
+
+
+class DoesNotFitError(CommandError):
+    """A model does not fit on the cards that it may use; others may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,7 @@ class Layout:
     Args:
         cards: per worker, the indices of its cards; () on a CPU.
         settings: of each worker, by field.
+        card_bytes: most that a worker will take of each of its cards; 0: not known.
         reason: engine, layout and why, in one line.
         python: the workers' interpreter; None: ours.
     """
@@ -59,6 +72,7 @@ class Layout:
     settings: Mapping[str, str]
     reason: str
     python: Path | None = None
+    card_bytes: int = 0
 
 
 def host_cards() -> tuple[Card, ...]:
@@ -107,12 +121,28 @@ def choose_layouts(wishes: Sequence[LoadModel], machine: Machine) -> list[Layout
     """
     taken: list[int] = []
     layouts: list[Layout] = []
-    for wish in wishes:
-        candidates = candidates_together(machine.cards, len(wishes), taken)
-        most_workers = None if len(wishes) == 1 else 1
-        layouts.append(choose_layout(wish, machine, candidates, most_workers=most_workers))
+    for number, wish in enumerate(wishes):
+        layouts.append(
+            _first_that_fits(
+                wish,
+                machine,
+                candidates_together(
+                    machine.cards, len(wishes), taken, num_left=len(wishes) - number
+                ),
+                most_workers=None if len(wishes) == 1 else 1,
+            )
+        )
         taken += [card for chosen in layouts[-1].cards for card in chosen]
     return layouts
+
+
+def _first_that_fits(
+    wish: LoadModel, machine: Machine, tries: Sequence[Candidates], *, most_workers: int | None
+) -> Layout:
+    for candidates in tries[:-1]:
+        with contextlib.suppress(DoesNotFitError):
+            return choose_layout(wish, machine, candidates, most_workers=most_workers)
+    return choose_layout(wish, machine, tries[-1], most_workers=most_workers)
 
 
 def choose_layout(
@@ -150,7 +180,9 @@ def choose_layout(
         layout = _planned(wish, machine, candidates, overrides, most_workers)
     except UnknownModelError as error:
         layout = _unplanned(wish, machine, candidates, overrides, str(error))
-    except (CheckpointError, planner.PlannerError) as error:
+    except planner.PlannerError as error:
+        raise DoesNotFitError(str(error)) from error
+    except CheckpointError as error:
         raise CommandError(str(error)) from error
     if layout.engine == "transformers":
         check_packages()
@@ -182,28 +214,39 @@ def _planned(
     shape = read_shape(wish.path)
     if not candidates.cards:
         return _on_cpu(shape, wish, candidates, overrides)
-    asked = planner.Asked(
+    present = [cards.Card(c.name, c.total_bytes, c.free_bytes) for c in candidates.cards]
+    each, fraction, replicas = wish.tensor_parallel_size or 1, candidates.memory_fraction, None
+    if wish.workers is not None:
+        share = share_of(wish.workers, each, len(present))
+        replicas = wish.workers if share == 1 else max(1, len(present) // each)
+        if share > 1:  # more workers than cards
+            fraction = (fraction or VLLM_MEMORY_FRACTION) / share
+    asked = Asked(
         context=wish.context_length,
-        concurrency=wish.slots or planner.DEFAULT_CONCURRENCY,
+        slots=wish.slots,
+        adapter_ranks=_adapter_ranks(wish),
         engine=wish.engine if wish.engine in ("transformers", "vllm") else None,
         tensor_parallel_size=wish.tensor_parallel_size,
-        replicas=wish.workers or most_workers,
+        replicas=replicas or most_workers,
         quantization=wish.quantization,
         device_map=wish.device_map,
         dtype=wish.dtype,
         has_vllm=machine.has_vllm,
-        memory_fraction=candidates.memory_fraction,
+        memory_fraction=fraction,
     )
-    present = [cards.Card(c.name, c.total_bytes, c.free_bytes) for c in candidates.cards]
     option = planner.choose(shape, present, asked)
     reason = option.reason
-    if candidates.memory_fraction is not None:
+    if fraction is not None:
         reason += "; cards are shared, as there are no more"
     chosen = option.layout
-    return _placed(
-        chosen.replicas, chosen.cards_per_replica, machine, candidates,
+    layout = _placed(
+        wish.workers or chosen.replicas, chosen.cards_per_replica, machine, candidates,
         {**option.settings(), **overrides}, reason,
     )  # fmt: skip
+    promised = needed_bytes(shape, chosen, option.context, option.slots)
+    if chosen.engine == "vllm":  # it takes its part at once, whatever it needs
+        promised = option.forecast.usable_bytes
+    return replace(layout, card_bytes=promised)
 
 
 def _on_cpu(
@@ -213,9 +256,11 @@ def _on_cpu(
     num_workers = wish.workers or 1
     memory = cards.main_memory()
     share = (candidates.memory_fraction or 1.0) / num_workers
-    asked = planner.Asked(
+    asked = Asked(
         context=wish.context_length,
-        concurrency=wish.slots or _SLOTS_ON_CPU,
+        concurrency=_SLOTS_ON_CPU,
+        slots=wish.slots,
+        adapter_ranks=_adapter_ranks(wish),
         quantization=wish.quantization,
         dtype=wish.dtype,
     )
@@ -228,6 +273,12 @@ def _on_cpu(
         {**option.settings(), **overrides},
         option.reason + workers,
     )
+
+
+def _adapter_ranks(wish: LoadModel) -> int:
+    """Return what to leave room for: as many adapters as vLLM runs in a batch, of the most rank."""
+    settings = WorkerSettings()
+    return 0 if wish.adapters_dir is None else ADAPTERS_PER_BATCH * settings.max_lora_rank
 
 
 def _unplanned(

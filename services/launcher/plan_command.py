@@ -11,15 +11,15 @@ from rich.table import Table
 from modeling.cards import Card, CardsError, cards_present, main_memory, parse_cards
 from modeling.checkpoint_files import CheckpointError
 from modeling.model_shape import ModelShape, UnknownModelError, read_shape
-from modeling.planner import (
-    Asked,
-    Option,
+from modeling.plan_options import Asked, Option
+from modeling.plan_words import (
     describe_cards,
     describe_layout,
     describe_weights,
     number_of_gb,
-    plan,
+    verdict,
 )
+from modeling.planner import plan
 from services.launcher.terminal import CommandError
 
 _WIDTH = 160
@@ -59,7 +59,7 @@ def run_plan(
     fitting = {
         number: _command(option, path, shape, cards)
         for number, option in enumerate(options, start=1)
-        if option.forecast.fits
+        if option.fits
     }
     if fitting:
         _print_commands(console, fitting, path)
@@ -78,7 +78,7 @@ def _command(option: Option, path: str, shape: ModelShape, cards: Sequence[Card]
 
 
 def _as_dict(option: Option, command: str) -> dict[str, object]:
-    return {**asdict(option), "fits": option.forecast.fits, "command": command}
+    return {**asdict(option), "fits": option.fits, "command": command}
 
 
 def _table(options: list[Option]) -> Table:
@@ -109,7 +109,7 @@ def _row(option: Option) -> tuple[str, ...]:
         number_of_gb(found.overhead_bytes),
         str(found.largest_context),
         str(found.concurrent),
-        option.verdict,
+        verdict(option),
     )
 
 

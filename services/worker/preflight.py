@@ -19,6 +19,7 @@ from modeling.checkpoint_files import (
 from modeling.finite_weights import refuse_non_finite
 from modeling.memory_forecast import Layout
 from modeling.model_shape import UnknownModelError, shape_of_files, why_incomplete
+from modeling.plan_options import ADAPTERS_PER_BATCH
 from modeling.sharding import why_not_divisible
 from services.worker.load_options import load_options, why_impossible
 from services.worker.settings import WorkerSettings, child_environment
@@ -50,12 +51,23 @@ def preflight(settings: WorkerSettings) -> None:
             f"--quantization {settings.quantization} needs --engine transformers: "
             "vLLM has no bitsandbytes"
         )
+    if settings.engine == "transformers" and settings.adapters_dir is not None:
+        _refuse_sharded_adapters(settings)
     files = _open(settings)
     ranks = settings.tensor_parallel_size
     if ranks > 1 and (problem := why_not_divisible(files.config, ranks)):
         raise PreflightError(problem)
     if settings.check_memory:
         _check_memory(settings, files)
+
+
+def _refuse_sharded_adapters(settings: WorkerSettings) -> None:
+    if settings.tensor_parallel_size > 1:
+        raise PreflightError(
+            f"--adapters-dir does not go with --tensor-parallel-size "
+            f"{settings.tensor_parallel_size} on the transformers engine: take --engine vllm, or "
+            "--device-map auto with --tensor-parallel-size 1"
+        )
 
 
 def _is_directory(path: Path) -> bool:
@@ -90,20 +102,24 @@ def _check_memory(settings: WorkerSettings, files: CheckpointFiles) -> None:
     except UnknownModelError as error:
         _log.warning("worker.memory.unknown", cause=str(error))
         return
+    is_vllm = settings.engine == "vllm"
     visible = child_environment().get("CUDA_VISIBLE_DEVICES")
     cards = [] if settings.device == "cpu" else _cards_of(settings, cards_present(visible))
     if not cards and visible and settings.device != "cpu":
         return  # cards that are not named by their numbers
-    ranks = settings.tensor_parallel_size if cards else 1  # ranks on a CPU share its memory
-    is_vllm = settings.engine == "vllm"
+    dtype = shape.dtype or "float32" if settings.dtype == "auto" else settings.dtype
+    if is_vllm and cards and settings.dtype == "auto" and dtype == "float32":
+        dtype = "bfloat16"  # vLLM's own choice (ModelConfig, _resolve_auto_dtype)
+    has_adapters = settings.adapters_dir is not None
     layout = Layout(
         engine="vllm" if is_vllm else "transformers",
-        tensor_parallel_size=ranks,
+        tensor_parallel_size=settings.tensor_parallel_size,
         quantization=settings.quantization,
         device_map=settings.device_map,
         num_cards=len(cards) if cards and settings.device_map == "auto" else 1,
-        dtype=(shape.dtype or "float32") if settings.dtype == "auto" else settings.dtype,
+        dtype=dtype,
         is_cpu=not cards,
+        adapter_ranks=ADAPTERS_PER_BATCH * settings.max_lora_rank if has_adapters else 0,
         kv_cache_bytes=settings.kv_cache_gib << 30 if is_vllm and not cards else 0,
     )
     context = settings.context_length or shape.max_context

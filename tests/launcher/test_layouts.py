@@ -18,6 +18,7 @@ from services.launcher.layouts import (
 from services.launcher.placement import Candidates, candidates_beside, place_workers
 from services.launcher.terminal import CommandError
 from services.protocol.admin import Card, LoadModel
+from tests.support.sparse_checkpoint import sparse_checkpoint
 
 GPUS = tuple(Card(index, "a card", 24 << 30, 23 << 30) for index in range(2))
 
@@ -88,12 +89,104 @@ def test_models_share_cards_where_there_are_too_few_and_say_so(checkpoint: str) 
     assert {layout.settings["gpu_memory_fraction"] for layout in layouts} == {"0.45"}
 
 
-def test_model_that_is_loaded_later_takes_unused_cards_or_what_is_free() -> None:
+def test_model_that_is_loaded_later_takes_unused_cards_or_the_roomiest() -> None:
     busy = (Card(0, "a card", 100, 40), Card(1, "a card", 100, 90))
 
     assert candidates_beside(busy, {0}) == Candidates((busy[1],))
-    assert candidates_beside(busy, {0, 1}) == Candidates(busy, 0.38)
+    assert candidates_beside(busy, {0, 1}) == Candidates((busy[1],), 0.855)
     assert candidates_beside((), frozenset()) == Candidates(())
+    alike = (Card(0, "a card", 100, 40), Card(1, "a card", 100, 36))
+    assert candidates_beside(alike, {0, 1}) == Candidates(alike, pytest.approx(0.342))
+
+
+@pytest.fixture(scope="module")
+def seven(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("seven") / "llava-7b"
+    return str(sparse_checkpoint("llava-1.5-7b", Path(checkpoint), out))
+
+
+@pytest.fixture(scope="module")
+def thirteen(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("thirteen") / "llava-13b"
+    return str(sparse_checkpoint("llava-1.5-13b", Path(checkpoint), out))
+
+
+@pytest.mark.parametrize("has_vllm", [False, True])
+def test_two_large_models_get_a_card_each(seven: str, *, has_vllm: bool) -> None:
+    layouts = choose_layouts(
+        [LoadModel(name, seven) for name in "ab"], Machine(GPUS, has_vllm=has_vllm)
+    )
+
+    assert sorted(layout.cards for layout in layouts) == [((0,),), ((1,),)]
+    assert {layout.engine for layout in layouts} == {"vllm" if has_vllm else "transformers"}
+
+
+def test_model_that_needs_more_than_its_share_gets_it_and_one_card_is_left(
+    seven: str, thirteen: str
+) -> None:
+    three = tuple(Card(index, "a card", 20 << 30, 19 << 30) for index in range(3))
+    wishes = [
+        LoadModel("large", thirteen, quantization="none", device_map="auto"),
+        LoadModel("small", seven, quantization="bnb-int8"),
+    ]
+    large, small = choose_layouts(wishes, Machine(three))
+
+    assert (len(large.cards[0]), len(small.cards[0])) == (2, 1)
+    assert not set(large.cards[0]) & set(small.cards[0])
+
+
+@pytest.mark.parametrize("free_gib", [2, 8])
+def test_card_that_is_in_use_is_left_out(seven: str, free_gib: int) -> None:
+    busy = (Card(0, "a card", 24 << 30, free_gib << 30), Card(1, "a card", 24 << 30, 23 << 30))
+    [layout] = choose_layouts([LoadModel("m", seven)], Machine(busy))
+
+    assert layout.cards == ((1,),)
+    assert "quantization" not in layout.settings
+
+
+def test_more_workers_than_cards_share_them(seven: str) -> None:
+    one = (Card(0, "a card", 48 << 30, 47 << 30),)
+    [layout] = choose_layouts([LoadModel("m", seven, workers=2)], Machine(one))
+
+    assert layout.cards == ((0,), (0,))
+    assert layout.settings["gpu_memory_fraction"] == "0.45"
+    assert 2 * layout.card_bytes <= one[0].free_bytes
+
+
+def test_slots_are_those_of_each_worker_and_all_of_them_fit(seven: str) -> None:
+    wish = LoadModel("m", seven, slots=16, context_length=2048)
+    [layout] = choose_layouts([wish], Machine(GPUS))
+
+    assert layout.settings["slots"] == "16"
+    assert layout.settings.get("tensor_parallel_size") == "2"  # a card alone has room for fewer
+    assert layout.card_bytes <= GPUS[0].free_bytes
+
+
+def test_slots_that_do_not_fit_are_refused_with_what_does(seven: str) -> None:
+    wish = LoadModel("m", seven, slots=64, context_length=4096, quantization="none")
+    with pytest.raises(CommandError, match=r"not 64 requests of 4096 tokens at once.*--slots \d+"):
+        choose_layouts([wish], Machine(GPUS))
+
+
+def test_adapters_are_left_room_for_and_never_given_to_sharded_transformers(
+    thirteen: str, tmp_path: Path
+) -> None:
+    [sharded] = choose_layouts([LoadModel("m", thirteen)], Machine(GPUS))
+    wish = LoadModel("m", thirteen, adapters_dir=str(tmp_path))
+    [adapted] = choose_layouts([wish], Machine(GPUS))
+    [on_vllm] = choose_layouts([wish], Machine(GPUS, has_vllm=True))
+
+    assert sharded.settings["tensor_parallel_size"] == "2"
+    assert "tensor_parallel_size" not in adapted.settings
+    assert (on_vllm.engine, on_vllm.settings["tensor_parallel_size"]) == ("vllm", "2")
+
+
+def test_what_excludes_every_layout_is_named(seven: str) -> None:
+    wish = LoadModel("m", seven, tensor_parallel_size=2)
+    with pytest.raises(CommandError, match=r"as asked \(--tensor-parallel-size 2\)"):
+        choose_layouts([wish], Machine(GPUS[:1]))
+    [mapped] = choose_layouts([LoadModel("m", seven, device_map="auto")], Machine(GPUS[:1]))
+    assert mapped.cards == ((0,),)
 
 
 def test_vllm_is_chosen_on_cards_unless_it_cannot_do_what_is_asked(checkpoint: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 from modeling.cards import CardsError, main_memory, parse_cards
 from modeling.memory_forecast import Layout
 from modeling.model_shape import UnknownModelError, read_shape
-from modeling.planner import Asked, PlannerError, check, choose, plan
+from modeling.plan_options import Asked
+from modeling.planner import PlannerError, check, choose, plan
 from services.launcher.plan_command import run_plan
 from tests.golden_files import GoldenFiles
 
