@@ -37,8 +37,6 @@ _MANIFEST_KEYS = frozenset({"served_id", "base_fingerprint", "description"})
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 _WRAPPERS = frozenset({"model", "language_model", "vision_model"})
 """Parts of a module's path that come and go between versions of transformers."""
-_MOST_SCANNED_BYTES = 1 << 30
-"""A larger one would take more than a second; the transformers engine looks at it while loading."""
 _REFUSED: Mapping[str, str] = {
     "modules_to_save": "replaces whole modules",
     "trainable_token_indices": "trains single tokens",
@@ -139,8 +137,6 @@ def open_adapter(
 
 
 def _refuse_non_finite(files: CheckpointFiles) -> None:
-    if files.weight_bytes > _MOST_SCANNED_BYTES:
-        return
     try:
         refuse_non_finite(files)
     except (CheckpointError, OSError) as error:

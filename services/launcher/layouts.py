@@ -77,7 +77,10 @@ class Layout:
 
 def host_cards() -> tuple[Card, ...]:
     """Return the NVIDIA cards that CUDA shows us, with their free memory now; () without any."""
-    found = cards.cards_present(_visible())
+    try:
+        found = cards.cards_present(_visible())
+    except cards.CardsError as error:
+        raise CommandError(str(error)) from error
     return tuple(Card(i, c.name, c.total_bytes, c.free_bytes) for i, c in enumerate(found))
 
 

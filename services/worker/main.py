@@ -3,8 +3,9 @@
     GALEN_WORKER_ENGINE=fake GALEN_WORKER_MODEL_ID=demo python -m services.worker.main
 
 It starts the engine process, watches its progress page, kills it when it hangs, tells Redis at once
-when it died (so that its requests move on before the lease ends), and starts the next one with a
-growing pause. SIGTERM drains; a second one ends everything at once.
+when it died (so that its requests move on before the lease ends), and starts the next one. Engines
+that fail by themselves get a growing pause, and after some in a row the worker ends (`Restarts`).
+SIGTERM drains; a second one ends everything at once.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 from setproctitle import setproctitle
@@ -35,6 +37,67 @@ _OWN_PAUSE_S = 1.0
 """A gap between two polls beyond this means that we ourselves were stopped: judge nobody by it."""
 _KILL_GRACE_S = 5.0
 _REPORT_TRIES_S = 5.0
+_HEALTHY_S = 60.0
+"""An engine that lived so long after its start was a good one: what came before is forgotten."""
+_AFTERMATH_S = 1.0
+"""A death so soon after the last step may still be the work of the request that has just left."""
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.2, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How an engine process ended.
+
+    Args:
+        snapshot: its progress page, as it left it.
+        healthy_s: from its first beat to its last.
+    """
+
+    snapshot: ProgressSnapshot
+    code: int
+    hung: bool
+    healthy_s: float
+
+    def is_own_fault(self) -> bool:
+        """Whether the engine failed by itself: in its start, or with no request near it.
+
+        A start counts however it ended: most often the kernel's memory killer ends it.
+        """
+        page = self.snapshot
+        if page.beat == 0.0:
+            return True
+        if self.code in _FROM_OUTSIDE and not self.hung:
+            return False
+        is_idle = not page.running and not page.admitting
+        return is_idle and page.beat - page.last_step > _AFTERMATH_S
+
+
+class Restarts:
+    """Whether and when the next engine process is started.
+
+    Failures count while no engine between them was healthy for `_HEALTHY_S`. Kills from outside and
+    crashes that requests are suspected for neither count nor reset: an operator or a poisonous
+    request takes no worker down, however often.
+
+    Args:
+        most_failures: so many in a row are the worker's end.
+    """
+
+    def __init__(self, most_failures: int) -> None:
+        self._most_failures = most_failures
+        self._backoff = Backoff(_FIRST_PAUSE_S, _MOST_PAUSE_S)
+        self.num_failures = 0
+
+    def pause_s(self, death: Death) -> float | None:
+        """Return how long to wait before the next start; None: there is none."""
+        if death.healthy_s >= _HEALTHY_S:
+            self.num_failures = 0
+            self._backoff.reset()
+        if not death.is_own_fault():
+            return Backoff(_FIRST_PAUSE_S).next_s()
+        self.num_failures += 1
+        return None if self.num_failures >= self._most_failures else self._backoff.next_s()
 
 
 class Supervisor:
@@ -44,8 +107,7 @@ class Supervisor:
         self._settings = settings
         self._page = ProgressPage.create()
         self._stop_signals = 0
-        self._failed_starts = 0
-        self._backoff = Backoff(first_s=0.2, most_s=10.0)
+        self._restarts = Restarts(settings.most_failed_starts)
         self._is_cordoned = False
         self._drain_until = 0.0
         self._limits = StepLimits(settings.step_timeout_s, settings.prefill_timeout_s)
@@ -59,20 +121,23 @@ class Supervisor:
         while True:
             self._page.clear()
             child = self._spawn()
-            code, hung = self._watch(child)
-            snapshot = self._page.read()
+            death = self._watch(child)
+            snapshot = death.snapshot
             is_stopping = self._stop_signals > 0 or snapshot.state == "draining"  # or by an order
-            if is_stopping and code == 0:
+            if is_stopping and death.code == 0:
                 return 0
-            self._report(snapshot, code, hung=hung)
+            self._report(death)
             if is_stopping:
                 return 1 if snapshot.running else 0
-            if code == EXIT_CANNOT_START:
+            if death.code == EXIT_CANNOT_START:
                 return EXIT_CANNOT_START
-            if not self._may_start_again(snapshot, code):
+            pause_s = self._restarts.pause_s(death)
+            if pause_s is None:
+                failures = self._restarts.num_failures
+                _log.error("worker.gave_up", failures=failures, exit_code=death.code)
                 return 1
             self._is_cordoned = snapshot.state == "cordoned"
-            self._pause()
+            self._pause(pause_s)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         command = [
@@ -85,16 +150,18 @@ class Supervisor:
             command, pass_fds=[self._page.fd], env=child_environment()
         )
 
-    def _watch(self, child: "subprocess.Popen[bytes]") -> tuple[int, bool]:
-        """Return (exit code, was it hung) when the child is gone."""
+    def _watch(self, child: "subprocess.Popen[bytes]") -> Death:
+        """Return how the child ended when it is gone."""
         started = judged_from = last_poll = time.monotonic()
-        forwarded = 0
+        first_beat, forwarded = 0.0, 0
         while True:
             try:
-                return child.wait(_POLL_S), False
+                return self._death(child.wait(_POLL_S), first_beat)
             except subprocess.TimeoutExpired:
                 pass
             now = time.monotonic()
+            page = self._page.read()
+            first_beat = first_beat or page.beat
             if now - last_poll > _OWN_PAUSE_S:
                 judged_from = now
             last_poll = now
@@ -103,11 +170,15 @@ class Supervisor:
                 self._forward_stop(child, now)
             if self._drain_until and now > self._drain_until:
                 child.kill()
-            cause = self._hang(self._page.read(), now, judged_from, started)
+            cause = self._hang(page, now, judged_from, started)
             if cause is not None:
                 _log.error("engine.hung", cause=cause)
                 child.kill()
-                return child.wait(), True
+                return self._death(child.wait(), first_beat, hung=True)
+
+    def _death(self, code: int, first_beat: float, *, hung: bool = False) -> Death:
+        page = self._page.read()
+        return Death(page, code, hung, page.beat - first_beat if first_beat else 0.0)
 
     def _forward_stop(self, child: "subprocess.Popen[bytes]", now: float) -> None:
         if self._stop_signals > 1:
@@ -128,12 +199,13 @@ class Supervisor:
         own_pause_s = max(0.0, judged_from - page.last_step)
         return "engine_step" if page.is_hung(now - own_pause_s, self._limits) else None
 
-    def _report(self, snapshot: ProgressSnapshot, code: int, *, hung: bool) -> None:
+    def _report(self, death: Death) -> None:
         """Tell Redis that this incarnation is gone, so that nobody waits for its lease."""
-        _log.error("engine.died", exit_code=code, hung=hung, running=snapshot.running)
+        snapshot = death.snapshot
+        _log.error("engine.died", exit_code=death.code, hung=death.hung, running=snapshot.running)
         if not snapshot.worker_id:
             return
-        reason, suspects = _verdict(snapshot, code, hung=hung)
+        reason, suspects = _verdict(snapshot, death.code, hung=death.hung)
         try:
             asyncio.run(self._report_death(snapshot.worker_id, reason, suspects))
         except REDIS_AWAY:
@@ -149,21 +221,9 @@ class Supervisor:
         finally:
             await wire.aclose()
 
-    def _may_start_again(self, snapshot: ProgressSnapshot, code: int) -> bool:
-        if snapshot.beat > 0.0:
-            self._failed_starts = 0
-            self._backoff.reset()
-            return True
-        self._failed_starts += 1
-        most = self._settings.most_failed_starts
-        if self._failed_starts < most:
-            return True
-        _log.error("worker.gave_up", failed_starts=self._failed_starts, exit_code=code)
-        return False
-
-    def _pause(self) -> None:
+    def _pause(self, pause_s: float) -> None:
         """Wait before the next start, unless told to stop meanwhile."""
-        until = time.monotonic() + self._backoff.next_s()
+        until = time.monotonic() + pause_s
         while time.monotonic() < until and not self._stop_signals:
             signal.sigtimedwait([], 0.05)
 
@@ -181,7 +241,7 @@ def _verdict(
         return "engine_hung", snapshot.admitting
     if code == EXIT_LOOP_BROKEN:
         return "handed_back", ()
-    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+    if code in _FROM_OUTSIDE:
         return "engine_died", ()
     return "engine_crashed", snapshot.admitting or (ALL_SUSPECT,)
 

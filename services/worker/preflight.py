@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from modeling import planner
-from modeling.cards import Card, cards_present, main_memory
+from modeling.cards import Card, CardsError, cards_present, main_memory
 from modeling.checkpoint_files import (
     CheckpointError,
     CheckpointFiles,
@@ -25,9 +25,6 @@ from services.worker.load_options import load_options, why_impossible
 from services.worker.settings import WorkerSettings, child_environment
 
 _log = structlog.get_logger()
-
-_MOST_SCANNED_BYTES = 1 << 30
-"""A larger checkpoint is looked at by the transformers engine, on its device, after loading."""
 
 
 class PreflightError(Exception):
@@ -88,8 +85,7 @@ def _open(settings: WorkerSettings) -> CheckpointFiles:
         refuse_without_processor(files.path)
         if problem := why_incomplete(files):
             raise PreflightError(problem)
-        if files.weight_bytes <= _MOST_SCANNED_BYTES:
-            refuse_non_finite(files)
+        refuse_non_finite(files)
     except CheckpointError as error:
         raise PreflightError(str(error)) from error
     return files
@@ -104,9 +100,11 @@ def _check_memory(settings: WorkerSettings, files: CheckpointFiles) -> None:
         return
     is_vllm = settings.engine == "vllm"
     visible = child_environment().get("CUDA_VISIBLE_DEVICES")
-    cards = [] if settings.device == "cpu" else _cards_of(settings, cards_present(visible))
-    if not cards and visible and settings.device != "cpu":
-        return  # cards that are not named by their numbers
+    try:
+        cards = [] if settings.device == "cpu" else _cards_of(settings, cards_present(visible))
+    except CardsError as error:  # parts of cards (MIG), whose memory is not known here
+        _log.warning("worker.memory.unknown", cause=str(error))
+        return
     dtype = shape.dtype or "float32" if settings.dtype == "auto" else settings.dtype
     if is_vllm and cards and settings.dtype == "auto" and dtype == "float32":
         dtype = "bfloat16"  # vLLM's own choice (ModelConfig, _resolve_auto_dtype)

@@ -110,7 +110,8 @@ class WorkerSettings(BaseSettings):
     most_failed_starts: int = Field(
         default=3,
         ge=1,
-        description="Starts that may fail in a row before the worker ends with code 1",
+        description="Starts that fail, or engines that die idle within a minute of theirs: so many "
+        "in a row end the worker with code 1",
     )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65_535, description="Prometheus metrics on 127.0.0.1; default: none"
@@ -129,9 +130,11 @@ def child_environment(**overrides: str) -> dict[str, str]:
     """Return this process's environment with `overrides`, for a process of ours.
 
     Threads of an engine's library that wait must sleep: spinning ones (OpenMP's default) made the
-    training of the demo checkpoint cost three times the CPU time beside other work.
+    training of the demo checkpoint cost three times the CPU time beside other work. CUDA counts
+    cards as NVML does, by their place on the bus; its default is the fastest first.
     """
-    return {"OMP_WAIT_POLICY": "passive", **os.environ, **overrides}
+    defaults = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OMP_WAIT_POLICY": "passive"}
+    return {**defaults, **os.environ, **overrides}
 
 
 def set_vllm_environment(settings: WorkerSettings, *, on_cpu: bool) -> None:

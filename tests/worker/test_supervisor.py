@@ -1,17 +1,22 @@
-"""The parent's verdict on a dead engine; the real deaths are in tests/faults."""
+"""The parent's verdict on a dead engine, and its patience; most real deaths are in tests/faults."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.protocol.worker_directory import ALL_SUSPECT
 from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
-from services.worker.main import _verdict
-from services.worker.progress_page import ProgressSnapshot
+from services.worker.main import Death, Restarts, _verdict
+from services.worker.progress_page import ProgressPage, ProgressSnapshot
 from services.worker.settings import child_environment
+from tests.support.waiting import wait_until
 
 
 def snapshot(*admitting: str) -> ProgressSnapshot:
@@ -42,6 +47,156 @@ def test_verdict_blames_what_was_being_admitted(
     assert _verdict(snapshot(*admitting), code, hung=hung) == (reason, suspects)
 
 
+IDLE = ProgressSnapshot(50.0, 40.0, 9, 0, "ready", "worker-1", ())
+JUST_LEFT = ProgressSnapshot(50.0, 49.5, 9, 0, "ready", "worker-1", ())
+LOADING = ProgressSnapshot(0.0, 0.0, 0, 0, "starting", "", ())
+NEW = ProgressSnapshot(50.0, 0.0, 0, 0, "ready", "worker-1", ())
+ABORTED = ProgressSnapshot(50.0, 40.0, 9, 0, "ready", "worker-1", ("a",))
+
+
+@pytest.mark.parametrize(
+    ("page", "code", "hung", "is_own_fault"),
+    [
+        (IDLE, -signal.SIGSEGV, False, True),
+        (IDLE, 71, False, True),
+        (IDLE, EXIT_LOOP_BROKEN, False, True),
+        (IDLE, -signal.SIGKILL, True, True),
+        (NEW, 71, False, True),
+        (LOADING, 1, False, True),
+        (LOADING, -signal.SIGKILL, False, True),
+        (IDLE, -signal.SIGKILL, False, False),
+        (NEW, -signal.SIGTERM, False, False),
+        (snapshot(), 70, False, False),
+        (snapshot("a"), -signal.SIGKILL, True, False),
+        (ABORTED, 70, False, False),
+        (JUST_LEFT, 70, False, False),
+    ],
+)
+def test_death_is_the_engines_own_fault_where_no_request_was_near_and_nobody_killed_it(
+    page: ProgressSnapshot, code: int, hung: bool, is_own_fault: bool
+) -> None:
+    assert Death(page, code, hung, 5.0).is_own_fault() is is_own_fault
+
+
+OWN = Death(IDLE, 71, hung=False, healthy_s=5.0)
+OWN_LATER = Death(IDLE, 71, hung=False, healthy_s=61.0)
+KILLED = Death(IDLE, -signal.SIGKILL, hung=False, healthy_s=5.0)
+POISONED = Death(snapshot(), 70, hung=False, healthy_s=5.0)
+
+
+def test_kills_and_poisonous_requests_end_no_worker_however_often() -> None:
+    restarts = Restarts(3)
+    pauses_s = [restarts.pause_s(death) for death in [KILLED, POISONED] * 100]
+    assert all(pause_s is not None and pause_s <= 0.2 for pause_s in pauses_s)
+
+
+def test_kills_between_an_engines_own_deaths_hide_them_not() -> None:
+    restarts = Restarts(3)
+    deaths = [OWN, KILLED, OWN, POISONED, OWN]
+    assert [restarts.pause_s(death) is None for death in deaths] == [False] * 4 + [True]
+
+
+def test_an_engine_that_was_healthy_for_long_begins_a_new_count() -> None:
+    restarts = Restarts(3)
+    for death in (OWN, OWN, OWN_LATER, OWN):
+        assert restarts.pause_s(death) is not None
+    assert restarts.pause_s(OWN) is None
+
+
+def test_pauses_grow_with_the_engines_own_deaths() -> None:
+    restarts = Restarts(20)
+    pauses_s = [restarts.pause_s(OWN) or 0.0 for _ in range(19)]
+    assert pauses_s[0] <= 0.2
+    assert max(pauses_s) > 0.4  # each is random, up to a limit that doubles to 10 s
+
+
+@contextmanager
+def watched_worker(
+    redis_url: str, log: Path
+) -> Iterator[tuple["subprocess.Popen[bytes]", ProgressPage]]:
+    """A worker with the fake engine, and the page on which that says that it moves."""
+    with (
+        log.open("wb") as stream,
+        subprocess.Popen(
+            [sys.executable, "-m", "services.worker.main"],
+            env=child_environment(GALEN_WORKER_REDIS_URL=redis_url),
+            stdout=stream,
+        ) as worker,
+    ):
+        try:
+            wait_until(lambda: page_of(worker.pid), "the progress page")
+            page = ProgressPage(os.open(page_of(worker.pid), os.O_RDWR))
+            yield worker, page
+            page.close()
+        finally:
+            worker.kill()
+
+
+def page_of(pid: int) -> str:
+    fds = Path(f"/proc/{pid}/fd").iterdir()
+    return next((str(fd) for fd in fds if "galen-progress" in str(fd.readlink())), "")
+
+
+def signal_each_when_ready(
+    worker_pid: int, page: ProgressPage, number: signal.Signals, times: int
+) -> None:
+    """Signal one engine after the other, each when it is ready and idle."""
+    seen: set[int] = set()
+
+    def next_engine() -> psutil.Process | None:
+        new = [child for child in psutil.Process(worker_pid).children() if child.pid not in seen]
+        return new[0] if new and page.read().beat > 0.0 else None
+
+    for _ in range(times):
+        wait_until(next_engine, "an engine that is ready", 20.0)
+        engine = next_engine()
+        assert engine is not None
+        seen.add(engine.pid)
+        engine.send_signal(number)
+
+
+def test_an_engine_that_dies_idle_after_each_start_is_given_up(
+    redis_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with watched_worker(redis_url, log) as (worker, page):
+        signal_each_when_ready(worker.pid, page, signal.SIGSEGV, times=3)
+        assert worker.wait(10) == 1
+    text = log.read_text()
+    assert text.count('"engine.died"') == text.count('"worker.ready"') == 3
+    (gave_up,) = [line for line in text.splitlines() if "worker.gave_up" in line]
+    assert '"failures": 3' in gave_up
+
+
+def test_an_engine_that_is_killed_from_outside_is_started_again_each_time(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with watched_worker(redis_url, tmp_path / "log") as (worker, page):
+        signal_each_when_ready(worker.pid, page, signal.SIGKILL, times=4)
+        wait_until(lambda: page.read().beat == 0.0, "the fourth end")
+        wait_until(lambda: page.read().beat > 0.0, "the next engine", 20.0)
+        assert worker.poll() is None
+
+
+def test_an_engine_process_counts_cards_as_the_driver_does_from_its_first_moment(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = tmp_path / "order"
+    (tmp_path / "sitecustomize.py").write_text(  # runs before anything is imported
+        "import os, pathlib, sys\n"
+        "if 'services.worker.engine_process' in sys.orig_argv:\n"
+        f"    pathlib.Path({str(noted)!r}).write_text(os.environ['CUDA_DEVICE_ORDER'])\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    with watched_worker(redis_url, tmp_path / "log") as (_, page):
+        wait_until(lambda: page.read().beat > 0.0, "an engine that is ready", 20.0)
+    assert noted.read_text() == "PCI_BUS_ID"
+
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert child_environment()["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
 def run_worker(**settings: str) -> "subprocess.CompletedProcess[str]":
     environment = child_environment(
         **{f"GALEN_WORKER_{name.upper()}": value for name, value in settings.items()}
@@ -64,7 +219,7 @@ def test_a_start_that_fails_is_tried_again_and_then_given_up(redis_url: str) -> 
     assert ended.returncode == 1
     assert ended.stdout.count('"engine.hung"') == 3
     (gave_up,) = [line for line in ended.stdout.splitlines() if "worker.gave_up" in line]
-    assert '"failed_starts": 3' in gave_up
+    assert '"failures": 3' in gave_up
 
 
 def test_an_unknown_setting_stops_the_start_with_one_line() -> None:
