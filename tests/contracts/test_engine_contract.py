@@ -40,9 +40,9 @@ SLOTS = 16
 CONCURRENT = 64
 STORM = 200
 TOLERANCE = 1e-3
-# Of another request, between an abort and the first token of who waited for the slot: the step
-# that runs, and the one that vLLM has scheduled ahead.
-STEPS_TO_FREE_A_SLOT = 3
+# Steps that end between an abort and the last one without the request that waited for the slot: the
+# step that runs cannot be left. vLLM's runs in another process, which may be one step ahead of us.
+STEPS_TO_FREE_A_SLOT = {"transformers": 1, "vllm": 2}
 
 ENGINES: dict[str, dict[str, Any]] = {
     "fake": {"engine": "fake", "context_length": 300},
@@ -221,7 +221,7 @@ async def test_choices_of_one_request_are_answers_of_their_own(engine: Running) 
 async def test_nothing_that_the_checks_skip_is_missing(engine: Running) -> None:
     """`engine_contract` asks an engine's card first what it can do."""
     assert {"logprobs", "min_tokens", "response_format", "seed", "n"} <= engine.card.parameters
-    assert {"greedy", "sampling", "logprobs"} <= engine.card.resumes
+    assert {"greedy", "sampling", "logprobs", "guided"} <= engine.card.resumes
 
 
 @only_real_engines
@@ -281,9 +281,12 @@ async def test_an_abort_frees_the_slot_within_a_step(engine: Running) -> None:
     await engine.until(lambda: len(other.token_ids) >= said + 10)
     assert engine.of("waiting").events == []
     engine.engine.abort(holders[0])
-    said = len(other.token_ids)
+    aborted = len(engine.progress.log)
     await engine.until(lambda: bool(engine.of("waiting").events))
-    assert len(other.token_ids) - said <= STEPS_TO_FREE_A_SLOT
+    log = engine.progress.log
+    admitted = max(n for n, (what, *names) in enumerate(log) if "waiting" in names)
+    steps = log[aborted:admitted].count(("step_done",))
+    assert steps <= STEPS_TO_FREE_A_SLOT[engine.card.engine]
 
 
 @only_real_engines  # the fake one answers faster than it can be interrupted

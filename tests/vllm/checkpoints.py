@@ -17,11 +17,11 @@ _LANGUAGE_ONLY = r".*language_model.*\.(q_proj|v_proj|down_proj)"
 _EVERYWHERE = ["q_proj", "v_proj"]
 
 
-def make_adapter(base: Path, out: Path, targets: str = "language") -> AdapterFiles:
+def make_adapter(base: Path, out: Path, targets: str = "language", seed: int = 0) -> AdapterFiles:
     """A LoRA of rank 4 with weights that change the answers."""
     model = AutoModelForImageTextToText.from_pretrained(base)
     where = _LANGUAGE_ONLY if targets == "language" else _EVERYWHERE
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=16, target_modules=where))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

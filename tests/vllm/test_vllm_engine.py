@@ -1,6 +1,6 @@
 """The vLLM engine keeps the contract, and says what transformers says, to the token."""
 
-import dataclasses
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 from transformers import AutoProcessor
 
-from modeling.adapter_files import AdapterError
 from modeling.checkpoint_files import open_checkpoint
 from modeling.finite_weights import refuse_non_finite
 from modeling.tiny import make_tiny_llava
@@ -23,12 +22,7 @@ from services.worker.engines.chat_prompt import PromptBuilder
 from services.worker.engines.registry import build_engine
 from services.worker.engines.transformers_engine import TransformersEngine
 from services.worker.settings import WorkerSettings
-from tests.vllm.checkpoints import (
-    make_adapter,
-    merge_adapter,
-    one_layer_projector,
-    overflowing_on_images,
-)
+from tests.vllm.checkpoints import one_layer_projector, overflowing_on_images
 from tests.vllm.conftest import vllm_engine
 from tests.worker.engine_contract import mixed_jobs
 from tests.worker.engine_harness import PROMPTS, Recorded, image_ref, job, picture, running
@@ -51,11 +45,8 @@ SHORT = {"context_length": 512, "max_images": 16}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def host(
-    tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[EngineHost]:
-    adapters = tmp_path_factory.mktemp("adapters")
-    host = EngineHost(vllm_engine(tiny_llava, adapters_dir=adapters, max_lora_rank=8))
+async def host(tiny_llava: Path) -> AsyncIterator[EngineHost]:
+    host = EngineHost(vllm_engine(tiny_llava))
     await host.start()
     yield host
     await host.close()
@@ -211,6 +202,45 @@ async def test_a_schema_that_does_not_compile_fails_alone(host: EngineHost) -> N
     assert fine.finished.completion_tokens > 0
 
 
+async def test_an_answer_under_a_schema_goes_on_where_transformers_stopped(
+    host: EngineHost, tiny_llava: Path
+) -> None:
+    whole_job = job("whole", images=[picture(2)], json_schema=SCHEMA, max_tokens=80)
+    async with running(lambda: TransformersEngine(tiny_llava, "tiny", 16)) as started:
+        (whole,) = await started.run(whole_job)
+    cuts = range(len(whole.token_ids) + 1)
+    async with running(host.shared) as started:
+        recorded = await started.run(
+            *(
+                job(
+                    f"cut-{cut}", images=[picture(2)], json_schema=SCHEMA, max_tokens=80,
+                    attempt=2, resume_token_ids=whole.token_ids[:cut],
+                )
+                for cut in cuts
+            )
+        )  # fmt: skip
+    for cut, rest in zip(cuts, recorded, strict=True):
+        assert rest.token_ids == whole.token_ids[cut:]
+        assert rest.text == "".join(whole.texts[cut:])
+
+
+async def test_resumed_tokens_that_a_schema_forbids_fail_alone_and_unseen(
+    host: EngineHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(host.shared) as started:
+        (free,) = await started.run(job("free"))
+        assert not free.text.startswith("{")
+        bad, fine = await started.run(
+            job("bad", json_schema=SCHEMA, attempt=2, resume_token_ids=free.token_ids[:9]),
+            job("fine", json_schema=SCHEMA, max_tokens=80),
+        )
+    assert bad.events == [bad.failed]
+    assert bad.failed.code == ErrorCode.INTERNAL_ERROR
+    assert json.loads(fine.text)
+    printed = capfd.readouterr()
+    assert "".join(free.texts[:9])[:6] not in printed.out + printed.err
+
+
 async def test_min_tokens_puts_off_the_end(host: EngineHost, tiny_llava: Path) -> None:
     async with running(host.shared) as started:
         jobs = [job(f"s{n}", temperature=2.0, seed=n, max_tokens=60) for n in range(40)]
@@ -226,59 +256,15 @@ async def test_min_tokens_puts_off_the_end(host: EngineHost, tiny_llava: Path) -
     assert longer.token_ids[: num_tokens - 1] == recorded[short].token_ids[:-1]
 
 
-async def test_an_adapter_answers_like_its_merged_weights(
-    host: EngineHost, tiny_llava: Path, tmp_path: Path
-) -> None:
-    adapter = make_adapter(tiny_llava, tmp_path / "lora")
-    merged = merge_adapter(tiny_llava, adapter.path, tmp_path / "merged")
-    jobs = [job(f"l{n}", PROMPTS[n], [picture(n)]) for n in range(3)]
-    adapted = [
-        EngineJob(
-            msgspec.structs.replace(
-                each.request, adapter="lora", request_id=f"{each.request.request_id}-a"
-            ),
-            each.images,
-        )
-        for each in jobs
-    ]
+async def test_an_abort_is_no_step(host: EngineHost) -> None:
     async with running(host.shared) as started:
-        await started.engine.load_adapter(adapter)
-        recorded = await started.run(*jobs, *adapted)
-        await started.engine.unload_adapter("lora")
-        (gone,) = await started.run(
-            EngineJob(msgspec.structs.replace(adapted[0].request, request_id="gone"), ())
-        )
-    assert [r.token_ids for r in recorded[:3]] == generate(tiny_llava, jobs)
-    assert [r.token_ids for r in recorded[3:]] == generate(merged, jobs)
-    assert gone.failed.code == ErrorCode.MODEL_NOT_FOUND
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"use_dora": True}, "DoRA"),
-        ({"modules_to_save": ["lm_head"]}, "lm_head"),
-        ({"bias": "all"}, "biases"),
-        ({"r": 64}, "rank 64"),
-    ],
-)
-async def test_an_adapter_that_vllm_would_not_run_is_refused(
-    host: EngineHost, tiny_llava: Path, tmp_path: Path, change: dict[str, Any], word: str
-) -> None:
-    adapter = make_adapter(tiny_llava, tmp_path / "lora")
-    config = {**adapter.config, **change}
-    with pytest.raises(AdapterError, match=word):
-        await host.engine.load_adapter(
-            dataclasses.replace(adapter, config=config, rank=config["r"])
-        )
-
-
-async def test_an_adapter_of_the_vision_tower_is_refused(
-    host: EngineHost, tiny_llava: Path, tmp_path: Path
-) -> None:
-    adapter = make_adapter(tiny_llava, tmp_path / "lora", targets="all")
-    with pytest.raises(AdapterError, match="language models only"):
-        await host.engine.load_adapter(adapter)
+        started.submit(job("dropped", max_tokens=1800, min_tokens=1800))
+        await started.until(lambda: bool(started.of("dropped").token_ids))
+        started.engine.abort("dropped")
+        aborted = len(started.progress.log)
+        for _ in range(50):  # vLLM confirms it within two turns of the loop
+            await asyncio.sleep(0)
+        assert ("step_done",) not in started.progress.log[aborted:]
 
 
 async def test_too_many_images_fail_alone(host: EngineHost) -> None:

@@ -2,7 +2,8 @@
 
 PaddleOCR-VL: Qwen2-VL's M-RoPE, images of any size, boundary tokens around an image; unlike
 Qwen2-VL's own, its processor has no video part, which would need torchvision. Gemma 3: sliding and
-full layers mixed, image tokens that see one another, token types.
+full layers mixed, image tokens that see one another, token types. LLaVA-NeXT: several crops per
+image.
 """
 
 from pathlib import Path
@@ -14,17 +15,30 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     Gemma3Processor,
     GenerationConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
     PaddleOCRVLConfig,
     PaddleOCRVLForConditionalGeneration,
     PaddleOCRVLProcessor,
     PreTrainedTokenizerFast,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
 from transformers.models.paddleocr_vl.image_processing_pil_paddleocr_vl import (
     PaddleOCRVLImageProcessorPil,
 )
 
-from modeling.tiny import TOKENIZER_TEXT, spread_weights, train_tokenizer
+from modeling.tiny import (
+    CHAT_TEMPLATE,
+    TOKENIZER_TEXT,
+    TinySizes,
+    llava_config,
+    spread_weights,
+    train_tokenizer,
+)
 
 BOUNDARIES = ["<|IMAGE_START|>", "<|IMAGE_END|>"]
 PADDLE_TEMPLATE = (
@@ -129,6 +143,34 @@ def make_tiny_gemma3(out: Path, seed: int = 0) -> Path:
         image_seq_length=4,
     )
     return _save(out, model, processor)
+
+
+def make_tiny_llava_next(out: Path, seed: int = 0) -> Path:
+    tokenizer = train_tokenizer(TOKENIZER_TEXT, vocab_size=512)
+    torch.manual_seed(seed)
+    llava = llava_config(TinySizes(), vocab_size=len(tokenizer), image_px=56, patch_px=14)
+    grids = [[56, 112], [112, 56], [112, 112]]
+    config = LlavaNextConfig(
+        vision_config=llava.vision_config,
+        text_config=llava.text_config,
+        image_token_index=llava.image_token_index,
+        image_grid_pinpoints=grids,
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": 56},
+            crop_size={"height": 56, "width": 56},
+            image_grid_pinpoints=grids,
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+    )
+    return _save(out, LlavaNextForConditionalGeneration(config), processor)
 
 
 def _tokenizer(named: dict[str, str], more: list[str]) -> PreTrainedTokenizerFast:

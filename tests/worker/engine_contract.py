@@ -298,9 +298,13 @@ def _check_guided_logprobs(scored: Recorded) -> None:
 
 async def check_a_guided_answer_continues(make_engine: EngineFactory) -> None:
     async with running(make_engine) as started:
-        if "guided" in started.card.resumes:
-            sampling = {"json_schema": json.dumps(SCHEMA), "max_tokens": 200}
-            await _check_continues(started, "guided", sampling)
+        if "response_format" not in started.card.parameters:
+            return
+        assert "guided" in started.card.resumes
+        guided = {"json_schema": json.dumps(SCHEMA), "max_tokens": 200}
+        await _check_continues(started, "guided", guided)
+        await _check_continues(started, "drawn", {**guided, "temperature": 1.0, "seed": 4})
+        await _check_continues(started, "held", {**guided, "min_tokens": 150})
 
 
 async def check_min_tokens_holds_the_end_back(make_engine: EngineFactory) -> None:

@@ -1,6 +1,7 @@
 """How a checkpoint is loaded: quantised, by layers on devices, with which attention; or refused."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ from accelerate import infer_auto_device_map
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_flash_attention_utils import _upad_input
 
-from modeling.tiny import make_tiny_llava
+from modeling.tiny import EOS_ID, make_tiny_llava
 from services.worker.engines.base import EngineStartError
-from services.worker.engines.checkpoint import load_checkpoint, load_model
+from services.worker.engines.checkpoint import (
+    eos_ids_of,
+    limit_memory,
+    load_checkpoint,
+    load_model,
+    load_processor,
+)
 from services.worker.engines.transformers_engine import TransformersEngine
 from services.worker.load_options import LoadOptions
 from tests.worker.engine_harness import job, picture, running
@@ -165,6 +172,57 @@ def test_a_device_that_is_not_there_is_named(
 ) -> None:
     with pytest.raises(EngineStartError, match=message):
         load_model(tiny_llava, options(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "cards"),
+    [
+        ({"device": "auto"}, [0]),
+        ({"device": "cuda:2"}, [2]),
+        ({"device": "cpu"}, []),
+        ({"device": "auto", "device_map": "auto"}, [0, 1, 2, 3]),
+        ({"device": "cuda", "tensor_parallel_size": 4}, [3]),  # as rank 3
+        ({"device": "cpu", "tensor_parallel_size": 4}, []),
+    ],
+)
+def test_memory_is_limited_on_the_cards_of_this_process_only(
+    given: dict[str, Any], cards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *call: limited.append(call)
+    )
+    limit_memory(options(**given))
+    assert limited == []
+    limit_memory(options(**given, memory_fraction=0.5))
+    assert limited == [(0.5, card) for card in cards]
+
+
+@pytest.mark.parametrize(
+    ("generation", "text", "expected"),
+    [
+        ({"eos_token_id": [5, 6]}, 7, {5, 6}),
+        ({"eos_token_id": 5}, 7, {5}),
+        ({}, 7, {7}),
+        (None, 7, {7}),
+        (None, None, {EOS_ID}),  # the tokenizer's
+    ],
+)
+def test_an_answer_ends_where_the_checkpoint_says(
+    generation: dict[str, Any] | None,
+    text: int | None,
+    expected: set[int],
+    tiny_llava: Path,
+    tmp_path: Path,
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_llava)
+    config.get_text_config().eos_token_id = text
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    assert eos_ids_of(tmp_path, config, load_processor(tiny_llava)) == expected
 
 
 def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:

@@ -13,12 +13,16 @@ import psutil
 import pytest
 import pytest_asyncio
 import structlog
+import torch
 
 from modeling.checkpoint_files import open_checkpoint
 from services.worker.engines.base import EXIT_ENGINE_BROKEN, EngineStartError
+from services.worker.engines.checkpoint import load_model
+from services.worker.engines.tensor_parallel import Call, ShardedRunner
 from services.worker.engines.transformers_engine import TransformersEngine
 from services.worker.load_options import LoadOptions
 from services.worker.settings import child_environment
+from tests.worker.checkpoints import make_tiny_llava_next
 from tests.worker.engine_contract import mixed_jobs
 from tests.worker.engine_harness import job, picture, running
 from tests.worker.shared_engine import EngineHost
@@ -32,9 +36,18 @@ def one_process(path: Path) -> TransformersEngine:
     return TransformersEngine(path, "tiny", 8, num_threads=1)
 
 
+@pytest.fixture(scope="module", params=["llava", "llava_next"])
+def checkpoint(
+    request: pytest.FixtureRequest, tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    if request.param == "llava":
+        return tiny_llava
+    return make_tiny_llava_next(tmp_path_factory.mktemp("next") / "tiny-llava-next")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sharded(tiny_llava: Path) -> AsyncIterator[EngineHost]:
-    host = EngineHost(TransformersEngine(tiny_llava, "tiny", 8, load=RANKS_2, num_threads=1))
+async def sharded(checkpoint: Path) -> AsyncIterator[EngineHost]:
+    host = EngineHost(TransformersEngine(checkpoint, "tiny", 8, load=RANKS_2, num_threads=1))
     with structlog.testing.capture_logs() as logs:
         await host.start()
     host.logs = logs
@@ -43,14 +56,14 @@ async def sharded(tiny_llava: Path) -> AsyncIterator[EngineHost]:
 
 
 @on_one_loop
-async def test_two_ranks_answer_as_one_process_does(tiny_llava: Path, sharded: EngineHost) -> None:
+async def test_two_ranks_answer_as_one_process_does(checkpoint: Path, sharded: EngineHost) -> None:
     jobs = [
         *mixed_jobs(2),
         job("two", images=[picture(1), picture(2)], max_tokens=24),
         job("logprobs", images=[picture(3)], logprobs=3, max_tokens=8),
         job("sampled", images=[picture(3)], temperature=1.0, seed=5),
     ]
-    async with running(lambda: one_process(tiny_llava)) as started:
+    async with running(lambda: one_process(checkpoint)) as started:
         expected = await started.run(*jobs)
     async with running(sharded.shared) as started:
         found = await started.run(*jobs)
@@ -64,14 +77,57 @@ async def test_two_ranks_answer_as_one_process_does(tiny_llava: Path, sharded: E
 
 
 @on_one_loop
-async def test_nearly_all_weights_are_sharded(tiny_llava: Path, sharded: EngineHost) -> None:
+async def test_nearly_all_weights_are_sharded(checkpoint: Path, sharded: EngineHost) -> None:
     (loaded,) = [entry for entry in sharded.logs if entry["event"] == "engine.load.done"]
-    tensors = open_checkpoint(tiny_llava).tensors
+    tensors = open_checkpoint(checkpoint).tensors
     whole = sum(info.num_bytes for info in tensors.values())
     # what every rank holds: embeddings of tokens and places, norms, biases behind a sum
     kept = sum(i.num_bytes for n, i in tensors.items() if "embed" in n or i.shape[1:] == ())
     assert loaded["weight_bytes"] <= (whole - kept) / 2 + kept
     assert loaded["weight_bytes"] >= whole / 2
+
+
+class _Ended(BaseException):
+    """In place of the process's end."""
+
+
+class _Calls:
+    """Other ranks to which every call goes and is well there."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def call(self, call: Call, *_tensors: object) -> None:
+        self.names.append(call.name)
+
+
+@pytest.mark.parametrize("name", ["prefill", "add_row", "remove_row", "clear", "decode"])
+def test_rank_0_that_fails_where_the_others_do_not_ends_the_process(
+    name: str, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+
+    def end(code: int) -> None:
+        exits.append(code)
+        raise _Ended
+
+    model = load_model(tiny_llava, LoadOptions(dtype="float32", device="cpu"))
+    others: Any = _Calls()
+    runner = ShardedRunner(others, model, 4, 64)
+    prefilled = runner.prefill({"input_ids": torch.tensor([[1, 5, 6]])})
+    runner.add_row(prefilled)
+    given: dict[str, list[Any]] = {
+        "prefill": [{"input_ids": torch.tensor([[1 << 20]])}],
+        "add_row": [prefilled],
+        "remove_row": [0],
+        "decode": [[1, 2, 3]],
+    }
+    monkeypatch.setattr(runner, "_rope_deltas", None)  # nothing that changes rows works now
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(_Ended):
+        getattr(runner, name)(*given.get(name, []))
+    assert exits == [EXIT_ENGINE_BROKEN]
+    assert others.names[-1] == name
 
 
 def test_a_size_that_does_not_divide_is_refused_before_loading(tiny_llava: Path) -> None:

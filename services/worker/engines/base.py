@@ -24,6 +24,27 @@ EXIT_CANNOT_START = 3
 """The engine refused its settings; starting again would end the same way."""
 EXIT_ENGINE_BROKEN = 71
 
+PARAMETERS = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "min_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "n",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+    }
+)
+"""What an engine that chooses tokens by `sampling.py` can do; for its `ModelCard`."""
+
 EmitStep = Callable[[Sequence[EngineEvent]], None]
 """Receives all events of one engine step; called on the event loop's thread."""
 

@@ -1,15 +1,18 @@
 """Opening a Hugging Face checkpoint safely: no code from it, no pickles, nothing from the network.
 
-Lives here: the checks before loading, loading, and the few facts about a model that the engine
-needs. What does *not* live here: running it (`model_runner.py`).
+Lives here: the checks before loading, loading, and the few facts about a model that the engines
+need; vLLM's loads its own weights, and asks here for the rest. What does *not* live here: running
+it (`model_runner.py`).
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 from torch.distributed.tensor import DTensor
 from transformers import (
     AutoConfig,
@@ -66,19 +69,14 @@ def load_checkpoint(path: Path, options: LoadOptions) -> Checkpoint:
         EngineStartError: the directory is refused, or is no such checkpoint.
     """
     model = load_model(path, options)
-    processor = _load(path, lambda: AutoProcessor.from_pretrained(path, backend="pil", **_SAFE))
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise EngineStartError(f"{path} has no fast tokenizer (tokenizer.json); convert it first")
-    if not getattr(processor, "chat_template", None):
-        raise EngineStartError(f"{path} has no chat template; add chat_template.jinja to it")
+    processor = load_processor(path)
     return Checkpoint(
         model=model,
         processor=processor,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer_of(processor),
         device=model.device,
-        eos_ids=_eos_ids(model, tokenizer),
-        image_token_id=_image_token_id(model.config, processor),
+        eos_ids=eos_ids_of(path, model.config, processor),
+        image_token_id=image_token_id_of(model.config, processor),
         context_length=_context_length(model.config, options.max_context),
         image_recipe=image_recipe_of(getattr(processor, "image_processor", None)),
         created=int((path / "config.json").stat().st_mtime),
@@ -92,7 +90,7 @@ def load_model(path: Path, options: LoadOptions) -> PreTrainedModel:
         EngineStartError: as `load_checkpoint` says.
     """
     check_options(path, options)
-    _limit_memory(options.memory_fraction)
+    limit_memory(options)
     transformers_logging.disable_progress_bar()
     config: PretrainedConfig = _load(path, lambda: AutoConfig.from_pretrained(path, **_SAFE))
     how: dict[str, Any] = {"dtype": _DTYPES.get(options.dtype, "auto"), **_placing(config, options)}
@@ -117,6 +115,20 @@ def load_model(path: Path, options: LoadOptions) -> PreTrainedModel:
     model.eval()
     refuse_non_finite(model)
     return model
+
+
+def load_processor(path: Path) -> ProcessorMixin:
+    """Load a checkpoint's processor: templates, a fast tokenizer, images by PIL.
+
+    Raises:
+        EngineStartError: there is none, or it lacks a fast tokenizer or a chat template.
+    """
+    processor = _load(path, lambda: AutoProcessor.from_pretrained(path, backend="pil", **_SAFE))
+    if getattr(tokenizer_of(processor), "backend_tokenizer", None) is None:
+        raise EngineStartError(f"{path} has no fast tokenizer (tokenizer.json); convert it first")
+    if not getattr(processor, "chat_template", None):
+        raise EngineStartError(f"{path} has no chat template; add chat_template.jinja to it")
+    return processor
 
 
 def _placing(config: PretrainedConfig, options: LoadOptions) -> dict[str, Any]:
@@ -178,11 +190,23 @@ def _refuse_incomplete(path: Path, loading: dict[str, Any]) -> None:
         )
 
 
-def _limit_memory(fraction: float | None) -> None:
-    """Let torch take no more of each card than that: what is beside us there keeps its part."""
-    if fraction is not None and torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.set_per_process_memory_fraction(fraction, index)
+def limit_memory(options: LoadOptions) -> None:
+    """Let torch take no more of each card than asked: what is beside us there keeps its part."""
+    if options.memory_fraction is not None:
+        for card in _cards_of(options):
+            torch.cuda.set_per_process_memory_fraction(options.memory_fraction, card)
+
+
+def _cards_of(options: LoadOptions) -> Sequence[int]:
+    """Return the cards that this process uses: to name any other would take memory on it."""
+    if options.device_map == "auto":
+        return range(torch.cuda.device_count())
+    device = choose_device(options.device)
+    if device.type != "cuda":
+        return ()
+    if options.tensor_parallel_size > 1:
+        return (distributed.get_rank(),)
+    return (device.index,)
 
 
 def _refuse_offloaded(model: PreTrainedModel) -> None:
@@ -285,19 +309,30 @@ def choose_device(device: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    generation_config = model.generation_config
-    found: Any = generation_config.eos_token_id if generation_config is not None else None
-    if found is None:
-        found = getattr(text_config_of(model.config), "eos_token_id", None)
-    if found is None:
-        found = tokenizer.eos_token_id
+def tokenizer_of(processor: ProcessorMixin) -> Any:  # its class has no such attribute
+    """Return a processor's tokenizer; None where it has none (`load_processor` refuses that)."""
+    return getattr(processor, "tokenizer", None)
+
+
+def eos_ids_of(path: Path, config: PretrainedConfig, processor: ProcessorMixin) -> frozenset[int]:
+    """Return the tokens that end an answer, as transformers' `generate` takes them.
+
+    Raises:
+        EngineStartError: generation_config.json is damaged.
+    """
+    own = path / "generation_config.json"
+    generation = _load(path, lambda: json.loads(own.read_text("utf-8"))) if own.is_file() else {}
+    found: Any = generation.get("eos_token_id")
+    for holder in (text_config_of(config), config, tokenizer_of(processor)):
+        if found is None:
+            found = getattr(holder, "eos_token_id", None)
     if found is None:
         return frozenset()
     return frozenset([found] if isinstance(found, int) else found)
 
 
-def _image_token_id(config: PretrainedConfig, processor: ProcessorMixin) -> int | None:
+def image_token_id_of(config: PretrainedConfig, processor: ProcessorMixin) -> int | None:
+    """Return the id of the placeholder of images."""
     for holder in (config, processor):
         for name in ("image_token_id", "image_token_index"):
             found = getattr(holder, name, None)

@@ -44,7 +44,9 @@ class Prefilled:
 
 
 class ModelRunner:
-    """Runs one model on one device; only from one thread.
+    """Runs one model, or this rank's part of it; only from one thread.
+
+    Its layers may lie on several devices: inputs go to the first one, logits come from the last.
 
     Args:
         max_rows: most live rows.

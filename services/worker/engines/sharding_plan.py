@@ -1,7 +1,8 @@
 """What tensor parallelism shards beside the language model's layers, per architecture.
 
 transformers' own plans cover the decoder layers of the language model. Vision tower, projector and
-output layer of a LLaVA would be replicated on every card: at 7B that is 0.9 GB of weights per card.
+output layer of a LLaVA or a LLaVA-NeXT, whose modules have the same names, would be replicated on
+every card: at 7B that is 0.9 GB of weights per card.
 """
 
 from typing import Literal

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -178,30 +178,35 @@ class ShardedRunner(ModelRunner):
     def prefill(self, inputs: dict[str, Any]) -> Prefilled:
         tensors = {n: v.contiguous() for n, v in inputs.items() if isinstance(v, torch.Tensor)}
         options = {name: value for name, value in inputs.items() if name not in tensors}
-        self._group.call(Call("prefill", options=options), tensors)
-        try:
+        with self._on_all_ranks(Call("prefill", options=options), tensors):
             self._last = super().prefill(inputs)
-        except Exception as error:  # noqa: BLE001 (the ranks may be out of step)
-            end_process(error)
         return self._last
 
     def add_row(self, prefilled: Prefilled) -> int:
         if prefilled is not self._last:
             raise ValueError("only the last prefilled sequence is known to all ranks")
-        self._group.call(Call("add_row"))
-        return super().add_row(prefilled)
+        with self._on_all_ranks(Call("add_row")):
+            return super().add_row(prefilled)
 
     def remove_row(self, row: int) -> None:
-        self._group.call(Call("remove_row", [row]))
-        super().remove_row(row)
+        with self._on_all_ranks(Call("remove_row", [row])):
+            super().remove_row(row)
 
     def clear(self) -> None:
-        self._group.call(Call("clear"))
-        super().clear()
+        with self._on_all_ranks(Call("clear")):
+            super().clear()
 
     def decode(self, token_ids: Sequence[int]) -> torch.Tensor:
-        self._group.call(Call("decode", list(token_ids)))
-        try:
+        with self._on_all_ranks(Call("decode", list(token_ids))):
             return super().decode(token_ids)
+
+    @contextlib.contextmanager
+    def _on_all_ranks(
+        self, call: Call, tensors: dict[str, torch.Tensor] | None = None
+    ) -> Iterator[None]:
+        """Pass a call on; if it then fails here, no rank can know what the others hold."""
+        self._group.call(call, tensors)
+        try:
+            yield
         except Exception as error:  # noqa: BLE001 (the ranks may be out of step)
             end_process(error)

@@ -1,4 +1,7 @@
-"""The engine on Hugging Face transformers: any image-text-to-text checkpoint, on CPU or one GPU.
+"""The engine on Hugging Face transformers: any image-text-to-text checkpoint.
+
+On a CPU, on one card, by layers on several (`--device-map auto`), or by parts of each layer on
+several ranks (`tensor_parallel.py`).
 
 Lives here: the `Engine` interface and the thread that loads the model and runs its steps. What does
 *not* live here: what happens in a step (`batch_scheduler.py`).
@@ -21,6 +24,7 @@ from services.protocol.errors import RequestError
 from services.protocol.messages import EngineEvent, Failed, Finished, ModelCard
 from services.worker.engines.adapter_rows import AdapterRows, read_weights
 from services.worker.engines.base import (
+    PARAMETERS,
     EmitStep,
     EngineJob,
     EngineStartError,
@@ -57,26 +61,6 @@ DEFAULT_LOAD = LoadOptions()
 _NO_ADAPTERS = (
     "the transformers engine runs adapters on one rank only; "
     "take the vllm engine, or --tensor-parallel-size 1"
-)
-
-PARAMETERS = frozenset(
-    {
-        "max_tokens",
-        "max_completion_tokens",
-        "min_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "n",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logprobs",
-        "top_logprobs",
-        "response_format",
-    }
 )
 
 

@@ -6,14 +6,18 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from modeling.adapter_files import AdapterError, AdapterFiles
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import GenerationRequest
+
+_log = structlog.get_logger(__name__)
 
 # What vLLM has no layers for, and so would leave out; its language models are elsewhere.
 _UNTOUCHED_PARTS = (
@@ -26,11 +30,21 @@ _UNTOUCHED_PARTS = (
 
 
 class AdapterTable:
-    """The adapters that vLLM has loaded, by name; used on the event loop only."""
+    """The adapters that vLLM has loaded, by name; used on the event loop only.
 
-    def __init__(self, llm: AsyncLLM, max_rank: int) -> None:
+    Args:
+        spawn: runs a coroutine beside its caller, and ends it with the engine.
+    """
+
+    def __init__(
+        self,
+        llm: AsyncLLM,
+        max_rank: int,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
         self._llm = llm
         self._max_rank = max_rank
+        self._spawn = spawn
         self._loaded: dict[str, LoRARequest] = {}
         self._users: Counter[int] = Counter()
         self._leaving: dict[int, asyncio.Event] = {}  # set when the last user has ended
@@ -56,6 +70,8 @@ class AdapterTable:
     async def load(self, adapter: AdapterFiles) -> None:
         """Load an adapter; one of the same name is replaced for new requests.
 
+        The requests that run with the replaced one are not waited for.
+
         Raises:
             AdapterError: vLLM cannot do what it asks, or does not load it.
         """
@@ -73,7 +89,7 @@ class AdapterTable:
         before = self._loaded.get(adapter.name)
         self._loaded[adapter.name] = request
         if before is not None:
-            await self._drop(before)
+            self._spawn(self._drop_replaced(before))
 
     async def unload(self, name: str) -> None:
         """Forget an adapter once no request runs with it."""
@@ -94,6 +110,12 @@ class AdapterTable:
         self._users[number] -= 1
         if self._users[number] == 0 and number in self._leaving:
             self._leaving[number].set()
+
+    async def _drop_replaced(self, request: LoRARequest) -> None:
+        try:
+            await self._drop(request)
+        except Exception as error:  # noqa: BLE001 (whatever vLLM's worker raised; nobody waits)
+            _log.error("adapter.drop.failed", adapter=request.lora_name, error=type(error).__name__)
 
     async def _drop(self, request: LoRARequest) -> None:
         self._leaving[request.lora_int_id] = asyncio.Event()

@@ -31,6 +31,7 @@ from modeling.checkpoint_files import CheckpointError, CheckpointFiles, open_che
 from services.protocol.errors import RequestError
 from services.protocol.messages import EngineEvent, Failed, Finished, ModelCard
 from services.worker.engines.base import (
+    PARAMETERS,
     EmitStep,
     EngineJob,
     EngineStartError,
@@ -39,15 +40,10 @@ from services.worker.engines.base import (
     end_process,
 )
 from services.worker.engines.batch_scheduler import BatchLimits
-from services.worker.engines.checkpoint import image_recipe_of
+from services.worker.engines.checkpoint import eos_ids_of, image_recipe_of, load_processor
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
-from services.worker.engines.vllm_options import (
-    engine_args,
-    eos_ids_of,
-    load_processor,
-    refuse_settings,
-)
+from services.worker.engines.vllm_options import engine_args, refuse_settings
 from services.worker.engines.vllm_requests import (
     LiveRequest,
     RequestMaker,
@@ -62,26 +58,6 @@ _log = structlog.get_logger(__name__)
 
 _WATCH_S = 0.1
 _SHUTDOWN_S = 3.0
-
-PARAMETERS = frozenset(
-    {
-        "max_tokens",
-        "max_completion_tokens",
-        "min_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "n",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logprobs",
-        "top_logprobs",
-        "response_format",
-    }
-)
 
 
 class EngineCoreDiedError(Exception):
@@ -157,10 +133,10 @@ class VllmEngine:
             config.max_model_len,
             max_images=self._settings.max_images,
         )
-        eos_ids = eos_ids_of(loaded.files, loaded.processor)
+        eos_ids = eos_ids_of(loaded.files.path, config.hf_config, loaded.processor)
         tasks = await llm.get_supported_tasks()
         self._maker = RequestMaker(llm, loaded.processor, eos_ids, limits, tasks, self._faults.path)
-        self._adapters = AdapterTable(llm, self._settings.max_lora_rank)
+        self._adapters = AdapterTable(llm, self._settings.max_lora_rank, self._spawn)
         self._spawn(self._watch(llm))
         _log.info(
             "engine.load.done",
@@ -175,7 +151,7 @@ class VllmEngine:
             context_length=limits.context_length,
             max_images=limits.max_images,
             parameters=PARAMETERS,
-            resumes=frozenset({"greedy", "sampling", "logprobs"}),
+            resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
             image_recipe=image_recipe_of(getattr(loaded.processor, "image_processor", None)),
             created=int((loaded.files.path / "config.json").stat().st_mtime),
         )
@@ -237,7 +213,7 @@ class VllmEngine:
             files = open_checkpoint(settings.model_path)
         except CheckpointError as error:
             raise EngineStartError(str(error)) from error
-        processor = load_processor(files)
+        processor = load_processor(files.path)
         args = engine_args(settings, files, on_cpu=self._on_cpu)
         try:
             config = args.create_engine_config()
@@ -322,6 +298,8 @@ class VllmEngine:
     def _arrive(self, live: LiveRequest, output: object) -> None:
         """Keep an output until vLLM has handed over all of its step."""
         if isinstance(output, Exception):  # vLLM is dead: `_watch` ends us, another worker goes on
+            return
+        if not self._is_live(live):  # vLLM confirms an abort, which is no step
             return
         self._arrived.append((live, output))
         self._soon(self._flush)

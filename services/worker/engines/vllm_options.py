@@ -3,17 +3,16 @@
 # pyright: reportMissingImports=false
 # (vLLM lives in a virtual environment of its own)
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import AutoProcessor, ProcessorMixin
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from modeling.checkpoint_files import CheckpointFiles
 from modeling.memory_forecast import VLLM_MEMORY_FRACTION
+from modeling.plan_options import ADAPTERS_PER_BATCH
 from services.worker.engines.base import EngineStartError
-from services.worker.engines.vllm_sampling import CHOOSER
+from services.worker.engines.vllm_sampling import CHOOSER, SCHEDULER
 from services.worker.settings import WorkerSettings
 
 # One-layer projectors (LLaVA v0, LLaVA-Med v1.0) are stored with this "activation"; vLLM knows the
@@ -23,7 +22,6 @@ _NO_ACTIVATION = frozenset({"linear", "identity"})
 _CPU_BLOCK_TOKENS = 32  # its default on a CPU is 128, so that short prompts would never be shared
 _PROCESSOR_CACHE_GB = 1
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has kernels for
-_ADAPTERS_PER_BATCH = 4
 _ADAPTERS_IN_MEMORY = 32
 
 
@@ -40,7 +38,7 @@ def engine_args(
         options |= {
             "enable_lora": True,
             "max_lora_rank": next(r for r in _LORA_RANKS if r >= settings.max_lora_rank),
-            "max_loras": _ADAPTERS_PER_BATCH,
+            "max_loras": ADAPTERS_PER_BATCH,
             "max_cpu_loras": _ADAPTERS_IN_MEMORY,
         }
     return AsyncEngineArgs(
@@ -62,6 +60,7 @@ def engine_args(
         # the library of our transformers engine: the same tokens are allowed
         structured_outputs_config={"backend": "guidance", "disable_any_whitespace": True},  # type: ignore[arg-type]  # coerced
         logits_processors=[CHOOSER],
+        scheduler_cls=SCHEDULER,
         # with it, the list of output tokens holds places that are not filled yet
         async_scheduling=False,
         disable_log_stats=True,
@@ -105,39 +104,3 @@ def config_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("projector_hidden_act") in _NO_ACTIVATION:
         return {"projector_hidden_act": _IDENTITY}
     return {}
-
-
-def load_processor(files: CheckpointFiles) -> ProcessorMixin:
-    """Load the checkpoint's processor as the transformers engine does.
-
-    Raises:
-        EngineStartError: there is none, or it lacks a fast tokenizer or a chat template.
-    """
-    try:
-        processor = AutoProcessor.from_pretrained(
-            files.path, backend="pil", local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EngineStartError(f"{files.path} has no processor that loads: {reason}") from error
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise EngineStartError(
-            f"{files.path} has no fast tokenizer (tokenizer.json); convert it first"
-        )
-    if not getattr(processor, "chat_template", None):
-        raise EngineStartError(f"{files.path} has no chat template; add chat_template.jinja to it")
-    return processor
-
-
-def eos_ids_of(files: CheckpointFiles, processor: ProcessorMixin) -> frozenset[int]:
-    """Return the tokens that end an answer, as transformers' `generate` takes them."""
-    generation = files.path / "generation_config.json"
-    holders = [json.loads(generation.read_text("utf-8"))] if generation.is_file() else []
-    holders += [files.config.get("text_config", {}), files.config]
-    for holder in holders:
-        found = holder.get("eos_token_id")
-        if found is not None:
-            return frozenset([found] if isinstance(found, int) else found)
-    own = getattr(processor, "tokenizer").eos_token_id  # noqa: B009 (set by every processor)
-    return frozenset() if own is None else frozenset([own])

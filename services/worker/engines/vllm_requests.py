@@ -41,6 +41,7 @@ from services.worker.engines.answer import Answer
 from services.worker.engines.base import EngineJob
 from services.worker.engines.batch_scheduler import BatchLimits, max_tokens_for
 from services.worker.engines.chat_prompt import Prompt, PromptBuilder, PromptError
+from services.worker.engines.checkpoint import image_token_id_of, tokenizer_of
 from services.worker.engines.vllm_sampling import extra_args
 
 _log = structlog.get_logger(__name__)
@@ -102,9 +103,9 @@ class RequestMaker:
         self._eos_ids = eos_ids
         self._limits = limits
         self._tasks = tasks
-        self._image_token_id = image_token_id_of(llm.model_config.hf_config)
+        self._image_token_id = image_token_id_of(llm.model_config.hf_config, processor)
         self._prompts = PromptBuilder(processor, self._image_token_id)
-        self._backend: Any = getattr(processor, "tokenizer").backend_tokenizer  # noqa: B009
+        self._backend: Any = tokenizer_of(processor).backend_tokenizer
         self._token_text = functools.lru_cache(maxsize=16384)(self._decode_one)
 
     def prepare(self, job: EngineJob, adapter: LoRARequest | None) -> Prepared:
@@ -292,15 +293,6 @@ def internal_failure(request: GenerationRequest) -> Failed:
         ErrorCode.INTERNAL_ERROR,
         "the model failed on this request; try again, and report it if it stays",
     )
-
-
-def image_token_id_of(config: object) -> int | None:
-    """Return the id of the placeholder of images in a configuration of transformers."""
-    for name in ("image_token_id", "image_token_index"):
-        found = getattr(config, name, None)
-        if isinstance(found, int):
-            return found
-    return None
 
 
 def _finite(logprob: float) -> float:

@@ -6,9 +6,12 @@ token alone is possible; vLLM itself always takes the best token. So a draw depe
 on the token's place in the answer only, and any worker continues it. Rows arrive with the mask of a
 JSON schema already applied, and with that of `min_tokens` where there is no schema.
 
-It sees the rows of all requests, so it also finds those whose logits are not finite: their requests
-end with an error (`vllm_faults.py`). So may a later one, which vLLM gives a block of the KV cache
-that has NaN in it: attention multiplies what it masks by 0. That is found in the same way.
+A JSON schema's grammar lives in vLLM's engine core. There `ResumingScheduler` advances that of a
+resumed answer to where it broke off.
+
+The chooser sees the rows of all requests, so it also finds those whose logits are not finite: their
+requests end with an error (`vllm_faults.py`). So may a later one, which vLLM gives a block of the
+KV cache that has NaN in it: attention multiplies what it masks by 0. That is found in the same way.
 
 Shapes: B rows of the batch, R of them ours, V entries of the vocabulary.
 """
@@ -25,18 +28,23 @@ import msgspec
 import torch
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.config import VllmConfig
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request
 from vllm.v1.sample.logits_processor import (
     BatchUpdate,
     LogitsProcessor,
     process_dict_updates,
 )
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from services.protocol.messages import SamplingParams
 from services.worker.engines.sampling import SamplingRow, choose_tokens
 from services.worker.engines.vllm_faults import report
 
 CHOOSER = f"{__name__}:TokenChooser"
-"""How vLLM finds the class in its own processes."""
+SCHEDULER = f"{__name__}.ResumingScheduler"
+"""How vLLM finds these classes in its own processes."""
 
 _EXTRA = "galen"
 
@@ -171,6 +179,43 @@ class TokenChooser(LogitsProcessor):
             report(path, numbers)
 
 
+class ResumptionError(Exception):
+    """The resumed tokens are no beginning of what their schema allows."""
+
+
+class ResumingScheduler(Scheduler):
+    """vLLM's own, in whose process a grammar is advanced by the tokens that are resumed."""
+
+    def __init__(
+        self, *args: Any, structured_output_manager: StructuredOutputManager, **options: Any
+    ) -> None:
+        super().__init__(*args, structured_output_manager=structured_output_manager, **options)
+        create = structured_output_manager._create_grammar
+
+        def create_and_advance(request: Request) -> StructuredOutputGrammar:
+            grammar = create(request)
+            advance(grammar, request)
+            return grammar
+
+        structured_output_manager._create_grammar = create_and_advance  # in its threads
+
+
+def advance(grammar: StructuredOutputGrammar, request: Request) -> None:
+    """Move a new grammar on by a request's resumed tokens.
+
+    Raises:
+        ResumptionError: it does not allow them; vLLM then ends this request alone.
+    """
+    args = _args_of(request.sampling_params)
+    if args is None or args.num_resumed == 0:
+        return
+    resumed = list(request.prompt_token_ids or ())[-args.num_resumed :]
+    # Asked first: vLLM logs what a grammar says of a token that it has to refuse.
+    if len(grammar.validate_tokens(resumed)) < len(resumed):
+        raise ResumptionError
+    grammar.accept_tokens(request.request_id, resumed)
+
+
 def _hold_end_back(logits_V: torch.Tensor, stop_ids: Sequence[int]) -> None:
     """Mask the end in place; where the grammar is complete, `min_tokens` gives way."""
     index_S = torch.tensor(stop_ids, dtype=torch.long, device=logits_V.device)
@@ -182,8 +227,12 @@ def _hold_end_back(logits_V: torch.Tensor, stop_ids: Sequence[int]) -> None:
 def _new_row(
     params: VllmSamplingParams, prompt_ids: list[int] | None, output_ids: list[int]
 ) -> _Row | None:
-    extra = params.extra_args or {}
-    if _EXTRA not in extra:
+    args = _args_of(params)
+    if args is None:
         return None
-    args = msgspec.convert(extra[_EXTRA], ChooserArgs)
     return _Row(args, prompt_ids or (), output_ids, params.stop_token_ids or ())
+
+
+def _args_of(params: VllmSamplingParams | None) -> ChooserArgs | None:
+    extra = (params.extra_args if params is not None else None) or {}
+    return msgspec.convert(extra[_EXTRA], ChooserArgs) if _EXTRA in extra else None
