@@ -27,6 +27,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 LONG = "[[n=60 d=30]]"  # 1.8 s
+LONGER = "[[n=60 d=120]]"  # 7 s: another client starts meanwhile, also on a busy machine
 LONG_ANSWER = "".join(f"zq{token:04d} " for token in range(60))
 
 
@@ -76,8 +77,8 @@ class Running:
         pipe = subprocess.PIPE
         return subprocess.Popen([*asking, prompt], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
-    def begin_streaming(self, model: str) -> "subprocess.Popen[str]":
-        client = self.begin(model)
+    def begin_streaming(self, model: str, prompt: str = LONG) -> "subprocess.Popen[str]":
+        client = self.begin(model, prompt)
         assert client.stdout is not None
         assert client.stdout.read(7) == "zq0000 "
         return client
@@ -243,7 +244,7 @@ def test_model_is_loaded_and_unloaded_while_another_streams(running: Running) ->
 
 def test_unloading_lets_what_runs_finish_and_ends_what_waits(running: Running) -> None:
     running.load("brief")
-    streaming = running.begin_streaming("brief")
+    streaming = running.begin_streaming("brief", LONGER)
     waiting = running.begin("brief")  # the one slot is taken
     metric = 'waiting_requests{lane="interactive",model="brief"} 1.0'
     wait_until(
