@@ -22,7 +22,7 @@ from services.protocol.worker_directory import ALL_SUSPECT
 _HEAD = struct.Struct("<ddQI12s96sI")
 _SIZE = 16_384
 _ROOM = _SIZE - _HEAD.size
-_BEAT_AT, _STEP_AT = 0, 8
+_BEAT, _STEP = 0, 1  # places of the two times, eight bytes each
 _COUNTS = struct.Struct("<QI")
 _COUNTS_AT = 16
 
@@ -65,6 +65,9 @@ class ProgressPage:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._map = mmap.mmap(fd, _SIZE)
+        # Each time is written and read as a whole. `struct.pack_into` writes zeros first: a parent
+        # that reads then takes an engine for one that has hung since the machine was started.
+        self._times = memoryview(self._map)[: 2 * 8].cast("d")
         self._steps = 0
         self._running = 0
         self._is_admitting = False
@@ -82,6 +85,7 @@ class ProgressPage:
 
     def close(self) -> None:
         """Free the page."""
+        self._times.release()
         self._map.close()
         os.close(self.fd)
 
@@ -94,7 +98,7 @@ class ProgressPage:
 
     def beat(self) -> None:
         """Say that the event loop turns."""
-        struct.pack_into("<d", self._map, _BEAT_AT, time.monotonic())
+        self._times[_BEAT] = time.monotonic()
 
     @property
     def steps(self) -> int:
@@ -104,7 +108,7 @@ class ProgressPage:
     def set_running(self, running: int) -> None:
         """Say how many requests the engine holds; a busy time begins with the first."""
         if self._running == 0 and running > 0:
-            struct.pack_into("<d", self._map, _STEP_AT, time.monotonic())
+            self._times[_STEP] = time.monotonic()
         self._running = running
         _COUNTS.pack_into(self._map, _COUNTS_AT, self._steps, running)
 
@@ -113,7 +117,7 @@ class ProgressPage:
         blob = "\n".join(request_ids).encode()
         if len(blob) > _ROOM:
             blob = ALL_SUSPECT.encode()
-        struct.pack_into("<d", self._map, _STEP_AT, time.monotonic())
+        self._times[_STEP] = time.monotonic()
         self._map[_HEAD.size : _HEAD.size + len(blob)] = blob
         struct.pack_into("<I", self._map, _HEAD.size - 4, len(blob))
         self._is_admitting = True
@@ -121,7 +125,7 @@ class ProgressPage:
     def step_done(self) -> None:
         """See `StepProgress.step_done`."""
         self._steps += 1
-        struct.pack_into("<d", self._map, _STEP_AT, time.monotonic())
+        self._times[_STEP] = time.monotonic()
         _COUNTS.pack_into(self._map, _COUNTS_AT, self._steps, self._running)
         if self._is_admitting:
             struct.pack_into("<I", self._map, _HEAD.size - 4, 0)
@@ -131,7 +135,8 @@ class ProgressPage:
 
     def read(self) -> ProgressSnapshot:
         """Return what stands on the page now."""
-        beat, last_step, steps, running, state, worker_id, length = _HEAD.unpack_from(self._map)
+        beat, last_step = self._times
+        _, _, steps, running, state, worker_id, length = _HEAD.unpack_from(self._map)
         ids = self._map[_HEAD.size : _HEAD.size + length].decode()
         text = state.rstrip(b"\0").decode() or "starting"
         return ProgressSnapshot(

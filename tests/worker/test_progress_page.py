@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+import time
 
 from services.protocol.worker_directory import ALL_SUSPECT
 from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
@@ -86,3 +89,32 @@ def test_the_end_of_an_admission_is_progress() -> None:
     assert page.read().last_step > began
     assert page.read().admitting == ()
     page.close()
+
+
+_WRITER = """
+import sys
+from services.worker.progress_page import ProgressPage
+page = ProgressPage(int(sys.argv[1]))
+page.set_running(1)
+print(flush=True)
+while True:
+    page.step_done()
+    page.beat()
+"""
+
+
+def test_a_time_is_never_read_half_written() -> None:
+    page = ProgressPage.create()
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(page.fd)], pass_fds=[page.fd], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        read = [page.read() for _ in range(100_000)]
+        writer.kill()
+    now = time.monotonic()
+    page.close()
+    assert all(began <= each.last_step <= now for each in read)
+    assert all(began <= each.beat <= now for each in read[1000:])
+    assert max(each.steps for each in read) > 1000
