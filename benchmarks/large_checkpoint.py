@@ -14,9 +14,9 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from modeling.tiny import (
     BOS_ID,
     EOS_ID,
-    IMAGE_ID,
     PAD_ID,
     TOKENIZER_TEXT,
+    llava_of,
     llava_processor,
     spread_weights,
     train_tokenizer,
@@ -110,13 +110,4 @@ def _config(size: ModelSize) -> LlavaConfig:
         pad_token_id=PAD_ID,
         tie_word_embeddings=False,
     )
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=IMAGE_ID,
-        projector_hidden_act="gelu",
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        image_seq_length=(size.image_px // 14) ** 2,
-        tie_word_embeddings=False,
-    )
+    return llava_of(vision, text, (size.image_px // 14) ** 2)

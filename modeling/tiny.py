@@ -166,6 +166,11 @@ def llava_config(sizes: TinySizes, vocab_size: int, image_px: int, patch_px: int
         pad_token_id=PAD_ID,
         tie_word_embeddings=False,
     )
+    return llava_of(vision, text, (image_px // patch_px) ** 2)
+
+
+def llava_of(vision: CLIPVisionConfig, text: LlamaConfig, num_patches: int) -> LlavaConfig:
+    """Return how LLaVA-1.5 puts a tower of `num_patches` and a language model together."""
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
@@ -173,7 +178,7 @@ def llava_config(sizes: TinySizes, vocab_size: int, image_px: int, patch_px: int
         projector_hidden_act="gelu",
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
-        image_seq_length=(image_px // patch_px) ** 2,
+        image_seq_length=num_patches,
         tie_word_embeddings=False,
     )
 
