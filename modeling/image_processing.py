@@ -46,11 +46,13 @@ _TRANSPOSE_BY_ORIENTATION = {
 def normalise_to_rgb(image: Image.Image) -> Image.Image:
     """Return `image` upright, as 8-bit RGB without any metadata; see the module for the rules.
 
-    Takes the image over: what was RGB already is returned itself, its `info` emptied.
+    Takes the image over: what was RGB already is returned itself, its `info` emptied, and any other
+    one is closed.
     """
     transpose = _TRANSPOSE_BY_ORIENTATION.get(_read_orientation(image))
     rgb = _to_rgb(image)
-    del image  # a caller that keeps no reference saves one image's memory here
+    if rgb is not image:
+        image.close()  # its pixels are freed, whoever still holds it: one image's memory less
     if transpose is not None:
         rgb = rgb.transpose(transpose)
     rgb.info = {}

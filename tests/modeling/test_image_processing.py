@@ -196,5 +196,6 @@ def test_exif_orientation_golden_pixels(orientation: int, corners: str):
 
 def test_images_taller_than_a_strip_are_converted_whole():
     image = _noise(8, 1000).convert("CMYK")
+    expected = image.convert("RGB").tobytes()
 
-    assert normalise_to_rgb(image).tobytes() == image.convert("RGB").tobytes()
+    assert normalise_to_rgb(image).tobytes() == expected

@@ -42,8 +42,8 @@ MIN_SIDE_PX = 28
 """One patch of the largest grid among the served models (14 px, merged 2 x 2: Qwen2-VL)."""
 MAX_ASPECT_RATIO = 200
 """As Qwen2-VL's `smart_resize`; also bounds what resizing the shorter side can blow up."""
-MAX_WEBP_PIXELS = 30_000_000
-"""libwebp's animation decoder holds four copies of the canvas: more would exceed 512 MiB."""
+MAX_WEBP_PIXELS = 28_000_000
+"""libwebp's animation decoder holds four copies of the canvas (measured: 480 MiB at this size)."""
 MEMORY_HEADROOM_BYTES = 1024 * 1024 * 1024
 """Address space above that of the idle child; the hungriest image of 40 megapixels takes half."""
 

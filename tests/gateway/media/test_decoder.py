@@ -88,7 +88,7 @@ async def test_the_hungriest_images_stay_below_512_mebibytes():
     rotated = Image.new("RGBA", (7000, 5700), (1, 2, 3, 100))
     exif = rotated.getexif()
     exif[0x0112] = 6
-    cmyk, webp = Image.new("CMYK", rotated.size), Image.new("RGBA", (6000, 5000))
+    cmyk, webp = Image.new("CMYK", rotated.size), Image.new("RGBA", (5600, 5000))
     async with ImageDecoder(num_children=1, cpu_limit_s=30, wall_limit_s=60) as decoder:
         await decode(decoder, saved(rotated, "PNG", exif=exif, compress_level=1))
         await decode(decoder, saved(cmyk, "JPEG", progressive=True), "jpeg")
