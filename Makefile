@@ -10,6 +10,9 @@ VLLM_VENV := .venv-vllm
 VLLM_TESTS := tests/vllm tests/contracts/test_engine_contract.py
 # Debian packages that the tests need; installed by `make test` where it may, else one line says how.
 DEBIAN_PACKAGES :=
+# Tests that run side by side, by file; many of them wait for a fault to be noticed.
+TEST_PROCESSES ?= 2
+PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile
 # More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
 ARGS ?=
 
@@ -28,7 +31,7 @@ demo: setup-demo ## Start the platform with a small model, ask it about an image
 
 # With ARGS the first part alone: what they choose is not in the other.
 test: setup system-packages ## Run the test suite: in .venv, and what needs vLLM in .venv-vllm
-	@code=0; $(RUN)/python -m pytest $(ARGS) || code=$$?; \
+	@code=0; $(RUN)/python $(PYTEST) $(ARGS) || code=$$?; \
 	$(if $(strip $(ARGS)),,$(MAKE) test-vllm || code=$$?;) exit $$code
 
 # 3: vLLM is not to be had on this machine; the set-up has said why.
@@ -38,7 +41,7 @@ test-vllm: python system-packages ## Run the tests with real vLLM in an environm
 	elif [ $$code != 3 ]; then exit $$code; fi
 
 test-all: setup system-packages ## Run the test suite, its long combinations, and test-faults (long)
-	@code=0; $(RUN)/python -m pytest --long --ignore tests/faults $(ARGS) || code=$$?; \
+	@code=0; $(RUN)/python $(PYTEST) --long --ignore tests/faults $(ARGS) || code=$$?; \
 	$(MAKE) test-faults ARGS=--long || code=$$?; \
 	$(MAKE) test-vllm ARGS=--long || code=$$?; exit $$code
 

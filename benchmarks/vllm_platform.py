@@ -1,17 +1,19 @@
 """Measures the whole platform with vLLM inside beside `vllm serve` on the same engine settings.
 
-One server lives at a time and is warmed up first; in every round both have their turn. The client,
-the requests and the checkpoint are the same. Needs an interpreter that has vLLM:
+Both servers live, warm, at the same time; in every round each has its turn, while the other one is
+idle. The client, the requests and the checkpoint are the same. Needs an interpreter that has vLLM:
 
 Run: .venv-vllm/bin/python -m benchmarks.vllm_platform --help
 """
 
 import importlib.util
+import itertools
+import os
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,9 +33,12 @@ from benchmarks.settings import BenchSettings
 GALEN, VLLM = "galen", "vllm serve"
 MODEL = "bench"
 KV_CACHE_GIB = 2
+GPU_MEMORY_FRACTION = 0.4  # of each server: both live on one card
 CPU_BLOCK_TOKENS = 32  # as `vllm_options.py` says
+IN_CORE = "services.worker.engines.vllm_executor.InCoreExecutor"
 TARGET_TOK_S, TARGET_TTFT = 1.5, 1.0  # T7
 START_LIMIT_S = 300.0
+SPINNING_S = 1.5  # vLLM's processes ask for work without a pause for 1 s after their last step
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 ON_CPU = {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": str(KV_CACHE_GIB)}
 
@@ -41,12 +46,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What both servers are told."""
+    """What both servers are told.
+
+    Args:
+        in_core: give `vllm serve` our executor for one CPU rank, too (decision 0017).
+    """
 
     checkpoint: Path
     device: str
     slots: int
     context: int
+    in_core: bool = False
 
     @property
     def dtype(self) -> str:
@@ -73,6 +83,9 @@ def bench(  # noqa: PLR0913 - one parameter per option
     requests: Annotated[int, typer.Option(min=1, help="Requests per client and load.")] = 8,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of an answer.")] = 64,
     image_px: Annotated[int, typer.Option(min=28, help="Side of the images.")] = 80,
+    in_core: Annotated[
+        bool, typer.Option("--in-core", help="vllm serve with our executor for one CPU rank, too.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Page that gets the section.")] = None,
 ) -> None:
     """Compare the platform with `vllm serve`; prints a section of Markdown."""
@@ -86,40 +99,37 @@ def bench(  # noqa: PLR0913 - one parameter per option
         device,
         max(at_once),
         SIZES[size].context,
+        in_core,
     )
     starters: dict[str, _Starter] = {GALEN: start_platform, VLLM: start_vllm}
     measured: list[Measured] = []
     try:
-        for round_index in range(rounds):
-            order = list(starters) if round_index % 2 == 0 else list(reversed(starters))
-            for party in order:
-                with _running(settings, starters[party], served) as port:
-                    stream_all(port, _bodies(round_index, 0, 4, image_px, tokens), 4)  # warm-up
-                    for number in at_once:
-                        bodies = _bodies(round_index, number, number * requests, image_px, tokens)
-                        load = stream_all(port, bodies, number)
-                        measured.append(Measured(party, number, round_index, load))
-                        typer.echo(
-                            f"{party} c={number}: {load.tok_s:.0f} tok/s, "
-                            f"TTFT {load.ttft_ms:.0f} ms",
-                            err=True,
-                        )
+        with ChildProcesses(settings.folder("logs")) as children:
+            ports = {party: start(settings, children, served) for party, start in starters.items()}
+            for port in ports.values():
+                stream_all(port, _bodies(0, 0, 4, image_px, tokens), 4)  # warm-up
+            for round_index, number in itertools.product(range(rounds), at_once):
+                turns = list(ports) if round_index % 2 == 0 else list(reversed(ports))
+                for party in turns:
+                    time.sleep(SPINNING_S)
+                    bodies = _bodies(round_index, number, number * requests, image_px, tokens)
+                    load = stream_all(ports[party], bodies, number)
+                    measured.append(Measured(party, number, round_index, load))
+                    typer.echo(
+                        f"{party} c={number}: {load.tok_s:.0f} tok/s, TTFT {load.ttft_ms:.0f} ms",
+                        err=True,
+                    )
     except* BenchError as errors:
         typer.echo(f"error: {errors.exceptions[0]}", err=True)
         raise typer.Exit(2) from errors
-    section = render(measured, size, device, image_px)
+    section = render(measured, size, served, image_px)
     typer.echo(section)
     if out is not None:
-        replace_section(out, f"vllm-{size}-{device.partition(':')[0]}", section)
+        name = f"vllm-{size}-{device.partition(':')[0]}{'-in-core' if in_core else ''}"
+        replace_section(out, name, section)
 
 
 _Starter = Callable[[BenchSettings, ChildProcesses, Served], int]
-
-
-@contextmanager
-def _running(settings: BenchSettings, start: _Starter, served: Served) -> Iterator[int]:
-    with ChildProcesses(settings.folder("logs")) as children:
-        yield start(settings, children, served)
 
 
 def start_platform(settings: BenchSettings, children: ChildProcesses, served: Served) -> int:
@@ -141,6 +151,7 @@ def start_platform(settings: BenchSettings, children: ChildProcesses, served: Se
             "GALEN_WORKER_SLOTS": str(served.slots),
             "GALEN_WORKER_CONTEXT_LENGTH": str(served.context),
             "GALEN_WORKER_KV_CACHE_GIB": str(KV_CACHE_GIB),
+            "GALEN_WORKER_GPU_MEMORY_FRACTION": str(GPU_MEMORY_FRACTION),
             "GALEN_WORKER_LOG_LEVEL": "warning",
         },
         cwd=REPOSITORY,
@@ -165,6 +176,7 @@ def start_vllm(settings: BenchSettings, children: ChildProcesses, served: Served
     port = settings.port_base + 120
     require_free_port(port)
     on_cpu = served.device == "cpu"
+    num_threads = max(1, len(os.sched_getaffinity(0)) - 1)  # as our worker
     server = children.start(
         "vllm_serve",
         [
@@ -178,8 +190,16 @@ def start_vllm(settings: BenchSettings, children: ChildProcesses, served: Served
             *("--enable-prefix-caching", "--no-async-scheduling", "--disable-log-stats"),
             *("--disable-uvicorn-access-log",),
             *(("--enforce-eager", "--block-size", str(CPU_BLOCK_TOKENS)) if on_cpu else ()),
+            *(("--distributed-executor-backend", IN_CORE) if served.in_core else ()),
+            *(() if on_cpu else ("--gpu-memory-utilization", str(GPU_MEMORY_FRACTION))),
         ],
-        env={**QUIET, **(ON_CPU if on_cpu else {}), "VLLM_USE_V2_MODEL_RUNNER": "0"},
+        env={
+            **QUIET,
+            **(ON_CPU if on_cpu else {}),
+            **({"OMP_NUM_THREADS": str(num_threads)} if served.in_core else {}),
+            "VLLM_USE_V2_MODEL_RUNNER": "0",
+        },
+        cwd=REPOSITORY,
     )
     url = f"http://127.0.0.1:{port}/health"
     children.wait_until_ready("vllm_serve", server, url, limit_s=START_LIMIT_S)
@@ -194,7 +214,7 @@ def _bodies(
     return [chat_body(MODEL, first + number, image_px, tokens) for number in range(count)]
 
 
-def render(measured: Sequence[Measured], size: str, device: str, image_px: int) -> str:
+def render(measured: Sequence[Measured], size: str, served: Served, image_px: int) -> str:
     """Return the section."""
     at_once = sorted({m.concurrency for m in measured})
     head = ("at once", "", "tok/s", "TTFT p50, ms", "tok/s ratio", "TTFT ratio")
@@ -202,11 +222,12 @@ def render(measured: Sequence[Measured], size: str, device: str, image_px: int) 
     command = shlex.join(["python", "-m", "benchmarks.vllm_platform", *sys.argv[1:]])
     return "\n".join(
         [
-            f"## The platform with vLLM inside beside `vllm serve`: {size} on {device}",
+            f"## The platform with vLLM inside beside `vllm serve`: {size} on {served.device}",
             "",
             f"Streamed, images of {image_px} x {image_px} px, each shown once. Galen is Redis, one",
             "gateway and one worker; both run the same engine settings, without CUDA graphs on a",
-            "CPU. One server lives at a time. Ratios: Galen to `vllm serve`.",
+            "CPU. They take turns; the idle one uses no CPU. Ratios: Galen to `vllm serve`.",
+            *(_executors(served)),
             "",
             f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`, "
             f"{1 + max(m.round_index for m in measured)} round(s); figures are medians over the "
@@ -218,6 +239,14 @@ def render(measured: Sequence[Measured], size: str, device: str, image_px: int) 
             table(head, rows),
         ]
     )
+
+
+def _executors(served: Served) -> list[str]:
+    """Say where the engine's only rank lives, which decides most of the difference on a CPU."""
+    if served.device != "cpu":
+        return []
+    theirs = "as here (`--in-core`)" if served.in_core else "in a process of its own, its default"
+    return [f"One rank: here in the engine core (decision 0017), in `vllm serve` {theirs}."]
 
 
 def _row(measured: Sequence[Measured], number: int, party: str) -> list[str]:

@@ -12,6 +12,10 @@ from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
 
+# What vLLM leaves free for its engine core; with the engine core in the same process, it is for
+# preparing requests, for Redis and the gateway.
+_CORES_BESIDE_VLLM = 1
+
 
 class WorkerSettings(BaseSettings):
     """Read once, at the start; a bad value stops the start."""
@@ -156,10 +160,13 @@ def set_vllm_environment(settings: WorkerSettings, *, on_cpu: bool) -> None:
         values["TORCHDYNAMO_DISABLE"] = "1"
         values["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
         cores = sorted(os.sched_getaffinity(0))
-        if settings.num_threads is not None or settings.tensor_parallel_size > 1:
+        if settings.tensor_parallel_size > 1:
             values["VLLM_CPU_OMP_THREADS_BIND"] = thread_bindings(
                 cores, settings.tensor_parallel_size, settings.num_threads
             )
+        else:  # the rank lives in the engine core (`vllm_executor.py`)
+            threads = settings.num_threads or max(1, len(cores) - _CORES_BESIDE_VLLM)
+            values["OMP_NUM_THREADS"] = str(threads)
     os.environ.update(values)
 
 

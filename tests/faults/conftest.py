@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -59,6 +60,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "repetition" in metafunc.fixturenames:
         metafunc.parametrize("repetition", range(_option(metafunc.config, _REPETITIONS)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures of one of several processes (pytest-xdist) to the one that prints them."""
+    config: Any = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["measurements"] = config.stash[_MEASUREMENTS].lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    lines = getattr(node, "workeroutput", {}).get("measurements", [])
+    node.config.stash[_MEASUREMENTS].lines.extend(lines)
 
 
 def pytest_terminal_summary(

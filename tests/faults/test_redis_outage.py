@@ -112,15 +112,19 @@ async def test_redis_that_stalls_leaves_no_request_behind(
         await stack.healthy(15.0)
 
 
-async def test_control_claims_whose_replies_were_missed_are_lost_when_nobody_asks(tmp_path: Path):
-    async with sabotaged_stack(tmp_path, worker=["no_claim_recovery"], num_workers=4) as stack:
-        client = Client(stack.port, deadline_s=6.0)
-        stuck: list[Record] = []
-        for _ in range(6):
-            stuck = await _stall_under_turnover(stack, client, 20)
-            if check(stuck):
-                break
-        assert kinds(check(stuck)) == {"lost"}
+async def test_requests_of_claims_whose_replies_are_lost_are_answered(tmp_path: Path):
+    async with (
+        sabotaged_stack(tmp_path, worker=["lost_claims"]) as stack,
+        Load(Client(stack.port), 24, prompts=[PROMPT], at_once=8) as load,
+    ):
+        assert_all_exact(await load.ended())
+
+
+async def test_control_requests_of_lost_replies_are_lost_when_nobody_asks(tmp_path: Path):
+    async with sabotaged_stack(tmp_path, worker=["lost_claims", "no_claim_recovery"]) as stack:
+        client = Client(stack.port, deadline_s=3.0)
+        async with Load(client, 24, prompts=[PROMPT], at_once=8) as load:
+            assert kinds(check(await load.ended())) == {"lost"}
 
 
 async def test_control_streams_are_lost_when_an_unwritten_step_is_forgotten(tmp_path: Path):

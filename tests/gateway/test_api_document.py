@@ -10,6 +10,7 @@ from services.gateway.error_handlers import status_and_type
 from services.gateway.http_protocol import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from services.gateway.main import create_app
 from services.gateway.media.data_url import MAX_IMAGE_BYTES
+from services.gateway.media.decode_process import MAX_WEBP_PIXELS
 from services.gateway.media.decoder import MAX_IMAGE_PIXELS
 from services.gateway.media.images import ImageLimits
 from services.gateway.metrics import GatewayMetrics
@@ -81,6 +82,7 @@ def test_headers_are_named() -> None:
         ("at most {} Mi characters", schemas.MAX_TEXT_LENGTH >> 20),
         ("| bytes of one image | {} MiB |", MAX_IMAGE_BYTES >> 20),
         ("| pixels of one image | {} million |", MAX_IMAGE_PIXELS // 10**6),
+        ("| pixels of one WebP image | {} million |", MAX_WEBP_PIXELS // 10**6),
         ("| images of one request | {} ", ImageLimits().max_images),
         ("each time | {} million |", ImageLimits().max_total_pixels // 10**6),
     ],

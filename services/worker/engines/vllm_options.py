@@ -12,6 +12,7 @@ from modeling.checkpoint_files import CheckpointFiles
 from modeling.memory_forecast import VLLM_MEMORY_FRACTION
 from modeling.plan_options import ADAPTERS_PER_BATCH
 from services.worker.engines.base import EngineStartError
+from services.worker.engines.vllm_executor import InCoreExecutor
 from services.worker.engines.vllm_sampling import CHOOSER, SCHEDULER
 from services.worker.settings import WorkerSettings
 
@@ -32,6 +33,8 @@ def engine_args(
     options: dict[str, Any] = {}
     if on_cpu:
         options["block_size"] = _CPU_BLOCK_TOKENS
+        if settings.tensor_parallel_size == 1:
+            options["distributed_executor_backend"] = InCoreExecutor
     else:
         options["gpu_memory_utilization"] = settings.gpu_memory_fraction or VLLM_MEMORY_FRACTION
     if settings.adapters_dir is not None:

@@ -8,6 +8,7 @@ then start the normal program.
 # pyright: basic, reportAttributeAccessIssue=false
 import asyncio
 import hashlib
+import itertools
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -162,6 +163,20 @@ def slow_claims() -> None:
     WorkerQueue.claim = late
 
 
+def lost_claims() -> None:
+    """The reply to every third claim that gave something is lost (a fault, not a protection)."""
+    claim = WorkerQueue.claim
+    numbers = itertools.count(1)
+
+    async def lose(self: WorkerQueue, worker_id: str, free: int) -> Claim:
+        found = await claim(self, worker_id, free)
+        if found.entries and next(numbers) % 3 == 0:
+            raise ConnectionError
+        return found
+
+    WorkerQueue.claim = lose
+
+
 def no_early_cancellation() -> None:
     """A worker forgets the cancellation of a request that it does not know yet."""
     Recent.__contains__ = lambda _self, _key: False
@@ -200,7 +215,7 @@ SWITCHES: dict[str, Callable[[], None]] = {
         no_reaping, no_death_report, no_resume, no_token_count, no_attempt_check, no_fence,
         no_write_again,
         no_data_loss_check, no_watching_clients, no_revoking, no_delivery_limit,
-        no_claim_recovery, slow_claims, no_early_cancellation,
+        no_claim_recovery, slow_claims, lost_claims, no_early_cancellation,
         no_hang_detection, no_drain, no_gateway_drain,
     )
 }  # fmt: skip
