@@ -36,6 +36,7 @@ from modeling.model_shape import ModelShape, shape_of_files
 
 ENGINE, GENERATE = "engine", "generate"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
+DEFAULT_TOKENS = 64
 TARGET_RATIO = 8.0  # T8, at 16 requests
 TARGET_CONCURRENCY = 16
 PLAIN = "none"
@@ -110,7 +111,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
     concurrency: Annotated[str, typer.Option(help="Requests at once, by commas.")] = "1,16,64",
     modes: Annotated[str, typer.Option(help="Quantizations, by commas; default: by device.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; figures are medians.")] = 3,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of an answer.")] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of an answer.")] = DEFAULT_TOKENS,
     out: Annotated[Path | None, typer.Option(help="Page that gets the section.")] = None,
 ) -> None:
     """Compare the transformers engine with `generate`; prints a section of Markdown."""
@@ -130,7 +131,8 @@ def bench(  # noqa: PLR0913 - one parameter per option
     section = render(measured, size, device, checkpoint)
     typer.echo(section)
     if out is not None:
-        replace_section(out, f"engines-{size}-{device.partition(':')[0]}", section)
+        name = f"engines-{size}-{device.partition(':')[0]}"
+        replace_section(out, name if tokens == DEFAULT_TOKENS else f"{name}-{tokens}", section)
 
 
 @contextmanager
