@@ -1,0 +1,59 @@
+import pytest
+
+from modeling.conversations import (
+    Conversation,
+    ConversationError,
+    ImageSlot,
+    Turn,
+    parse_item,
+)
+
+_QUESTION = {"from": "human", "value": "<image>\nWhat is it?"}
+_ANSWER = {"from": "gpt", "value": "A lung."}
+
+
+@pytest.mark.parametrize("key", ["conversations", "conversatons"])
+def test_both_spellings_of_the_key_are_read(key: str):
+    found = parse_item({"id": 1, key: [_QUESTION, _ANSWER]})
+
+    assert found == Conversation(
+        (Turn("user", (ImageSlot(), "\nWhat is it?")), Turn("assistant", ("A lung.",)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("<image>\nQ", (ImageSlot(), "\nQ")),
+        ("Q\n<image>", ("Q\n", ImageSlot())),
+        ("<image><image> Q", (ImageSlot(), ImageSlot(), " Q")),
+        ("Q", ("Q",)),
+        (7, ("7",)),
+        ("", ()),
+    ],
+)
+def test_images_stand_where_their_markers_do_and_numbers_are_texts(value: object, parts: object):
+    item = {"id": "a", "conversations": [{"from": "human", "value": value}]}
+
+    assert parse_item(item).turns[0].parts == parts
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"id": "x"}, "item 'x' has no turns"),
+        ({"id": "x", "conversations": []}, "item 'x' has no turns"),
+        ({"id": "x", "conversations": {"from": "human"}}, "has no turns"),
+        ({"id": 3, "conversations": ["hello"]}, "item 3, turn 0 is no object"),
+        ({"id": 3, "conversations": [{"from": "bot", "value": "x"}]}, "'human' or 'gpt' speak"),
+        ({"id": 3, "conversations": [{"from": "human", "value": None}]}, "turn 0 has no text"),
+        ({"id": 3, "conversations": [{"from": "human", "value": True}]}, "turn 0 has no text"),
+        (
+            {"id": 3, "conversations": [_QUESTION, {"from": "gpt", "value": "<image>"}]},
+            "turn 1 is an answer with <image>",
+        ),
+    ],
+)
+def test_an_item_of_another_shape_is_refused_with_its_place(item: dict[str, object], words: str):
+    with pytest.raises(ConversationError, match=words):
+        parse_item(item)
