@@ -208,8 +208,8 @@ def render(measured: Sequence[Measured], size: str, device: str, checkpoint: Pat
         f"worker does. Random LLaVA of {model.layers} layers, {model.width} wide; an image of",
         f"{model.image_px} px and a question make {prompt_tokens} prompt tokens; answers have",
         f"{first.load.num_tokens} tokens. Tok/s count the prefill's time, too. MB: on the GPU",
-        "the most that torch held, else the largest resident set of the process so far; planner:",
-        "its bound for as many requests of these lengths.",
+        "the most that torch held, else the largest resident set of the process; planner:",
+        "its bound for as many requests, with positions as the cache reserves them.",
         "",
         f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{_command()}`, "
         f"{1 + max(m.round_index for m in measured)} round(s); figures are medians over the "
@@ -250,7 +250,9 @@ def forecast_mb(shape: ModelShape, measured: Measured, device: str) -> str:
         is_cpu=device == "cpu",
     )
     tokens = result.prompt_tokens // max(1, load.num_requests) + load.num_tokens
-    num_bytes = needed_bytes(shape, layout, tokens, load.concurrency)
+    # The engine's cache grows by doubling; the worker's own check counts whole contexts.
+    reserved = min(shape.max_context, 1 << (tokens - 1).bit_length())
+    num_bytes = needed_bytes(shape, layout, reserved, load.concurrency)
     if not layout.is_cpu:
         num_bytes -= overhead_bytes(layout)
     return f"{num_bytes / 1e6:.0f}"

@@ -9,7 +9,7 @@ Run: python -m benchmarks.generation_child engine|generate CHECKPOINT OPTIONS_JS
 """
 
 import asyncio
-import resource
+import os
 import statistics
 import sys
 import time
@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from transformers.generation.streamers import BaseStreamer
 
+from benchmarks.processes import peak_rss_mb, reset_peak_rss
 from services.protocol.messages import (
     EngineEvent,
     Failed,
@@ -66,8 +67,8 @@ class LoadResult(msgspec.Struct, frozen=True):
         wall_s: first submission to last token.
         ttft_s: median time from submission to the first token.
         tpot_s: median time of a token after the first, within one answer.
-        peak_rss_mb: largest resident set of the process so far.
-        peak_gpu_mb: most memory that torch has held on the GPU so far; 0 without one.
+        peak_rss_mb: largest resident set of the process during the load.
+        peak_gpu_mb: most memory that torch held on the GPU during the load; 0 without one.
     """
 
     wall_s: float
@@ -224,7 +225,7 @@ def result_of(timed: Sequence[_Timed], wall_s: float) -> LoadResult:
         prompt_tokens=sum(each.prompt_tokens for each in timed),
         ttft_s=statistics.median(each.times_s[0] - each.submitted_s for each in timed),
         tpot_s=statistics.median(gaps_s) if gaps_s else 0.0,
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        peak_rss_mb=peak_rss_mb([os.getpid()]),
         peak_gpu_mb=torch.cuda.max_memory_allocated() / 1e6 if on_gpu else 0.0,
     )
 
@@ -237,6 +238,9 @@ async def main(kind: str, path: Path, options: LoadOptions, max_batch: int) -> N
     await party.start()
     print(flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
+        reset_peak_rss([os.getpid()])
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         result = await party.run(msgspec.json.decode(line, type=Load))
         print(msgspec.json.encode(result).decode(), flush=True)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_SECTION = re.compile(r"<!-- begin ([a-z-]+) -->\n.*?<!-- end \1 -->\n", re.DOTALL)
+_SECTION = re.compile(r"<!-- begin ([a-z0-9-]+) -->\n.*?<!-- end \1 -->\n", re.DOTALL)
 
 
 def replace_section(page: Path, name: str, text: str) -> None:

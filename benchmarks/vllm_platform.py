@@ -29,6 +29,7 @@ from benchmarks.ours import REPOSITORY, start_redis
 from benchmarks.page_sections import replace_section, table
 from benchmarks.processes import BenchError, ChildProcesses, require_free_port
 from benchmarks.settings import BenchSettings
+from services.worker.settings import threads_of_one_rank
 
 GALEN, VLLM = "galen", "vllm serve"
 MODEL = "bench"
@@ -40,7 +41,11 @@ TARGET_TOK_S, TARGET_TTFT = 1.5, 1.0  # T7
 START_LIMIT_S = 300.0
 SPINNING_S = 1.5  # vLLM's processes ask for work without a pause for 1 s after their last step
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-ON_CPU = {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": str(KV_CACHE_GIB)}
+ON_CPU = {
+    "OMP_WAIT_POLICY": "passive",  # as our worker
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": str(KV_CACHE_GIB),
+}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -176,7 +181,7 @@ def start_vllm(settings: BenchSettings, children: ChildProcesses, served: Served
     port = settings.port_base + 120
     require_free_port(port)
     on_cpu = served.device == "cpu"
-    num_threads = max(1, len(os.sched_getaffinity(0)) - 1)  # as our worker
+    num_threads = threads_of_one_rank(sorted(os.sched_getaffinity(0)))
     server = children.start(
         "vllm_serve",
         [

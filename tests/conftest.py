@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from services.protocol.connection import connect, open_wire
 from services.protocol.wire import RedisWire
 from tests.golden_files import OPTION, GoldenFiles
 from tests.support import redis_server
+from tests.support.measurements import MEASUREMENTS, Measurements
 from tests.support.waiting import wait_until
 
 _NUM_DATABASES = 16
@@ -31,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MEASUREMENTS] = Measurements()
     if executable := config.getoption(redis_server.OPTION):
         redis_server.choose(executable)
 
@@ -42,6 +45,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures of one of several processes (pytest-xdist) to the one that prints them."""
+    config: Any = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["measurements"] = config.stash[MEASUREMENTS].lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    lines = getattr(node, "workeroutput", {}).get("measurements", [])
+    node.config.stash[MEASUREMENTS].lines.extend(lines)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    lines = config.stash[MEASUREMENTS].lines
+    if lines and not hasattr(config, "workeroutput"):
+        terminalreporter.section("what the faults cost")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How the transformers engine is to load a checkpoint, and which of these ways exclude each other.
+"""How a checkpoint is to be loaded, and which of these ways exclude each other or an engine.
 
 No torch: the worker's parent asks before it starts an engine process, and the engine asks again.
 """
@@ -76,4 +76,21 @@ def why_impossible(options: LoadOptions) -> str | None:
             "pip install flash-attn (it needs nvcc and a CUDA build of torch), or choose "
             "--attention sdpa, which has flash kernels of its own"
         )
+    return None
+
+
+def why_not_on_vllm(options: LoadOptions) -> str | None:
+    """Return one line on what vLLM cannot do of this; None where it can all."""
+    if options.quantization != "none":
+        return (
+            f"--quantization {options.quantization}: vLLM 0.32 has no bitsandbytes; "
+            "use --engine transformers, or leave the weights as they are"
+        )
+    if options.device_map != "none":
+        return (
+            "--device-map: vLLM has none; use --engine transformers, or a "
+            "--tensor-parallel-size that divides the heads"
+        )
+    if options.attention != "auto":
+        return f"--attention {options.attention}: vLLM chooses its own kernel; leave it at auto"
     return None

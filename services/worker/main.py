@@ -43,6 +43,7 @@ _AFTERMATH_S = 1.0
 """A death so soon after the last step may still be the work of the request that has just left."""
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.2, 10.0
+_MOST_SHORT_PAUSE_S = 2.0  # after deaths that are not the engine's own fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Restarts:
 
     Failures count while no engine between them was healthy for `_HEALTHY_S`. Kills from outside and
     crashes that requests are suspected for neither count nor reset: an operator or a poisonous
-    request takes no worker down, however often.
+    request takes no worker down, however often. They lengthen a pause of their own.
 
     Args:
         most_failures: so many in a row are the worker's end.
@@ -87,6 +88,7 @@ class Restarts:
     def __init__(self, most_failures: int) -> None:
         self._most_failures = most_failures
         self._backoff = Backoff(_FIRST_PAUSE_S, _MOST_PAUSE_S)
+        self._short_backoff = Backoff(_FIRST_PAUSE_S, _MOST_SHORT_PAUSE_S)
         self.num_failures = 0
 
     def pause_s(self, death: Death) -> float | None:
@@ -94,8 +96,9 @@ class Restarts:
         if death.healthy_s >= _HEALTHY_S:
             self.num_failures = 0
             self._backoff.reset()
+            self._short_backoff.reset()
         if not death.is_own_fault():
-            return Backoff(_FIRST_PAUSE_S).next_s()
+            return self._short_backoff.next_s()
         self.num_failures += 1
         return None if self.num_failures >= self._most_failures else self._backoff.next_s()
 

@@ -21,7 +21,7 @@ from modeling.memory_forecast import Layout
 from modeling.model_shape import UnknownModelError, shape_of_files, why_incomplete
 from modeling.plan_options import ADAPTERS_PER_BATCH
 from modeling.sharding import why_not_divisible
-from services.worker.load_options import load_options, why_impossible
+from services.worker.load_options import load_options, why_impossible, why_not_on_vllm
 from services.worker.settings import WorkerSettings, child_environment
 
 _log = structlog.get_logger()
@@ -43,11 +43,8 @@ def preflight(settings: WorkerSettings) -> None:
         return
     if settings.engine == "transformers" and (problem := why_impossible(load_options(settings))):
         raise PreflightError(problem)
-    if settings.engine == "vllm" and settings.quantization != "none":
-        raise PreflightError(
-            f"--quantization {settings.quantization} needs --engine transformers: "
-            "vLLM has no bitsandbytes"
-        )
+    if settings.engine == "vllm" and (problem := why_not_on_vllm(load_options(settings))):
+        raise PreflightError(problem)
     if settings.engine == "transformers" and settings.adapters_dir is not None:
         _refuse_sharded_adapters(settings)
     files = _open(settings)

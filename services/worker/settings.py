@@ -12,10 +12,6 @@ from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
 
-# What vLLM leaves free for its engine core; with the engine core in the same process, it is for
-# preparing requests, for Redis and the gateway.
-_CORES_BESIDE_VLLM = 1
-
 
 class WorkerSettings(BaseSettings):
     """Read once, at the start; a bad value stops the start."""
@@ -165,9 +161,13 @@ def set_vllm_environment(settings: WorkerSettings, *, on_cpu: bool) -> None:
                 cores, settings.tensor_parallel_size, settings.num_threads
             )
         else:  # the rank lives in the engine core (`vllm_executor.py`)
-            threads = settings.num_threads or max(1, len(cores) - _CORES_BESIDE_VLLM)
-            values["OMP_NUM_THREADS"] = str(threads)
+            values["OMP_NUM_THREADS"] = str(settings.num_threads or threads_of_one_rank(cores))
     os.environ.update(values)
+
+
+def threads_of_one_rank(cores: Sequence[int]) -> int:
+    """Return OpenMP's threads for vLLM's only rank on a CPU: a core is left for all the rest."""
+    return max(1, len(cores) - 1)
 
 
 def thread_bindings(cores: Sequence[int], ranks: int, threads: int | None) -> str:

@@ -1,46 +1,18 @@
-"""The stack that the fault tests share, how often they run, and the table of what they measured."""
+"""The stack that the fault tests share, and how often they run."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.support.client import Client
-from tests.support.history import Recovery
+from tests.support.measurements import MEASUREMENTS, Measurements
 from tests.support.stack import Stack
 
 _REPETITIONS = "--fault-repetitions"
 _REQUESTS = "--fault-requests"
 _DEFAULTS = {_REPETITIONS: 1, _REQUESTS: 50}
 """Stand here too, because a run of all tests meets this file after it has read its options."""
-
-
-@dataclass(slots=True)
-class Measurements:
-    """What the rows of the fault matrix measured; printed at the end."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def note(self, row: str, **figures: object) -> None:
-        """Add figures of one run."""
-        shown = (f"{k}={v:.2f}" if isinstance(v, float) else f"{k}={v}" for k, v in figures.items())
-        self.lines.append(f"{row:32} {' '.join(shown)}")
-
-    def note_recovery(self, row: str, found: Recovery, **figures: object) -> None:
-        """Add how the requests that were open at the fault went on."""
-        self.note(
-            row,
-            open=found.num_open,
-            next_token_s=found.next_token_s,
-            terminal_s=found.terminal_s,
-            errors=found.num_errors,
-            **figures,
-        )
-
-
-_MEASUREMENTS = pytest.StashKey[Measurements]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,42 +25,15 @@ def _option(config: pytest.Config, name: str) -> int:
     return config.getoption(name, default=None) or _DEFAULTS[name]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MEASUREMENTS] = Measurements()
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "repetition" in metafunc.fixturenames:
         metafunc.parametrize("repetition", range(_option(metafunc.config, _REPETITIONS)))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand the figures of one of several processes (pytest-xdist) to the one that prints them."""
-    config: Any = session.config
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["measurements"] = config.stash[_MEASUREMENTS].lines
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    lines = getattr(node, "workeroutput", {}).get("measurements", [])
-    node.config.stash[_MEASUREMENTS].lines.extend(lines)
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    lines = config.stash[_MEASUREMENTS].lines
-    if lines:
-        terminalreporter.section("what the faults cost")
-        for line in lines:
-            terminalreporter.write_line(line)
-
-
 @pytest.fixture
 def measured(pytestconfig: pytest.Config) -> Measurements:
     """Takes the figures of a row."""
-    return pytestconfig.stash[_MEASUREMENTS]
+    return pytestconfig.stash[MEASUREMENTS]
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
 from tests.support.client import Client, How, Leaving
 from tests.support.load import assert_all_exact, assert_correct
+from tests.support.measurements import Measurements
 from tests.support.proxy import Proxy
 from tests.support.stack import Stack
 from tests.support.waiting import NeverCameError, eventually

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
 from tests.support.client import Client
 from tests.support.history import Record, check, kinds, recovery
 from tests.support.load import Load, assert_all_exact, assert_correct
+from tests.support.measurements import Measurements
 from tests.support.stack import Stack
 from tests.support.waiting import NeverCameError, eventually
 

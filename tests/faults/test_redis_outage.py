@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from services.protocol import keys
-from tests.faults.conftest import Measurements
 from tests.faults.controls import sabotaged_stack
 from tests.support.client import Client
 from tests.support.history import Record, check, kinds, recovery
 from tests.support.load import PROMPT, Load, assert_all_exact, assert_correct
+from tests.support.measurements import Measurements
 from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
@@ -118,6 +118,7 @@ async def test_requests_of_claims_whose_replies_are_lost_are_answered(tmp_path: 
         Load(Client(stack.port), 24, prompts=[PROMPT], at_once=8) as load,
     ):
         assert_all_exact(await load.ended())
+        assert any("claim.recovered" in stack.log_of(worker) for worker in stack.workers)
 
 
 async def test_control_requests_of_lost_replies_are_lost_when_nobody_asks(tmp_path: Path):

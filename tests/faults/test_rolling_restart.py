@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Measurements
 from tests.support.client import Client
 from tests.support.history import Record
 from tests.support.load import PROMPT, Load, assert_all_exact
+from tests.support.measurements import Measurements
 from tests.support.stack import Stack
 from tests.support.waiting import eventually
 

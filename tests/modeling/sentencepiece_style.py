@@ -28,7 +28,7 @@ def sentencepiece_style(added: Sequence[str] = ()) -> Tokenizer:
     first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     learned = sorted(trained.get_vocab().items(), key=lambda item: item[1])
     vocab = {token: index for index, token in enumerate([*first, *(t for t, _ in learned)])}
-    merges = [tuple(pair) for pair in _merges_of(trained)]
+    merges = [(left, right) for left, right in _merges_of(trained)]
     tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE)
     tokenizer.decoder = decoders.Sequence(

@@ -35,7 +35,7 @@ async def test_there_is_one_process_per_rank(host: EngineHost) -> None:
         (range(2), 2, None, "0|1"),
         (range(8), 2, None, "0,1,2,3|4,5,6,7"),
         (range(8), 2, 2, "0,1|4,5"),
-        ([3, 5, 7], 1, 2, "3,5"),
+        ([3, 5, 7, 9], 2, 1, "3|7"),
         (range(5), 2, None, "0,1|2,3"),
     ],
 )

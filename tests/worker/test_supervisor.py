@@ -87,7 +87,10 @@ POISONED = Death(snapshot(), 70, hung=False, healthy_s=5.0)
 def test_kills_and_poisonous_requests_end_no_worker_however_often() -> None:
     restarts = Restarts(3)
     pauses_s = [restarts.pause_s(death) for death in [KILLED, POISONED] * 100]
-    assert all(pause_s is not None and pause_s <= 0.2 for pause_s in pauses_s)
+    found_s = [pause_s for pause_s in pauses_s if pause_s is not None]
+    assert len(found_s) == 200
+    assert found_s[0] <= 0.2
+    assert 0.4 < max(found_s) <= 2.0  # each is random, up to a limit that doubles to 2 s
 
 
 def test_kills_between_an_engines_own_deaths_hide_them_not() -> None:
@@ -253,7 +256,11 @@ def test_a_worker_that_never_found_redis_ends_at_once_when_told_to(tmp_path: Pat
         ),
         (
             {"engine": "vllm", "model_path": "{tiny}", "quantization": "bnb-nf4"},
-            "needs --engine transformers",
+            "vLLM 0.32 has no bitsandbytes; use --engine transformers",
+        ),
+        (
+            {"engine": "vllm", "model_path": "{tiny}", "attention": "eager"},
+            "vLLM chooses its own kernel",
         ),
         ({"engine": "fake", "adapters_dir": "nowhere"}, "nowhere is no directory"),
     ],

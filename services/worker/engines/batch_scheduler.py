@@ -19,7 +19,6 @@ from transformers import PreTrainedTokenizerBase
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import (
     EngineEvent,
-    Failed,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -30,6 +29,12 @@ from services.worker.engines.adapter_rows import BASE, AdapterRows
 from services.worker.engines.answer import Answer
 from services.worker.engines.base import EngineJob, StepProgress
 from services.worker.engines.chat_prompt import Prompt, PromptBuilder, PromptError, extend_inputs
+from services.worker.engines.endings import (
+    failure_of,
+    internal_failure,
+    refuse_many_images,
+    template_refusal,
+)
 from services.worker.engines.guidance import GuidanceError, Guide
 from services.worker.engines.model_runner import ModelRunner
 from services.worker.engines.sampling import Choice, SamplingRow, choose_tokens
@@ -172,7 +177,7 @@ class BatchScheduler:
             rows = len(self._running)
             _log_failure("engine.decode.failed", error, rows=rows)
             for running in self._running:
-                failure = _internal_failure(running.request)
+                failure = internal_failure(running.request)
                 events.append((running.submission.ticket, failure))
             self._running.clear()
             self._runner.clear()
@@ -203,16 +208,11 @@ class BatchScheduler:
                 events.append((submission.ticket, failure_of(request, error)))
             except PromptError as error:
                 log.warning("engine.prompt.refused", error=str(error))
-                refusal = RequestError(
-                    ErrorCode.INVALID_VALUE,
-                    f"the chat template of `{self._limits.model_id}` does not take these messages; "
-                    "check their roles, their order and their images",
-                    param="messages",
-                )
+                refusal = template_refusal(self._limits.model_id)
                 events.append((submission.ticket, failure_of(request, refusal)))
             except Exception as error:  # noqa: BLE001 (the border of a request)
                 _log_failure("engine.prefill.failed", error, rows=1)
-                events.append((submission.ticket, _internal_failure(request)))
+                events.append((submission.ticket, internal_failure(request)))
             else:
                 self._running.append(running)
                 logits.append(prefilled.next_logits)
@@ -224,13 +224,7 @@ class BatchScheduler:
         """Check a request and bring it to where it starts, or where an earlier attempt ended."""
         job, limits = submission.job, self._limits
         request, sampling = job.request, job.request.sampling
-        if len(job.images) > limits.max_images:
-            raise RequestError(
-                ErrorCode.TOO_MANY_IMAGES,
-                f"{len(job.images)} images; `{limits.model_id}` takes {limits.max_images} "
-                "per request, send fewer",
-                param="messages",
-            )
+        refuse_many_images(len(job.images), limits.max_images, limits.model_id)
         adapter = self.adapters.key_of(request)
         prompt = self._prompts.build(request.messages, job.images)
         max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
@@ -298,7 +292,7 @@ class BatchScheduler:
             log.error("engine.token.none_chosen")
             if running.guide is not None and running.guide.is_broken:
                 return [failure_of(request, refusal("it grows too large; simplify it"))]
-            return [_internal_failure(request)]
+            return [internal_failure(request)]
         if running.prefill_s is None:
             running.prefill_s = time.monotonic() - running.submission.submitted_s
         index = len(running.answer.token_ids)
@@ -368,19 +362,3 @@ def _finished(running: _Running, reason: FinishReason) -> Finished:
 def _log_failure(event: str, error: Exception, rows: int) -> None:
     """Log what kind of error it was; its message and traceback could quote the prompt."""
     log.error(event, error=type(error).__name__, rows=rows)
-
-
-def failure_of(request: GenerationRequest, error: BaseException) -> Failed:
-    """Return a request's end by `error`, which is told to the client if it is a RequestError."""
-    if not isinstance(error, RequestError):
-        return _internal_failure(request)
-    return Failed(request.request_id, request.attempt, error.code, error.message, error.param)
-
-
-def _internal_failure(request: GenerationRequest) -> Failed:
-    return Failed(
-        request.request_id,
-        request.attempt,
-        ErrorCode.INTERNAL_ERROR,
-        "the model failed on this request; try again, and report it if it stays",
-    )

@@ -13,13 +13,14 @@ arguments), and tensors in safetensors' format. What does *not* live here: a chi
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import msgspec
 import safetensors.torch
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 HOST = "127.0.0.1"
 _RENDEZVOUS = timedelta(seconds=120)
 _END_S = 3.0
+_NOTICE_S = 0.5  # from the end of a rank's connections to its exit code
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
@@ -139,7 +142,14 @@ class RankGroup:
                 assert child.stdin is not None  # noqa: S101 - it was started with a pipe
                 write_call(child.stdin, call, tensors or {})
         except OSError as error:
-            end_process(error)
+            self.end_all(error)
+
+    def end_all(self, error: Exception) -> NoReturn:
+        """End this process, because a call failed; of a lost rank, that may be the first sign."""
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _die_like(child.wait(_NOTICE_S))
+        end_process(error)
 
     def close(self) -> None:
         """End the other ranks and leave the group."""
@@ -163,7 +173,14 @@ class RankGroup:
         code = child.wait()
         if not self._is_closing:
             log.critical("engine.rank.lost", rank=rank, exit_code=code)
+            _die_like(code)
             os._exit(EXIT_CANNOT_START if code == EXIT_CANNOT_START else EXIT_ENGINE_BROKEN)
+
+
+def _die_like(code: int) -> None:
+    """Be killed from outside as a rank was: then no request is suspected."""
+    if -code in _FROM_OUTSIDE:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class ShardedRunner(ModelRunner):
@@ -209,4 +226,4 @@ class ShardedRunner(ModelRunner):
         try:
             yield
         except Exception as error:  # noqa: BLE001 (the ranks may be out of step)
-            end_process(error)
+            self._group.end_all(error)

@@ -36,7 +36,6 @@ from services.worker.engines.batch_scheduler import (
     BatchScheduler,
     Submission,
     TicketedEvent,
-    failure_of,
 )
 from services.worker.engines.chat_prompt import PromptBuilder
 from services.worker.engines.checkpoint import (
@@ -47,6 +46,7 @@ from services.worker.engines.checkpoint import (
     text_config_of,
     weight_bytes,
 )
+from services.worker.engines.endings import failure_of
 from services.worker.engines.guidance import Guide, GuideMaker
 from services.worker.engines.model_runner import ModelRunner, check_batching
 from services.worker.engines.tensor_parallel import RankGroup, ShardedRunner

@@ -39,11 +39,9 @@ class AdapterTable:
     def __init__(
         self,
         llm: AsyncLLM,
-        max_rank: int,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._llm = llm
-        self._max_rank = max_rank
         self._spawn = spawn
         self._loaded: dict[str, LoRARequest] = {}
         self._users: Counter[int] = Counter()
@@ -77,7 +75,7 @@ class AdapterTable:
         """
         if self._llm.vllm_config.lora_config is None:
             raise AdapterError(f"{adapter.path}: the worker runs without --adapters-dir")
-        check(adapter, self._max_rank)
+        _refuse_untouched_parts(adapter)
         number = next(self._numbers)
         # A number in the name: vLLM's prefix cache knows an adapter by its name alone.
         request = LoRARequest(f"{adapter.name}#{number}", number, str(adapter.path))
@@ -125,27 +123,8 @@ class AdapterTable:
         await self._llm.remove_lora(request.lora_int_id)
 
 
-def check(adapter: AdapterFiles, max_rank: int) -> None:
-    """Refuse what vLLM cannot do.
-
-    Raises:
-        AdapterError: with the reason.
-    """
-    config: dict[str, Any] = adapter.config
-    if config.get("use_dora"):
-        raise AdapterError(f"{adapter.path} uses DoRA, which vLLM has not; merge it into its base")
-    if config.get("modules_to_save"):
-        raise AdapterError(
-            f"{adapter.path} replaces whole modules ({config['modules_to_save']!r}), which vLLM "
-            "leaves out; merge it into its base"
-        )
-    if (config.get("bias") or "none") != "none" or config.get("lora_bias"):
-        raise AdapterError(f"{adapter.path} trains biases, which vLLM leaves out")
-    if adapter.rank > max_rank:
-        raise AdapterError(
-            f"{adapter.path} has rank {adapter.rank}, this worker takes {max_rank}; "
-            "start it with a larger --max-lora-rank"
-        )
+def _refuse_untouched_parts(adapter: AdapterFiles) -> None:
+    """Raise AdapterError for what vLLM would leave out; `open_adapter` has refused the rest."""
     for name in adapter.tensors:
         if any(part in name for part in _UNTOUCHED_PARTS):
             raise AdapterError(f"{adapter.path} changes {name!r}; vLLM adapts language models only")

@@ -41,15 +41,14 @@ from services.worker.engines.base import (
 )
 from services.worker.engines.batch_scheduler import BatchLimits
 from services.worker.engines.checkpoint import eos_ids_of, image_recipe_of, load_processor
+from services.worker.engines.endings import failure_of, internal_failure
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
 from services.worker.engines.vllm_options import engine_args, refuse_settings
 from services.worker.engines.vllm_requests import (
     LiveRequest,
     RequestMaker,
-    failure,
     finished,
-    internal_failure,
 )
 from services.worker.engines.vllm_stats import StatsKeeper
 from services.worker.settings import WorkerSettings
@@ -136,7 +135,7 @@ class VllmEngine:
         eos_ids = eos_ids_of(loaded.files.path, config.hf_config, loaded.processor)
         tasks = await llm.get_supported_tasks()
         self._maker = RequestMaker(llm, loaded.processor, eos_ids, limits, tasks, self._faults.path)
-        self._adapters = AdapterTable(llm, self._settings.max_lora_rank, self._spawn)
+        self._adapters = AdapterTable(llm, self._spawn)
         self._spawn(self._watch(llm))
         _log.info(
             "engine.load.done",
@@ -261,7 +260,7 @@ class VllmEngine:
                 self._thread, self._maker.prepare, live.job, live.adapter
             )
         except RequestError as error:
-            self._end(live, failure(live.request, error))
+            self._end(live, failure_of(live.request, error))
             return
         except Exception as error:  # noqa: BLE001 (the border of a request)
             # its message and traceback could quote the prompt

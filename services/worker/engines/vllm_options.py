@@ -14,6 +14,7 @@ from modeling.plan_options import ADAPTERS_PER_BATCH
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.vllm_executor import InCoreExecutor
 from services.worker.engines.vllm_sampling import CHOOSER, SCHEDULER
+from services.worker.load_options import load_options, why_not_on_vllm
 from services.worker.settings import WorkerSettings
 
 # One-layer projectors (LLaVA v0, LLaVA-Med v1.0) are stored with this "activation"; vLLM knows the
@@ -74,20 +75,8 @@ def engine_args(
 
 def refuse_settings(settings: WorkerSettings, *, on_cpu: bool) -> None:
     """Refuse what vLLM cannot do, before anything is loaded; raises EngineStartError."""
-    if settings.quantization != "none":
-        raise EngineStartError(
-            f"--quantization {settings.quantization}: vLLM 0.32 has no bitsandbytes; "
-            "use --engine transformers, or leave the weights as they are"
-        )
-    if settings.device_map != "none":
-        raise EngineStartError(
-            "--device-map: vLLM has none; use --engine transformers, or a "
-            "--tensor-parallel-size that divides the heads"
-        )
-    if settings.attention != "auto":
-        raise EngineStartError(
-            f"--attention {settings.attention}: vLLM chooses its own kernel; leave it at auto"
-        )
+    if problem := why_not_on_vllm(load_options(settings)):
+        raise EngineStartError(problem)
     wants_cpu = settings.device == "cpu"
     if settings.device != "auto" and wants_cpu != on_cpu:
         built_for = "CPUs" if on_cpu else "GPUs"

@@ -29,7 +29,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import (
     EngineEvent,
-    Failed,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -42,6 +41,11 @@ from services.worker.engines.base import EngineJob
 from services.worker.engines.batch_scheduler import BatchLimits, max_tokens_for
 from services.worker.engines.chat_prompt import Prompt, PromptBuilder, PromptError
 from services.worker.engines.checkpoint import image_token_id_of, tokenizer_of
+from services.worker.engines.endings import (
+    internal_failure,
+    refuse_many_images,
+    template_refusal,
+)
 from services.worker.engines.vllm_sampling import extra_args
 
 _log = structlog.get_logger(__name__)
@@ -115,13 +119,7 @@ class RequestMaker:
             RequestError: the request is at fault.
         """
         request, limits = job.request, self._limits
-        if len(job.images) > limits.max_images:
-            raise RequestError(
-                ErrorCode.TOO_MANY_IMAGES,
-                f"{len(job.images)} images; `{limits.model_id}` takes {limits.max_images} "
-                "per request, send fewer",
-                param="messages",
-            )
+        refuse_many_images(len(job.images), limits.max_images, limits.model_id)
         engine_input = self._engine_input(job)
         prompt_ids: list[int] = engine_input["prompt_token_ids"]
         num_prompt_tokens = len(prompt_ids)
@@ -185,12 +183,7 @@ class RequestMaker:
             token_ids = self._prompts.build_unexpanded(request.messages, job.images)
         except PromptError as error:
             _log.warning("engine.prompt.refused", error=str(error))
-            raise RequestError(
-                ErrorCode.INVALID_VALUE,
-                f"the chat template of `{self._limits.model_id}` does not take these messages; "
-                "check their roles, their order and their images",
-                param="messages",
-            ) from error
+            raise template_refusal(self._limits.model_id) from error
         # Another tenant's prompts are never found in the prefix cache: that would tell what it
         # asked. The same holds for images: their hash names the tenant, too.
         prompt = TokensPrompt(prompt_token_ids=token_ids, cache_salt=request.tenant_id)
@@ -277,21 +270,6 @@ def finished(live: LiveRequest, reason: FinishReason) -> Finished:
         prompt_tokens=live.prepared.num_prompt_tokens,
         completion_tokens=len(live.prepared.answer.token_ids),
         prefill_s=live.prefill_s or 0.0,
-    )
-
-
-def failure(request: GenerationRequest, error: RequestError) -> Failed:
-    """Return the bad end of a request that is itself at fault."""
-    return Failed(request.request_id, request.attempt, error.code, error.message, error.param)
-
-
-def internal_failure(request: GenerationRequest) -> Failed:
-    """Return the bad end of a request that is not to blame."""
-    return Failed(
-        request.request_id,
-        request.attempt,
-        ErrorCode.INTERNAL_ERROR,
-        "the model failed on this request; try again, and report it if it stays",
     )
 
 
