@@ -40,6 +40,11 @@ def preflight(settings: WorkerSettings) -> None:
     if settings.adapters_dir is not None and not _is_directory(settings.adapters_dir):
         raise PreflightError(f"--adapters-dir {settings.adapters_dir} is no directory; make it")
     if settings.engine == "fake":
+        if settings.model_path is not None:
+            raise PreflightError(
+                f"--model-path {settings.model_path} needs an engine that loads it: "
+                "--engine transformers or --engine vllm (without one, numbered tokens answer)"
+            )
         return
     if settings.engine == "transformers" and (problem := why_impossible(load_options(settings))):
         raise PreflightError(problem)

@@ -36,6 +36,7 @@ def test_what_can_run_passes(tiny_llava: Path) -> None:
         ({"device": "cuda:1", "tensor_parallel_size": 2}, "CUDA_VISIBLE_DEVICES"),
         ({"tensor_parallel_size": 3}, "take one of 1, 2, or --device-map auto"),
         ({"attention": "flash_attention_2"}, "choose --attention sdpa"),
+        ({"engine": "fake"}, "--engine transformers or --engine vllm"),
         ({"engine": "vllm", "quantization": "bnb-int8"}, "use --engine transformers"),
     ],
 )
