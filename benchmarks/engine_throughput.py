@@ -33,6 +33,7 @@ from benchmarks.settings import BenchSettings, child_environment
 from modeling.checkpoint_files import open_checkpoint
 from modeling.memory_forecast import Layout, needed_bytes, overhead_bytes
 from modeling.model_shape import ModelShape, shape_of_files
+from services.worker.engines.slot_cache import grown_positions
 
 ENGINE, GENERATE = "engine", "generate"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -249,9 +250,11 @@ def forecast_mb(shape: ModelShape, measured: Measured, device: str) -> str:
         quantization=measured.mode,  # type: ignore[arg-type]  # one of these words
         is_cpu=device == "cpu",
     )
-    tokens = result.prompt_tokens // max(1, load.num_requests) + load.num_tokens
-    # The engine's cache grows by doubling; the worker's own check counts whole contexts.
-    reserved = min(shape.max_context, 1 << (tokens - 1).bit_length())
+    # The worker's own check counts whole contexts; here it is what the engine's cache grows to.
+    prompt_tokens = result.prompt_tokens // max(1, load.num_requests)
+    reserved = grown_positions(0, prompt_tokens + 1, shape.max_context)
+    while reserved < prompt_tokens + load.num_tokens:
+        reserved = grown_positions(reserved, reserved + 1, shape.max_context)
     num_bytes = needed_bytes(shape, layout, reserved, load.concurrency)
     if not layout.is_cpu:
         num_bytes -= overhead_bytes(layout)

@@ -5,9 +5,16 @@ the byte.
 """
 
 import json
+from collections.abc import Iterable
 
-from modeling.conversation_templates import ConversationTemplate, FixedPieces, TextPiece
-from modeling.conversations import Turn
+from modeling.conversation_templates import (
+    ConversationTemplate,
+    ImagePiece,
+    Piece,
+    SpecialPiece,
+    TextPiece,
+    turn_pieces,
+)
 
 # <<name>> is filled in.
 _OUTLINE = """\
@@ -48,12 +55,15 @@ def jinja_of(template: ConversationTemplate, image_text: str) -> str:
     """
     header = "{{- system + " + json.dumps(template.after_system) + " -}}"
     asked = "{%- if loop.first and system -%}" + header + "{%- endif -%}"
+    image = _quoted(image_text)
     values = {
-        "image": _quoted(image_text),
+        "image": image,
         "system": json.dumps(template.system),
         "header": "" if template.is_system_asked else header,
         "asked_header": asked if template.is_system_asked else "",
-        "greeting": "".join(_greeted(template, turn) for turn in template.greeting),
+        "greeting": "".join(
+            _fixed(turn_pieces(template, turn), image) for turn in template.greeting
+        ),
         "before_question": _fixed(template.before_question),
         "after_question": _fixed(template.after_question),
         "before_answer": _fixed(template.before_answer),
@@ -67,18 +77,17 @@ def jinja_of(template: ConversationTemplate, image_text: str) -> str:
     return text
 
 
-def _greeted(template: ConversationTemplate, turn: Turn) -> str:
-    text = _quoted("".join(part for part in turn.parts if isinstance(part, str)))
-    if turn.role == "user":
-        return _fixed(template.before_question) + text + _fixed(template.after_question)
-    return _fixed(template.before_answer) + text + _fixed(template.after_answer)
-
-
-def _fixed(pieces: FixedPieces) -> str:
-    return "".join(
-        _quoted(piece.text) if isinstance(piece, TextPiece) else "{{- " + piece.token + "_token -}}"
-        for piece in pieces
-    )
+def _fixed(pieces: Iterable[Piece], image: str = "") -> str:
+    texts: list[str] = []
+    for piece in pieces:
+        match piece:
+            case TextPiece(text=text):
+                texts.append(_quoted(text))
+            case SpecialPiece(token=token):
+                texts.append("{{- " + token + "_token -}}")
+            case ImagePiece():
+                texts.append(image)
+    return "".join(texts)
 
 
 def _quoted(text: str) -> str:

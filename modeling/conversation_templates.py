@@ -178,26 +178,34 @@ def _pieces(
 ) -> Iterator[Piece]:
     system = template.system if conversation.system is None else conversation.system
     header = TextPiece(system + template.after_system)
+    is_asked = template.is_system_asked and bool(system)
     yield SpecialPiece("bos")
     if not template.is_system_asked:
         yield header
     for index, turn in enumerate((*template.greeting, *conversation.turns)):
-        if turn.role == "user":
-            yield from template.before_question
-            if index == 0 and template.is_system_asked and system:
-                yield header
-            yield from _shown(turn)
-            yield from template.after_question
-        else:
-            yield from template.before_answer
-            yield TextPiece("".join(p for p in turn.parts if isinstance(p, str)), is_trained=True)
-            yield from template.after_answer
+        yield from turn_pieces(template, turn, header if is_asked and index == 0 else None)
     if opens_answer:
         yield TextPiece(template.opening)
     else:
         yield from template.end
 
 
-def _shown(turn: Turn) -> Iterator[Piece]:
+def turn_pieces(
+    template: ConversationTemplate, turn: Turn, header: TextPiece | None = None
+) -> Iterator[Piece]:
+    """Yield what stands for one turn.
+
+    Args:
+        header: written before the words of a question.
+    """
+    if turn.role == "assistant":
+        yield from template.before_answer
+        yield TextPiece(turn.text, is_trained=True)
+        yield from template.after_answer
+        return
+    yield from template.before_question
+    if header is not None:
+        yield header
     for part in turn.parts:
         yield ImagePiece() if isinstance(part, ImageSlot) else TextPiece(part)
+    yield from template.after_question

@@ -40,6 +40,11 @@ class Turn:
         """How many images it shows."""
         return sum(isinstance(part, ImageSlot) for part in self.parts)
 
+    @property
+    def text(self) -> str:
+        """Its words, without images."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:

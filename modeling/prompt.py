@@ -3,8 +3,8 @@
 Every stretch of text between special tokens is tokenised as a whole, as the published models were
 trained, and the loss counts a token that has a trained character: a word's token begins with the
 space before it, which belongs to the role. So the mask needs no second look at the text and no
-counting of word pieces. What does *not* live here: what a template
-writes (`conversation_templates.py`).
+counting of word pieces. What does *not* live here: what a template writes
+(`conversation_templates.py`).
 """
 
 from collections.abc import Iterator, Sequence

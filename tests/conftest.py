@@ -64,7 +64,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     lines = config.stash[MEASUREMENTS].lines
-    if lines and not hasattr(config, "workeroutput"):
+    if lines:
         terminalreporter.section("what the faults cost")
         for line in lines:
             terminalreporter.write_line(line)

@@ -22,8 +22,9 @@ from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
 from services.telemetry import configure_logging
-from services.worker.engines.base import EXIT_CANNOT_START, EngineStartError
+from services.worker.engines.base import EngineStartError
 from services.worker.engines.registry import build_engine
+from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
 from services.worker.images import ImageLoader
 from services.worker.links import WorkerLinks
 from services.worker.loop import Worker, WorkerLoopError
@@ -32,9 +33,6 @@ from services.worker.progress_page import ProgressPage
 from services.worker.settings import WorkerSettings
 
 _log = structlog.get_logger()
-
-EXIT_LOOP_BROKEN = 4
-"""A fault of the worker's own loop: no request is to blame."""
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from services.protocol.messages import LossReason
 from services.protocol.worker_directory import ALL_SUSPECT, WorkerDirectory
 from services.settings_guard import settings_or_exit
 from services.telemetry import configure_logging
-from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
+from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN, KILLED_FROM_OUTSIDE
 from services.worker.preflight import PreflightError, preflight
 from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
 from services.worker.settings import WorkerSettings, child_environment
@@ -41,7 +41,6 @@ _HEALTHY_S = 60.0
 """An engine that lived so long after its start was a good one: what came before is forgotten."""
 _AFTERMATH_S = 1.0
 """A death so soon after the last step may still be the work of the request that has just left."""
-_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.2, 10.0
 _MOST_SHORT_PAUSE_S = 2.0  # after deaths that are not the engine's own fault
 
@@ -68,7 +67,7 @@ class Death:
         page = self.snapshot
         if page.beat == 0.0:
             return True
-        if self.code in _FROM_OUTSIDE and not self.hung:
+        if self.code in KILLED_FROM_OUTSIDE and not self.hung:
             return False
         is_idle = not page.running and not page.admitting
         return is_idle and page.beat - page.last_step > _AFTERMATH_S
@@ -244,7 +243,7 @@ def _verdict(
         return "engine_hung", snapshot.admitting
     if code == EXIT_LOOP_BROKEN:
         return "handed_back", ()
-    if code in _FROM_OUTSIDE:
+    if code in KILLED_FROM_OUTSIDE:
         return "engine_died", ()
     return "engine_crashed", snapshot.admitting or (ALL_SUSPECT,)
 

@@ -58,6 +58,7 @@ def preflight(settings: WorkerSettings) -> None:
         raise PreflightError(problem)
     if settings.check_memory:
         _check_memory(settings, files)
+    _check_weights(files)  # the only check that reads more than headers
 
 
 def _refuse_sharded_adapters(settings: WorkerSettings) -> None:
@@ -87,10 +88,16 @@ def _open(settings: WorkerSettings) -> CheckpointFiles:
         refuse_without_processor(files.path)
         if problem := why_incomplete(files):
             raise PreflightError(problem)
-        refuse_non_finite(files)
     except CheckpointError as error:
         raise PreflightError(str(error)) from error
     return files
+
+
+def _check_weights(files: CheckpointFiles) -> None:
+    try:
+        refuse_non_finite(files)
+    except CheckpointError as error:
+        raise PreflightError(str(error)) from error
 
 
 def _check_memory(settings: WorkerSettings, files: CheckpointFiles) -> None:

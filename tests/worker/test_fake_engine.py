@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 from services.protocol.errors import ErrorCode
-from services.worker.engines.base import EXIT_ENGINE_BROKEN
 from services.worker.engines.fake_engine import FakeEngine
+from services.worker.exit_codes import EXIT_ENGINE_BROKEN
 from tests.worker.engine_harness import job, picture, running
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from services.protocol.worker_directory import ALL_SUSPECT
-from services.worker.engine_process import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
+from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
 from services.worker.main import Death, Restarts, _verdict
 from services.worker.progress_page import ProgressPage, ProgressSnapshot
 from services.worker.settings import child_environment

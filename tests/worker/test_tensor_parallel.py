@@ -16,10 +16,11 @@ import structlog
 import torch
 
 from modeling.checkpoint_files import open_checkpoint
-from services.worker.engines.base import EXIT_ENGINE_BROKEN, EngineStartError
+from services.worker.engines.base import EngineStartError
 from services.worker.engines.checkpoint import load_model
 from services.worker.engines.tensor_parallel import Call, RankGroup, ShardedRunner
 from services.worker.engines.transformers_engine import TransformersEngine
+from services.worker.exit_codes import EXIT_ENGINE_BROKEN
 from services.worker.load_options import LoadOptions
 from services.worker.settings import child_environment
 from tests.worker.checkpoints import make_tiny_llava_next

@@ -16,13 +16,10 @@ from PIL import Image
 
 from modeling.adapter_files import AdapterFiles
 from services.protocol.messages import EngineEvent, GenerationRequest, ModelCard
+from services.worker.exit_codes import EXIT_ENGINE_BROKEN
 from services.worker.metrics import EngineStats
 
 _log = structlog.get_logger()
-
-EXIT_CANNOT_START = 3
-"""The engine refused its settings; starting again would end the same way."""
-EXIT_ENGINE_BROKEN = 71
 
 PARAMETERS = frozenset(
     {

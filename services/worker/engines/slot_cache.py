@@ -134,7 +134,7 @@ class SlotCache(Cache):
         if num_rows > rows:
             rows = max(num_rows, min(2 * rows, self._max_rows))
         if positions > capacity:
-            capacity = max(positions, min(max(2 * capacity, _FIRST_POSITIONS), self._max_positions))
+            capacity = grown_positions(capacity, positions, self._max_positions)
         if like is not None and not self._capacity[0]:
             for layer, (key_1HLD, value_1HLD) in zip(self._layers, _states(like), strict=True):
                 layer.key_RHCD, layer.value_RHCD = key_1HLD[:0], value_1HLD[:0]
@@ -149,6 +149,11 @@ class SlotCache(Cache):
             layer.key_RHCD = torch.zeros(0)
             layer.value_RHCD = torch.zeros(0)
         self._capacity = (0, 0)
+
+
+def grown_positions(capacity: int, positions: int, max_positions: int) -> int:
+    """Return how many positions are allocated where `capacity` are too few for `positions`."""
+    return max(positions, min(max(2 * capacity, _FIRST_POSITIONS), max_positions))
 
 
 def _states(prefilled: Cache) -> list[tuple[torch.Tensor, torch.Tensor]]:

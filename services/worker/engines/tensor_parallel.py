@@ -30,12 +30,11 @@ from torch import distributed
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # missing in its __all__
 
 from services.worker.engines.base import (
-    EXIT_CANNOT_START,
-    EXIT_ENGINE_BROKEN,
     EngineStartError,
     end_process,
 )
 from services.worker.engines.model_runner import ModelRunner, Prefilled
+from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_ENGINE_BROKEN, KILLED_FROM_OUTSIDE
 from services.worker.settings import child_environment, set_rank_environment
 
 log = structlog.get_logger(__name__)
@@ -44,7 +43,6 @@ HOST = "127.0.0.1"
 _RENDEZVOUS = timedelta(seconds=120)
 _END_S = 3.0
 _NOTICE_S = 0.5  # from the end of a rank's connections to its exit code
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
@@ -179,7 +177,7 @@ class RankGroup:
 
 def _die_like(code: int) -> None:
     """Be killed from outside as a rank was: then no request is suspected."""
-    if -code in _FROM_OUTSIDE:
+    if code in KILLED_FROM_OUTSIDE:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

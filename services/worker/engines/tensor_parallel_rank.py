@@ -18,14 +18,13 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # missing 
 from services.die_with_parent import die_with_parent
 from services.telemetry import configure_logging
 from services.worker.engines.base import (
-    EXIT_CANNOT_START,
-    EXIT_ENGINE_BROKEN,
     EngineStartError,
     end_process,
 )
 from services.worker.engines.checkpoint import load_model
 from services.worker.engines.model_runner import ModelRunner, Prefilled
 from services.worker.engines.tensor_parallel import HOST, Call, join_group, read_call
+from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_ENGINE_BROKEN
 from services.worker.load_options import LoadOptions
 from services.worker.settings import WorkerSettings
 
