@@ -111,6 +111,21 @@ def why_not(shape: ModelShape, option: Option, cards: Sequence[Card]) -> str:
     )
 
 
+def why_too_long(option: str, context: int, own: int) -> str | None:
+    """Return why a model cannot take so long a context; None where it can.
+
+    Args:
+        option: what the user set it by.
+        own: tokens that the model was made for.
+    """
+    if context <= own:
+        return None
+    return (
+        f"{option} {context} exceeds the model's own limit of {own} tokens; "
+        f"take at most {own}, or leave it out"
+    )
+
+
 def why_too_many(shape: ModelShape, option: Option, cards: Sequence[Card]) -> str:
     """Return why not all slots fit, and what would."""
     found, replicas = option.forecast, option.layout.replicas

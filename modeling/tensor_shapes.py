@@ -122,6 +122,19 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def own_context(config: Mapping[str, Any]) -> int | None:
+    """Return the tokens that a model was made for; None where its configuration does not say."""
+    given = config.get("text_config")
+    text = given if isinstance(given, dict) else config
+    kinds = (text.get("model_type"), _TEXT_OF.get(str(config.get("model_type"))))
+    defaults = (_DEFAULTS.get(str(kind), {}) for kind in kinds)
+    for holder in (text, config, *defaults):
+        found = holder.get("max_position_embeddings")
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
 def _vision(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     given = config.get("vision_config")
     if not isinstance(given, dict) and kind.startswith("llava"):

@@ -18,6 +18,7 @@ from modeling.plan_words import (
     describe_weights,
     number_of_gb,
     verdict,
+    why_too_long,
 )
 from modeling.planner import plan
 from services.launcher.terminal import CommandError
@@ -35,13 +36,15 @@ def run_plan(
         gpus: such as "2x24GB"; None: the cards of this machine, else its memory.
 
     Raises:
-        CommandError: no such model, or no such cards.
+        CommandError: no such model, no such cards, or a context beyond the model's own.
     """
     try:
         cards = parse_cards(gpus) if gpus is not None else cards_present() or [main_memory()]
         shape = read_shape(source)
     except (CardsError, CheckpointError, UnknownModelError) as error:
         raise CommandError(str(error)) from error
+    if context is not None and (problem := why_too_long("--context", context, shape.max_context)):
+        raise CommandError(f"{shape.name}: {problem}")
     asked = Asked(context=context, concurrency=concurrency, has_vllm=True)
     options = plan(shape, cards, asked)
     path = source if Path(source).is_dir() else "DIR"

@@ -20,7 +20,9 @@ from modeling.finite_weights import refuse_non_finite
 from modeling.memory_forecast import Layout
 from modeling.model_shape import UnknownModelError, shape_of_files, why_incomplete
 from modeling.plan_options import ADAPTERS_PER_BATCH
+from modeling.plan_words import why_too_long
 from modeling.sharding import why_not_divisible
+from modeling.tensor_shapes import own_context
 from services.worker.load_options import load_options, why_impossible, why_not_on_vllm
 from services.worker.settings import WorkerSettings, child_environment
 
@@ -53,6 +55,7 @@ def preflight(settings: WorkerSettings) -> None:
     if settings.engine == "transformers" and settings.adapters_dir is not None:
         _refuse_sharded_adapters(settings)
     files = _open(settings)
+    _check_context(settings, files)
     ranks = settings.tensor_parallel_size
     if ranks > 1 and (problem := why_not_divisible(files.config, ranks)):
         raise PreflightError(problem)
@@ -91,6 +94,15 @@ def _open(settings: WorkerSettings) -> CheckpointFiles:
     except CheckpointError as error:
         raise PreflightError(str(error)) from error
     return files
+
+
+def _check_context(settings: WorkerSettings, files: CheckpointFiles) -> None:
+    """Refuse more tokens than the model was made for, on every engine."""
+    context, own = settings.context_length, own_context(files.config)
+    if context is None or own is None:
+        return
+    if problem := why_too_long("--context-length (GALEN_WORKER_CONTEXT_LENGTH)", context, own):
+        raise PreflightError(f"{files.path.resolve().name}: {problem}")
 
 
 def _check_weights(files: CheckpointFiles) -> None:

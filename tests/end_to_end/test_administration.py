@@ -307,7 +307,7 @@ def test_bad_model_is_refused_in_one_line_within_2_s_and_the_others_serve_on(
     assert running.answers("one")
 
 
-@pytest.mark.parametrize("kind", ["cut short", "ranks", "too large"])
+@pytest.mark.parametrize("kind", ["cut short", "ranks", "too large", "too long"])
 def test_bad_model_ends_the_start_of_everything_in_one_line(
     sound: Path, tmp_path: Path, kind: str
 ) -> None:

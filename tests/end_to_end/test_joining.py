@@ -161,6 +161,7 @@ BAD_MODELS: dict[str, BadModel] = {
     "not finite": BadModel("holds NaN or infinity", spoil_a_weight),
     "ranks": BadModel("does not divide", settings={"tensor_parallel_size": 3}),
     "too large": BadModel("does not fit", blow_up),
+    "too long": BadModel("own limit of 2048 tokens", settings={"context_length": 2049}),
     "adapters": BadModel("nowhere is no directory", settings={"adapters_dir": "/nowhere"}),
 }  # fmt: skip
 

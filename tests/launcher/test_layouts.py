@@ -254,6 +254,14 @@ def test_what_is_no_checkpoint_is_refused(wish: LoadModel, said: str) -> None:
         choose_layouts([wish], Machine())
 
 
+@pytest.mark.parametrize("context", [2049, 999_999])
+def test_a_context_beyond_the_models_own_is_refused_before_anything_starts(
+    checkpoint: str, context: int
+) -> None:
+    with pytest.raises(CommandError, match=r"--context-length .* own limit of 2048 tokens"):
+        choose_layouts([LoadModel("m", checkpoint, context_length=context)], Machine())
+
+
 def test_vllm_that_is_not_there_is_refused(checkpoint: str) -> None:
     with pytest.raises(CommandError, match="name the Python that has it with --worker-python"):
         choose_layouts([LoadModel("m", checkpoint, engine="vllm")], Machine())

@@ -10,6 +10,7 @@ from modeling.model_shape import UnknownModelError, read_shape
 from modeling.plan_options import Asked
 from modeling.planner import PlannerError, check, choose, plan
 from services.launcher.plan_command import run_plan
+from services.launcher.terminal import CommandError
 from tests.golden_files import GoldenFiles
 
 SMALL, LARGE = "llava-med-v1.5-7b", "llava-next-34b"
@@ -24,6 +25,17 @@ def test_tables_of_the_usual_cards(
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
     golden.check(f"plan-{preset}.txt", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_context_beyond_the_models_own_is_refused_rather_than_lowered(*, as_json: bool) -> None:
+    with pytest.raises(CommandError) as caught:
+        run_plan(SMALL, "1x24GB", 99_999_999, 16, as_json=as_json)
+    assert caught.value.message == (
+        f"{SMALL}: --context 99999999 exceeds the model's own limit of 32768 tokens; "
+        "take at most 32768, or leave it out"
+    )
+    run_plan(SMALL, "1x24GB", 32_768, 16, as_json=as_json)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from modeling.tensor_shapes import own_context
 from modeling.tiny import make_tiny_llava
 from services.worker.preflight import PreflightError, preflight
 from services.worker.settings import WorkerSettings
@@ -44,6 +45,37 @@ def test_what_does_not_go_together_is_said(
     settings: dict[str, Any], message: str, tiny_llava: Path
 ) -> None:
     assert message in refusal(tiny_llava, **settings)
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize("context", [2049, 999_999])
+def test_a_context_beyond_the_models_own_is_refused_with_its_limit_not_with_memory(
+    engine: str, context: int, tiny_llava: Path
+) -> None:
+    assert refusal(tiny_llava, engine=engine, context_length=context) == (
+        f"{tiny_llava.name}: --context-length (GALEN_WORKER_CONTEXT_LENGTH) {context} exceeds the "
+        "model's own limit of 2048 tokens; take at most 2048, or leave it out"
+    )
+
+
+def test_the_longest_context_of_a_model_passes(tiny_llava: Path) -> None:
+    preflight(WorkerSettings(engine="transformers", model_path=tiny_llava, context_length=2048))
+
+
+@pytest.mark.parametrize(
+    ("config", "own"),
+    [
+        ({"model_type": "llava", "text_config": {"max_position_embeddings": 4096}}, 4096),
+        ({"model_type": "llava", "text_config": {}}, 2048),
+        ({"model_type": "llava", "text_config": {"model_type": "qwen2"}}, 32_768),
+        ({"model_type": "llava_mistral", "max_position_embeddings": 32_768}, 32_768),
+        ({"model_type": "novel", "text_config": {"model_type": "novel"}}, None),
+    ],
+)
+def test_the_own_context_of_a_model_is_read_or_its_architectures_default(
+    config: dict[str, Any], own: int | None
+) -> None:
+    assert own_context(config) == own
 
 
 def test_weights_that_are_no_numbers_are_named_before_anything_is_loaded(tmp_path: Path) -> None:
