@@ -55,10 +55,11 @@ async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:
         terminal.result(f"(Drawn: {first.right_answer})", "dim")
 
 
-def print_commands(terminal: Terminal, first: FirstQuestion) -> None:
-    """Print two ways to ask."""
+def print_commands(terminal: Terminal, first: FirstQuestion, *, is_only_model: bool) -> None:
+    """Print two ways to ask; a model that others stand beside is named."""
+    model = None if is_only_model else first.model_id
     terminal.result("\nAsk it yourself:", "bold")
-    terminal.result(ask_command(first.url, first.image, first.text))
+    terminal.result(ask_command(first.url, model, first.image, first.text))
     terminal.result("\nor with nothing but curl (bash):", "bold")
     mime = image_mime(first.image)
     terminal.result(curl_command(first.url, first.model_id, first.image, mime, first.text) + "\n")

@@ -38,9 +38,15 @@ def curl_command(url: str, model: str, image: Path, mime: str, question: str) ->
     )
 
 
-def ask_command(url: str, image: Path, question: str) -> str:
-    """Return a `galen ask` that works in the user's shell, even where `galen` is not on PATH."""
+def ask_command(url: str, model: str | None, image: Path, question: str) -> str:
+    """Return a `galen ask` that works in the user's shell, even where `galen` is not on PATH.
+
+    Args:
+        model: None: the only one there is, which needs no name.
+    """
     words = [*_galen(), "ask", "--temperature", "0", "--image", str(image)]
+    if model is not None:
+        words += ["--model", model]
     if url != DEFAULT_URL:
         words += ["--url", url]
     return shlex.join([*words, question])

@@ -215,7 +215,7 @@ class _Launcher:
             if options.ask:
                 await self._ask(first)
             if not options.once:
-                print_commands(self.terminal, first)
+                print_commands(self.terminal, first, is_only_model=self._is_alone())
         if options.once:
             return 0
         served = ", ".join(wish.model_id for wish in self.wishes)
@@ -290,13 +290,17 @@ class _Launcher:
             ready = await client.get(self._url("readyz"))
             if ready.status_code != HTTPStatus.OK:
                 return False
-            if self.options.redis_url is None and len(self.wishes) == 1:
-                return True  # nobody else's worker is there
+            if self._is_alone():
+                return True
             listed = (await client.get(self._url("v1/models"))).json()["data"]
         except httpx.TransportError:
             return False
         states = {model["id"]: model["state"] for model in listed}
         return all(states.get(wish.model_id) == "ready" for wish in self.wishes)
+
+    def _is_alone(self) -> bool:
+        """Whether there is one model, and nobody else's worker."""
+        return self.options.redis_url is None and len(self.wishes) == 1
 
     async def _ask(self, first: FirstQuestion) -> None:
         """Ask the question; that it fails ends only a run with `once`."""

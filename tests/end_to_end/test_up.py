@@ -271,10 +271,21 @@ def test_printed_commands_work_when_they_are_pasted(temporary: Path) -> None:
         asked = next(line for line in up.lines if " ask --temperature 0 --image " in line)
         curl = next(line for line in up.lines if line.startswith("curl "))
 
+        assert "--model" not in asked
         assert bash(asked).stdout.startswith("zq0000 zq0001 ")
         events = bash(curl).stdout
         assert '"content":"zq0000 "' in events
         assert events.endswith("data: [DONE]\n\n")
+
+
+def test_printed_commands_name_the_model_where_there_are_several(temporary: Path) -> None:
+    models = ("--model", "b", "--model", "a")  # the gateway names a first, and b is asked
+    with LaunchedUp(temporary, *FAKE, "--no-ask", *models) as up:
+        up.url()
+        asked = next(line for line in up.lines if " ask --temperature 0 --image " in line)
+
+        assert " --model b " in asked
+        assert bash(asked).stdout.startswith("zq0000 zq0001 ")
 
 
 def test_pasted_curl_sends_any_question_and_a_large_image_whole(tmp_path: Path) -> None:
