@@ -5,7 +5,9 @@ and vLLM on two ranks where it is (`.venv-vllm`), the latter with `--long`. An e
 slowly starts once for all its checks.
 """
 
+import json
 import random
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,6 +160,56 @@ async def test_a_stop_string_cuts_the_text_of_generate(
         assert cut.text == text[: text.index(stop)]
         assert cut.finished.finish_reason == "stop"
         assert cut.token_ids == token_ids[: len(cut.token_ids)]
+
+
+def with_stop_strings(checkpoint: Path, out: Path, stops: object) -> Path:
+    """The same weights, and a generation_config.json that names stop strings."""
+    shutil.copytree(checkpoint, out)
+    file = out / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "stop_strings": stops}))
+    return out
+
+
+@pytest.mark.parametrize("name", [name for name in HERE if name in ("transformers", "vllm")])
+async def test_a_checkpoints_own_stop_strings_end_its_answers(
+    name: str, checkpoint: Path, reference: Reference, tmp_path: Path
+) -> None:
+    whole_job = job("whole", images=[picture(5)], max_tokens=40)
+    token_ids = reference.generate(whole_job)
+    whole = reference.text_of(token_ids)
+    own, asked = whole[18:21], whole[9:12]
+    assert whole.index(asked) < whole.index(own)
+    scored: dict[str, Any] = {"images": [picture(5)], "max_tokens": 40, "logprobs": 2}
+    fillers = [f"{n} not there" for n in range(3)]
+    stopping = with_stop_strings(checkpoint, tmp_path / "stopping", [own])
+    async with running(lambda: build_engine(settings_of(name, stopping))) as engine:
+        plain, four, *choices = await engine.run(
+            job("plain", **scored),
+            job("four", **scored, stop=[*fillers, asked]),
+            *(job(f"choice-{n}", **scored, stop=[*fillers, "nor this"]) for n in range(2)),
+        )
+        for recorded, stop in ((plain, own), (four, asked), *((each, own) for each in choices)):
+            assert recorded.text == whole[: whole.index(stop)]
+            assert recorded.finished.finish_reason == "stop"
+            assert recorded.token_ids == token_ids[: len(recorded.token_ids)]
+            assert recorded.finished.completion_tokens == len(recorded.token_ids)
+            entries = [entry for event in recorded.tokens for entry in event.logprobs or ()]
+            assert [entry.token_id for entry in entries] == recorded.token_ids
+        cuts = range(len(plain.token_ids) + 1)
+        resumed = await engine.run(
+            *(
+                job(f"from-{n}", **scored, resume_token_ids=plain.token_ids[:n], attempt=2)
+                for n in cuts
+            )
+        )
+        for num_shown, rest in zip(cuts, resumed, strict=True):
+            assert rest.token_ids == plain.token_ids[num_shown:]
+            assert "".join(plain.texts[:num_shown]) + rest.text == plain.text
+            assert rest.finished.finish_reason == "stop"
+        schema = json.dumps({"type": "object", "properties": {"x": {"const": own}},
+                             "required": ["x"], "additionalProperties": False})  # fmt: skip
+        (guided,) = await engine.run(job("guided", json_schema=schema, max_tokens=60))
+        assert json.loads(guided.text) == {"x": own}  # the grammar says where it ends
 
 
 # -------------------------------------------------------- the real ones, and one another's answers

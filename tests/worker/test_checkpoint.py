@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_flash_attention_utils import _upad_input
 
-from modeling.tiny import EOS_ID, make_tiny_llava
+from modeling.tiny import EOS_ID, PAD_ID, make_tiny_llava
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.checkpoint import (
     eos_ids_of,
@@ -23,6 +23,7 @@ from services.worker.engines.checkpoint import (
     load_checkpoint,
     load_model,
     load_processor,
+    stop_strings_of,
 )
 from services.worker.engines.transformers_engine import TransformersEngine
 from services.worker.load_options import LoadOptions
@@ -223,6 +224,35 @@ def test_an_answer_ends_where_the_checkpoint_says(
     if generation is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(generation))
     assert eos_ids_of(tmp_path, config, load_processor(tiny_llava)) == expected
+
+
+@pytest.mark.parametrize(
+    ("stop_strings", "expected"),
+    [(None, ()), ("###", ("###",)), (["###", "</s>"], ("###", "</s>"))],
+)
+def test_stop_strings_are_a_text_or_a_list_of_them(
+    stop_strings: object, expected: tuple[str, ...], tiny_llava: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"stop_strings": stop_strings}))
+    assert stop_strings_of(tmp_path) == expected
+
+
+@pytest.mark.parametrize("stop_strings", [7, "", [""], ["a", 7], {"a": 1}])
+def test_other_stop_strings_are_refused(stop_strings: object, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"stop_strings": stop_strings}))
+    with pytest.raises(EngineStartError, match="stop_strings must be a text or a list"):
+        stop_strings_of(tmp_path)
+
+
+def test_a_stop_string_that_is_a_special_token_ends_an_answer_as_one(
+    tiny_llava: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": EOS_ID, "stop_strings": ["<pad>", "###"]})
+    )
+    config = AutoConfig.from_pretrained(tiny_llava)
+    processor = load_processor(tiny_llava)
+    assert eos_ids_of(tmp_path, config, processor) == {EOS_ID, PAD_ID}
 
 
 def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from services.protocol.messages import (
     Finished,
     FinishReason,
     GenerationRequest,
+    SamplingParams,
     TokenLogprob,
     Tokens,
 )
@@ -56,6 +57,7 @@ class BatchLimits:
         context_length: tokens, prompt and answer together.
         max_images: per request.
         eos_ids: tokens that end an answer.
+        stop_strings: the checkpoint's own texts that do.
     """
 
     model_id: str
@@ -63,6 +65,7 @@ class BatchLimits:
     context_length: int
     max_images: int
     eos_ids: frozenset[int] = frozenset()
+    stop_strings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +231,8 @@ class BatchScheduler:
         adapter = self.adapters.key_of(request)
         prompt = self._prompts.build(request.messages, job.images)
         max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
-        answer = Answer(
-            self._decode_ids, sampling.stop, self._eos_ids, max_tokens, sampling.min_tokens
-        )
+        stops = stops_for(sampling, limits)
+        answer = Answer(self._decode_ids, stops, self._eos_ids, max_tokens, sampling.min_tokens)
         answer.replay(request.resume_token_ids)
         row = SamplingRow(sampling, prompt.token_ids, answer.token_ids)
         if submission.guide is not None and answer.finish_reason is None:
@@ -324,6 +326,14 @@ class BatchScheduler:
 
     def _decode_one(self, token_id: int) -> str:
         return str(self._tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+
+
+def stops_for(sampling: SamplingParams, limits: BatchLimits) -> tuple[str, ...]:
+    """Return the request's stop strings and the checkpoint's.
+
+    The latter not under a schema: its grammar says where an answer ends, and cut JSON is none.
+    """
+    return sampling.stop if sampling.json_schema else (*sampling.stop, *limits.stop_strings)
 
 
 def max_tokens_for(prompt: Prompt, max_tokens: int | None, limits: BatchLimits) -> int:

@@ -46,6 +46,7 @@ class Checkpoint:
 
     Args:
         eos_ids: tokens that end an answer, as its `generate` takes them.
+        stop_strings: texts that do, by its generation_config.json.
         context_length: tokens, prompt and answer together.
     """
 
@@ -54,6 +55,7 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     eos_ids: frozenset[int]
+    stop_strings: tuple[str, ...]
     image_token_id: int | None
     context_length: int
     image_recipe: ImageRecipe | None
@@ -76,6 +78,7 @@ def load_checkpoint(path: Path, options: LoadOptions) -> Checkpoint:
         tokenizer=tokenizer_of(processor),
         device=model.device,
         eos_ids=eos_ids_of(path, model.config, processor),
+        stop_strings=stop_strings_of(path),
         image_token_id=image_token_id_of(model.config, processor),
         context_length=_context_length(model.config, options.max_context),
         image_recipe=image_recipe_of(getattr(processor, "image_processor", None)),
@@ -317,18 +320,43 @@ def tokenizer_of(processor: ProcessorMixin) -> Any:  # its class has no such att
 def eos_ids_of(path: Path, config: PretrainedConfig, processor: ProcessorMixin) -> frozenset[int]:
     """Return the tokens that end an answer, as transformers' `generate` takes them.
 
+    A stop string that is a special token is among them: special tokens have no text to look in.
+
     Raises:
         EngineStartError: generation_config.json is damaged.
     """
-    own = path / "generation_config.json"
-    generation = _load(path, lambda: json.loads(own.read_text("utf-8"))) if own.is_file() else {}
-    found: Any = generation.get("eos_token_id")
-    for holder in (text_config_of(config), config, tokenizer_of(processor)):
+    tokenizer = tokenizer_of(processor)
+    found: Any = _generation_config(path).get("eos_token_id")
+    for holder in (text_config_of(config), config, tokenizer):
         if found is None:
             found = getattr(holder, "eos_token_id", None)
-    if found is None:
-        return frozenset()
-    return frozenset([found] if isinstance(found, int) else found)
+    ids = [] if found is None else [found] if isinstance(found, int) else found
+    stops = set(stop_strings_of(path))
+    added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    special = [i for i, token in added.items() if token.special and token.content in stops]
+    return frozenset([*ids, *special])
+
+
+def stop_strings_of(path: Path) -> tuple[str, ...]:
+    """Return the texts that end an answer: `stop_strings` of generation_config.json.
+
+    Raises:
+        EngineStartError: they are neither a text nor a list of texts.
+    """
+    found = _generation_config(path).get("stop_strings")
+    stops = [] if found is None else [found] if isinstance(found, str) else found
+    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise EngineStartError(
+            f"{path / 'generation_config.json'}: stop_strings must be a text or a list of texts, "
+            "none of them empty; correct it, or take it out"
+        )
+    return tuple(stops)
+
+
+def _generation_config(path: Path) -> dict[str, Any]:
+    file = path / "generation_config.json"
+    found = _load(path, lambda: json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def image_token_id_of(config: PretrainedConfig, processor: ProcessorMixin) -> int | None:

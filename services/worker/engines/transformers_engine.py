@@ -251,6 +251,7 @@ class TransformersEngine:
             checkpoint.context_length,
             max_images=self._max_images,
             eos_ids=checkpoint.eos_ids,
+            stop_strings=checkpoint.stop_strings,
         )
         self._guides = GuideMaker(
             checkpoint.tokenizer,

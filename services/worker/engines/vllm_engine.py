@@ -40,7 +40,12 @@ from services.worker.engines.base import (
     end_process,
 )
 from services.worker.engines.batch_scheduler import BatchLimits
-from services.worker.engines.checkpoint import eos_ids_of, image_recipe_of, load_processor
+from services.worker.engines.checkpoint import (
+    eos_ids_of,
+    image_recipe_of,
+    load_processor,
+    stop_strings_of,
+)
 from services.worker.engines.endings import failure_of, internal_failure
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
@@ -131,6 +136,7 @@ class VllmEngine:
             self._settings.slots,
             config.max_model_len,
             max_images=self._settings.max_images,
+            stop_strings=stop_strings_of(loaded.files.path),
         )
         eos_ids = eos_ids_of(loaded.files.path, config.hf_config, loaded.processor)
         tasks = await llm.get_supported_tasks()

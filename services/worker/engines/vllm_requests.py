@@ -38,7 +38,7 @@ from services.protocol.messages import (
 )
 from services.worker.engines.answer import Answer
 from services.worker.engines.base import EngineJob
-from services.worker.engines.batch_scheduler import BatchLimits, max_tokens_for
+from services.worker.engines.batch_scheduler import BatchLimits, max_tokens_for, stops_for
 from services.worker.engines.chat_prompt import Prompt, PromptBuilder, PromptError
 from services.worker.engines.checkpoint import image_token_id_of, tokenizer_of
 from services.worker.engines.endings import (
@@ -127,9 +127,8 @@ class RequestMaker:
         prompt = Prompt({}, prompt_ids, num_image_tokens)
         sampling = request.sampling
         max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
-        answer = Answer(
-            self._decode_ids, sampling.stop, self._eos_ids, max_tokens, sampling.min_tokens
-        )
+        stops = stops_for(sampling, limits)
+        answer = Answer(self._decode_ids, stops, self._eos_ids, max_tokens, sampling.min_tokens)
         answer.replay(request.resume_token_ids)
         number = next(self._numbers)
         if answer.finish_reason is not None:
