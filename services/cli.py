@@ -267,7 +267,7 @@ def ask(  # noqa: PLR0913 - one parameter per option
         bool, typer.Option("--stream/--no-stream", help="Print the answer as it is written.")
     ] = True,
     model: Annotated[str | None, typer.Option(help="Default: the first that is served.")] = None,
-    url: Annotated[str, typer.Option(help="The gateway's API.")] = _DEFAULT_URL,
+    url: Annotated[str, typer.Option(help="The gateway, with or without /v1.")] = _DEFAULT_URL,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, max=2.0, help="0: always the likeliest token.")
@@ -283,13 +283,14 @@ def ask(  # noqa: PLR0913 - one parameter per option
     galen ask --image before.png --image after.png "What has changed?"
     """
     from services.launcher.chat import Question, answer_pieces
+    from services.launcher.gateway_url import api_url
 
     _check_question(question)
     asked = Question(question, tuple(image or ()), model, system, max_tokens, temperature)
 
     async def print_answer() -> None:
         try:
-            await Terminal().answer(answer_pieces(url.rstrip("/"), asked, stream=stream))
+            await Terminal().answer(answer_pieces(api_url(url), asked, stream=stream))
         except BrokenPipeError:  # `| head`: nobody is left to tell how the client closes
             os._exit(_EXIT_BROKEN_PIPE)
 

@@ -195,6 +195,12 @@ def test_ask_streams_the_answer_about_two_images(url: str, images: list[Path]) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "zq0000 zq0001 zq0002 \n", "")
 
 
+def test_ask_understands_an_address_without_its_version(url: str) -> None:
+    done = galen("ask", "--url", url.removesuffix("/v1"), "[[n=2]]")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "zq0000 zq0001 \n", "")
+
+
 def test_ask_ends_quietly_when_nobody_reads_on(url: str) -> None:
     asking = f"{sys.executable} -m services.cli ask --url {url} '[[n=100 d=5]]' | head -c 5"
     command = ["bash", "-c", f"{asking}; exit ${{PIPESTATUS[0]}}"]

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.launcher.gateway_url import api_url
 from services.launcher.run_folder import living_folders
 from services.launcher.terminal import CommandError
 
@@ -41,11 +42,12 @@ def find_access(url: str | None, key: str | None) -> AdminAccess:
     """Return the access that was given, completed from what running launchers have left.
 
     Raises:
-        CommandError: nothing was found, or more than one.
+        CommandError: nothing was found, or more than one; or `url` is none.
     """
+    url = None if url is None else api_url(url)
     if url is not None and key is not None:
-        return AdminAccess(url.rstrip("/"), key)
-    found = [a for a in _left() if url is None or a.url == url.rstrip("/")]
+        return AdminAccess(url, key)
+    found = [access for access in _left() if url is None or access.url == url]
     if not found:
         where = f"at {url} " if url else ""
         raise CommandError(

@@ -24,7 +24,7 @@ class AdminClient:
     """The administration of one gateway. Every call raises CommandError with what it says."""
 
     def __init__(self, access: AdminAccess) -> None:
-        self._url = access.url.rstrip("/")
+        self._url = access.url
         self._console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
         self._http = httpx.Client(
             headers={"authorization": f"Bearer {access.key}"}, timeout=_TIMEOUT_S, trust_env=False

@@ -12,7 +12,8 @@ _DRAIN_S = 30.0
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 Url = Annotated[
-    str | None, typer.Option(help="The gateway's API; default: that of your `galen up` here.")
+    str | None,
+    typer.Option(help="The gateway, with or without /v1; default: that of your `galen up` here."),
 ]
 AdminKey = Annotated[
     str | None,

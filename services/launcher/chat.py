@@ -46,6 +46,9 @@ class Question:
 async def answer_pieces(url: str, question: Question, *, stream: bool) -> AsyncIterator[str]:
     """Yield the answer as it comes: token by token, or in one piece without `stream`.
 
+    Args:
+        url: of the API, as `api_url` returns it.
+
     Raises:
         CommandError: an image cannot be used, the gateway cannot be reached, or it refuses.
     """
@@ -123,24 +126,12 @@ def _messages(question: Question) -> list[ChatCompletionMessageParam]:
 
 def _client(url: str) -> AsyncOpenAI:
     """Return a client without an account; a proxy is not asked for what runs on this machine."""
-    host = _host(url)
+    host = urlsplit(url).hostname or ""
     timeout = openai.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     http = DefaultAsyncHttpxClient(trust_env=not _is_loopback(host), timeout=timeout)
     return AsyncOpenAI(
         base_url=url, api_key="none", max_retries=0, timeout=timeout, http_client=http
     )
-
-
-def _host(url: str) -> str:
-    """Return the host of a gateway's URL; raises CommandError for what is none."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # checked when it is read
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise CommandError(f"{url!r} is not the URL of a gateway, such as http://127.0.0.1:8000/v1")
-    return parts.hostname
 
 
 def _is_loopback(host: str) -> bool:

@@ -211,6 +211,14 @@ def test_wrong_key_is_one_line(running: Running) -> None:
     assert "admin_forbidden" in line
 
 
+@pytest.mark.parametrize("end", ["", "/", "/v1/"])
+def test_address_may_be_written_without_its_version(running: Running, end: str) -> None:
+    done = running.command("models", "list", "--url", running.url.removesuffix("/v1") + end)
+
+    assert done.returncode == 0, done.stderr
+    assert "one " in done.stdout
+
+
 def test_command_without_a_launcher_says_so(tmp_path: Path) -> None:
     done = galen("workers", "list", variables={"TMPDIR": str(tmp_path)})
 

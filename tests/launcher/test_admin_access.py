@@ -46,10 +46,12 @@ def test_of_several_launchers_one_must_be_named(runs: ExitStack) -> None:
         find_access(None, None)
     assert caught.value.details == (ONE.url, TWO.url)
     assert find_access(TWO.url + "/", None) == TWO
+    assert find_access(TWO.url.removesuffix("/v1"), None) == TWO
 
 
 def test_nobody_is_needed_where_all_is_said(runs: ExitStack) -> None:
-    assert find_access("http://far/v1/", "k") == AdminAccess("http://far/v1", "k")
+    for url in ("http://far/v1/", "http://far"):
+        assert find_access(url, "k") == AdminAccess("http://far/v1", "k")
     with pytest.raises(CommandError, match="was found on this machine"):
         find_access("http://far/v1", None)
 
