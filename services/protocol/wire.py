@@ -32,6 +32,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 Argument = str | int | float | bytes
 
 _CONNECT_TIMEOUT_S = 1.0
+_HOST, _PORT = "localhost", 6379  # where a URL names none
 _ERRORS: dict[str, type[Exception]] = {
     "NOSCRIPT": NoScriptError,
     "LOADING": BusyLoadingError,
@@ -63,6 +64,17 @@ class RedisWire:
         self._link: _Link | None = None
         self._opening: asyncio.Task[_Link] | None = None
         self._is_closed = False
+
+    @property
+    def address(self) -> str:
+        """Where it connects to, for people: never a user or a password."""
+        options = self._options
+        if "path" in options:
+            return f"unix://{options['path']}"
+        scheme = "rediss" if options.get("connection_class") is SSLConnection else "redis"
+        host = str(options.get("host", _HOST))
+        where = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{where}:{options.get('port', _PORT)}/{options.get('db', 0)}"
 
     def execute_command(self, *args: Argument) -> Awaitable[Any]:
         """Run one command; the awaitable gives its reply, in RESP2's plain types (hence Any).
@@ -122,7 +134,7 @@ class RedisWire:
         if "path" in options:
             _, link = await loop.create_unix_connection(self._new_link, options["path"])
         else:
-            host, port = options.get("host", "localhost"), options.get("port", 6379)
+            host, port = options.get("host", _HOST), options.get("port", _PORT)
             _, link = await loop.create_connection(self._new_link, host, port, ssl=_tls(options))
         return link
 

@@ -48,6 +48,11 @@ class WorkerDirectory:
     def __init__(self, wire: RedisWire) -> None:
         self._wire = wire
 
+    @property
+    def address(self) -> str:
+        """Of its Redis, without a password."""
+        return self._wire.address
+
     async def register(self, record: WorkerRecord) -> None:
         """Begin a lease for a new incarnation."""
         await self._beat(record, "register")

@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 
 SELF_FENCE_S = keys.LEASE_MS / 1000 + 2.0
 """Without Redis for so long a worker must assume that its requests are others' now."""
+_FIRST_SILENCE_S, _MOST_SILENCE_S = 2.0, 30.0
+"""Between two lines about a Redis that does not answer: at first, and later on at most."""
 
 
 class Heartbeat:
@@ -56,21 +58,36 @@ class Heartbeat:
         await self._directory.register(record)
         self._renewed = time.monotonic()
 
-    async def begin_patiently(self, stop: asyncio.Event) -> None:
-        """Register, waiting for Redis where it is away; gives up when `stop` is set."""
+    async def begin_patiently(self, stop: asyncio.Event) -> bool:
+        """Register, waiting for Redis where it is away; gives up when `stop` is set.
+
+        Returns whether the worker may begin: False where it is to stop.
+        """
         backoff = Backoff()
-        is_announced = False
+        began = time.monotonic()
+        say_again_s = 0.0
         while not stop.is_set():
             try:
                 await self.begin()
             except REDIS_AWAY as error:
                 self._page.beat()
-                if not is_announced:
-                    _log.warning("worker.registration.delayed", cause=type(error).__name__)
-                is_announced = True
-                await backoff.wait()
+                away_s = time.monotonic() - began
+                if away_s >= say_again_s:
+                    self._say_where_redis_is_awaited(error, away_s)
+                    say_again_s = min(2 * away_s, away_s + _MOST_SILENCE_S) + _FIRST_SILENCE_S
+                await within(stop.wait(), backoff.next_s())
             else:
-                return
+                break
+        return not stop.is_set()
+
+    def _say_where_redis_is_awaited(self, error: Exception, away_s: float) -> None:
+        _log.warning(
+            "worker.registration.delayed",
+            cause=type(error).__name__,
+            away_s=round(away_s),
+            redis=self._directory.address,
+            hint="start that Redis, or name another (--redis-url, GALEN_WORKER_REDIS_URL)",
+        )
 
     async def run(self) -> None:
         """Beat for ever; cancelled at the worker's end."""

@@ -125,8 +125,8 @@ class Worker:
             os._exit(0)  # nothing is held, and a thread that loads weights cannot be stopped
         self._card = starting.result()
         await self._adapters.start()
-        await self._register()
-        _log.info("worker.ready", worker_id=self._worker_id, model=self._card.id)
+        if await self._register():
+            _log.info("worker.ready", worker_id=self._worker_id, model=self._card.id)
         tasks = [
             asyncio.create_task(self._guarded(loop))
             for loop in (
@@ -346,10 +346,10 @@ class Worker:
             await self._register()
             self._is_fenced.clear()
 
-    async def _register(self) -> None:
-        """Register under the present id, unless told to end while Redis is away."""
+    async def _register(self) -> bool:
+        """Register under the present id; returns whether to begin: not if told to end meanwhile."""
         self._outbox.begin(self._worker_id)
-        await self._heartbeat.begin_patiently(self._readiness.is_draining)
+        return await self._heartbeat.begin_patiently(self._readiness.is_draining)
 
     def _new_id(self) -> str:
         return f"{self._settings.name}-{secrets.token_hex(6)}"

@@ -19,6 +19,20 @@ async def link(redis_url: str) -> AsyncIterator[RedisWire]:
     await wire.aclose()
 
 
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://", "redis://localhost:6379/0"),
+        ("redis://:secret@queue:6380/2", "redis://queue:6380/2"),
+        ("rediss://me:secret@[::1]?password=secret&db=1", "rediss://[::1]:6379/1"),
+        ("redis://me%40:sec%2Fret@queue", "redis://queue:6379/0"),
+        ("unix://me:secret@/run/redis.sock?db=3", "unix:///run/redis.sock"),
+    ],
+)
+def test_an_address_for_people_holds_no_password(url: str, address: str) -> None:
+    assert RedisWire(url, timeout_s=1.0).address == address
+
+
 async def test_replies_come_in_the_order_of_the_calls(link: RedisWire) -> None:
     calls = [link.execute_command("ECHO", str(number)) for number in range(500)]
     assert await asyncio.gather(*calls) == [b"%d" % number for number in range(500)]
