@@ -133,10 +133,12 @@ class Option:
             fields["device_map"] = layout.device_map
         return fields
 
-    def command(self, model_path: str, model_id: str) -> str:
-        """Return what starts one worker of it."""
+    def command(self, model_path: str, model_id: str, redis_url: str | None) -> str:
+        """Return what starts one worker of it; without `redis_url` the environment says it."""
         words = {**self.settings(), "model_path": model_path, "model_id": model_id}
         order = ("engine", "model_path", "model_id")
+        if redis_url is not None:
+            words["redis_url"] = redis_url
         names = [*order, *(name for name in words if name not in order)]
         options = [f"--{name.replace('_', '-')} {shlex.quote(words[name])}" for name in names]
         return f"galen worker {' '.join(options)}"

@@ -242,6 +242,8 @@ def plan(
 ) -> None:
     """Say what fits on which cards; reads headers only, loads nothing.
 
+    Exit code 0: something fits; 1: nothing does, or an error; 2: misuse.
+
     For example:
 
     galen plan llava-med-v1.5-7b --gpus 2x24GB
@@ -250,7 +252,7 @@ def plan(
     """
     from services.launcher.plan_command import run_plan
 
-    run_plan(model, gpus, context, concurrency, as_json=as_json)
+    raise typer.Exit(run_plan(model, gpus, context, concurrency, as_json=as_json))
 
 
 @app.command()

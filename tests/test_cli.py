@@ -71,7 +71,7 @@ def test_help_takes_less_than_half_a_second_of_work() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "gateway", "worker", "ask", "version", "models", "workers"),
+        *("up", "gateway", "worker", "plan", "ask", "version", "models", "workers"),
         *("models list", "models load", "models unload"),
         *("workers list", "workers cordon", "workers uncordon", "workers drain"),
     ],
@@ -182,6 +182,14 @@ def test_service_gets_what_was_chosen() -> None:
 
     assert done.returncode == 3  # the engine refuses to start without a checkpoint
     assert "galen worker --model-path DIR" in done.stdout
+
+
+def test_plan_for_which_nothing_fits_ends_with_exit_code_1() -> None:
+    done = galen("plan", "llava-next-34b", "--gpus", "1x4GB")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Nothing fits" in done.stdout
+    assert galen("plan", "llava-med-v1.5-7b", "--gpus", "1x24GB").returncode == 0
 
 
 # ------------------------------------------------------------------------------------------- ask

@@ -22,14 +22,19 @@ from modeling.plan_words import (
 )
 from modeling.planner import plan
 from services.launcher.terminal import CommandError
+from services.settings_guard import set_variables
+from services.worker.settings import ENV_PREFIX
 
 _WIDTH = 160
+_SOME_FOLDER = "DIR"
+_EXIT_NOTHING_FITS = 1
+_REDIS_URL = "redis://127.0.0.1:6379/0"  # the worker's own default, to be seen and changed
 
 
 def run_plan(
     source: str, gpus: str | None, context: int | None, concurrency: int, *, as_json: bool
-) -> None:
-    """Print what fits.
+) -> int:
+    """Print what fits; returns the exit code, 1 where nothing does.
 
     Args:
         source: checkpoint directory, config.json or name of a preset.
@@ -47,34 +52,29 @@ def run_plan(
         raise CommandError(f"{shape.name}: {problem}")
     asked = Asked(context=context, concurrency=concurrency, has_vllm=True)
     options = plan(shape, cards, asked)
-    path = source if Path(source).is_dir() else "DIR"
+    path = source if Path(source).is_dir() else _SOME_FOLDER
+    commands = [_command(option, path, shape, cards) for option in options]
     if as_json:
-        found = [_as_dict(option, _command(option, path, shape, cards)) for option in options]
+        found = [_as_dict(*pair) for pair in zip(options, commands, strict=True)]
         print(json.dumps(found, indent=2))  # noqa: T201
-        return
-    console = Console(width=_WIDTH, highlight=False)
-    context = asked.context_of(shape)
-    console.print(
-        f"{shape.name}: {shape.num_weights / 1e9:.2f} billion weights on {describe_cards(cards)}; "
-        f"{concurrency} requests of {context} tokens asked for"
-    )
-    console.print(_table(options))
-    fitting = {
-        number: _command(option, path, shape, cards)
-        for number, option in enumerate(options, start=1)
-        if option.fits
-    }
-    if fitting:
-        _print_commands(console, fitting, path)
-        return
-    longest = max(option.forecast.largest_context for option in options)
-    shorter = f" --context {longest} or less," if longest else ""
-    console.print(f"Nothing fits: take{shorter} more or larger cards, or a smaller model.")
+    else:
+        console = Console(width=_WIDTH, highlight=False)
+        console.print(
+            f"{shape.name}: {shape.num_weights / 1e9:.2f} billion weights on "
+            f"{describe_cards(cards)}; {concurrency} requests of {asked.context_of(shape)} tokens "
+            "asked for"
+        )
+        console.print(_table(options))
+        _print_advice(console, options, commands, path)
+    return 0 if any(option.fits for option in options) else _EXIT_NOTHING_FITS
 
 
 def _command(option: Option, path: str, shape: ModelShape, cards: Sequence[Card]) -> str:
     """Return what starts the first worker; it is shown the cards that it is to use."""
-    command, each = option.command(path, shape.name), option.layout.cards_per_replica
+    # Where the variable says it, an option would win over it; it may hold a password, too.
+    redis_url = None if set_variables([f"{ENV_PREFIX}REDIS_URL"]) else _REDIS_URL
+    command = option.command(path, shape.name, redis_url)
+    each = option.layout.cards_per_replica
     if option.layout.is_cpu or each == len(cards):
         return command
     return f"CUDA_VISIBLE_DEVICES={','.join(map(str, range(each)))} {command}"
@@ -116,9 +116,22 @@ def _row(option: Option) -> tuple[str, ...]:
     )
 
 
-def _print_commands(console: Console, commands: dict[int, str], path: str) -> None:
+def _print_advice(
+    console: Console, options: Sequence[Option], commands: Sequence[str], path: str
+) -> None:
+    fitting = [number for number, option in enumerate(options) if option.fits]
+    if not fitting:
+        longest = max(option.forecast.largest_context for option in options)
+        shorter = f" --context {longest} or less," if longest else ""
+        console.print(f"Nothing fits: take{shorter} more or larger cards, or a smaller model.")
+        return
     console.print("\nThe best comes first. To start one, with other cards for each replica:")
-    for number, command in commands.items():
-        console.print(f"{number:>3}  {command}", soft_wrap=True)
-    if path == "DIR":
-        console.print("DIR is a checkpoint of it. `galen up --model DIR` chooses by itself.")
+    for number in fitting:
+        console.print(f"{number + 1:>3}  {commands[number]}", soft_wrap=True)
+    if path == _SOME_FOLDER:
+        console.print(f"{path} is a checkpoint of it.")
+    console.print(
+        "A worker works for every `galen gateway` with the same --redis-url. `galen up --model "
+        f"{path}` brings Redis and gateway along, and chooses by itself.",
+        soft_wrap=True,
+    )

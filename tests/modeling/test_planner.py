@@ -1,5 +1,6 @@
 """What the planner says of layouts: which fit, which is best, what is refused, and its tables."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from modeling.plan_options import Asked
 from modeling.planner import PlannerError, check, choose, plan
 from services.launcher.plan_command import run_plan
 from services.launcher.terminal import CommandError
+from services.worker.settings import WorkerSettings
 from tests.golden_files import GoldenFiles
 
 SMALL, LARGE = "llava-med-v1.5-7b", "llava-next-34b"
@@ -25,6 +27,36 @@ def test_tables_of_the_usual_cards(
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
     golden.check(f"plan-{preset}.txt", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_plan_fails_where_nothing_fits(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    assert run_plan(SMALL, "1x24GB", None, 16, as_json=as_json) == 0
+    capsys.readouterr()
+    assert run_plan(LARGE, "1x4GB", None, 16, as_json=as_json) == 1
+    out = capsys.readouterr().out
+    if as_json:
+        assert {each["fits"] for each in json.loads(out)} == {False}
+    else:
+        assert "Nothing fits: take more or larger cards, or a smaller model.\n" in out
+
+
+def test_planned_commands_say_which_redis_unless_the_environment_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GALEN_WORKER_REDIS_URL", raising=False)
+    run_plan(SMALL, "1x24GB", None, 16, as_json=True)
+    commands = [each["command"] for each in json.loads(capsys.readouterr().out)]
+    default = WorkerSettings().redis_url.get_secret_value()
+    assert [f" --redis-url {default}" in command for command in commands] == [True] * 4
+
+    monkeypatch.setenv("GALEN_WORKER_REDIS_URL", "redis://:secret@queue:6379/0")
+    run_plan(SMALL, "1x24GB", None, 16, as_json=True)
+    out = capsys.readouterr().out
+    assert "--redis-url" not in out
+    assert "secret" not in out
 
 
 @pytest.mark.parametrize("as_json", [False, True])
