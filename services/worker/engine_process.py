@@ -10,7 +10,6 @@ import asyncio
 import signal
 import sys
 
-import structlog
 import uvloop
 from prometheus_client import start_http_server
 from setproctitle import setproctitle
@@ -30,9 +29,8 @@ from services.worker.links import WorkerLinks
 from services.worker.loop import Worker, WorkerLoopError
 from services.worker.metrics import WorkerMetrics
 from services.worker.progress_page import ProgressPage
+from services.worker.refusal import tell_refusal
 from services.worker.settings import WorkerSettings
-
-_log = structlog.get_logger()
 
 
 def main() -> None:
@@ -51,7 +49,7 @@ def main() -> None:
             _serve(settings, ProgressPage(arguments.progress_fd), is_cordoned=arguments.cordoned)
         )
     except EngineStartError as error:
-        _log.error("engine.start.refused", cause=str(error))
+        tell_refusal(str(error))
         sys.exit(EXIT_CANNOT_START)
     except WorkerLoopError:
         sys.exit(EXIT_LOOP_BROKEN)

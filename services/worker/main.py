@@ -28,6 +28,7 @@ from services.telemetry import configure_logging
 from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN, KILLED_FROM_OUTSIDE
 from services.worker.preflight import PreflightError, preflight
 from services.worker.progress_page import ProgressPage, ProgressSnapshot, StepLimits
+from services.worker.refusal import tell_refusal
 from services.worker.settings import WorkerSettings, child_environment
 
 _log = structlog.get_logger()
@@ -256,7 +257,7 @@ def main() -> None:
     try:
         preflight(settings)
     except PreflightError as error:
-        _log.error("engine.start.refused", cause=str(error))
+        tell_refusal(str(error))
         sys.exit(EXIT_CANNOT_START)
     supervisor = Supervisor(settings)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,6 +1,7 @@
 """The parent's verdict on a dead engine, and its patience; most real deaths are in tests/faults."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -215,6 +216,27 @@ def test_an_engine_that_refuses_its_settings_is_not_started_again(redis_url: str
     assert ended.returncode == EXIT_CANNOT_START
     assert "GALEN_WORKER_MODEL_PATH" in ended.stdout
     assert ended.stdout.count("engine.start.refused") == 1
+
+
+def test_a_person_at_a_terminal_reads_a_refusal_as_a_plain_line(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    log = tmp_path / "log"
+    environment = child_environment(
+        GALEN_WORKER_ENGINE="transformers", GALEN_WORKER_MODEL_PATH="/nowhere"
+    )
+    with log.open("wb") as stream:
+        code = subprocess.run(
+            [sys.executable, "-m", "services.worker.main"],
+            env=environment, stdout=stream, stderr=theirs, timeout=60, check=False,
+        ).returncode  # fmt: skip
+    os.close(theirs)
+    said = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert code == EXIT_CANNOT_START
+    assert said.splitlines() == [
+        "galen: /nowhere is no directory: give a checkpoint in Hugging Face layout"
+    ]
+    assert log.read_text() == ""
 
 
 def test_a_start_that_fails_is_tried_again_and_then_given_up(redis_url: str) -> None:
