@@ -8,10 +8,10 @@ import msgspec
 from services.gateway.openai_schemas import refusal_of
 from services.protocol.admin import HostedModel
 from services.protocol.errors import ErrorCode, RequestError
+from services.protocol.keys import MOST_MODEL_NAME, why_no_model_name
 from services.protocol.messages import WorkerRecord
 
-_MOST_NAME = 200
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_MOST_NAME)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_MODEL_NAME)]
 _Path = Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern="^/")]
 _S = TypeVar("_S", bound=msgspec.Struct)
 MAX_DRAIN_S = 3600.0
@@ -23,7 +23,7 @@ class LoadModelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         path: folder of the checkpoint, absolute, on the host; the fake engine needs none.
-        id: name that clients ask for; default: the folder's.
+        id: name that clients ask for, without spaces; default: the folder's.
         host: `host_id` of GET /v1/admin/hosts; needed where there are several.
     """
 
@@ -142,13 +142,9 @@ def read_load_request(body: Any) -> LoadModelRequest:
             "the required parameter `path` is missing: the folder of the checkpoint on the host",
             param="path",
         )
-    name = request.model_id
-    if name == ".." or not 0 < len(name) <= _MOST_NAME:
-        raise RequestError(
-            ErrorCode.INVALID_VALUE,
-            f"the folder's name cannot be the model's (1 to {_MOST_NAME} characters); give an `id`",
-            param="id",
-        )
+    if problem := why_no_model_name(request.model_id):
+        other = "" if request.id is not None else "; give an `id`"
+        raise RequestError(ErrorCode.INVALID_VALUE, f"{problem}{other}", param="id")
     return request
 
 

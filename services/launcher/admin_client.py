@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -130,11 +129,6 @@ class AdminClient:
         for name, cells in sorted(rows.items()):
             table.add_row(name, *cells)
         self._console.print(table)
-
-
-def checkpoint_path(path: Path) -> str:
-    """Return a folder on this machine as the gateway wants it: absolute."""
-    return str(path.expanduser().resolve())
 
 
 def _about_adapter(model: Mapping[str, Any]) -> str:

@@ -44,9 +44,13 @@ def list_models(*, url: Url = None, admin_key: AdminKey = None) -> None:
 
 @models_app.command("load")
 def load_model(  # noqa: PLR0913 - one parameter per option
-    path: Annotated[
-        Path | None,
-        typer.Argument(help="Checkpoint in Hugging Face layout, on the host.", show_default=False),
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME=]DIR",
+            help="Checkpoint in Hugging Face layout, on the host; not for the fake engine.",
+            show_default=False,
+        ),
     ] = None,
     *,
     name: Annotated[
@@ -92,13 +96,18 @@ def load_model(  # noqa: PLR0913 - one parameter per option
 
     galen models load ./llava-med
 
-    galen models load ./llava-med --name second --quantization bnb-nf4 --no-wait
+    galen models load second=./llava-med --quantization bnb-nf4 --no-wait
     """
-    from services.launcher.admin_client import checkpoint_path
+    from services.launcher.model_argument import absolute_path, name_and_folder
 
+    said, path = (None, None) if model is None else name_and_folder(model)
+    if said is not None and name is not None:
+        raise typer.BadParameter(
+            f"the model has two names, {said!r} and {name!r}: leave --name out"
+        )
     body = {
-        "path": None if path is None else checkpoint_path(path),
-        "id": name,
+        "path": path,
+        "id": said if name is None else name,
         "host": host,
         "engine": engine,
         "workers": workers,
@@ -108,7 +117,7 @@ def load_model(  # noqa: PLR0913 - one parameter per option
         "device_map": device_map,
         "dtype": dtype,
         "context_length": context_length,
-        "adapters_dir": None if adapters_dir is None else checkpoint_path(adapters_dir),
+        "adapters_dir": None if adapters_dir is None else absolute_path(adapters_dir),
     }
     with _client(url, admin_key) as client:
         client.load(body, wait_s=timeout if wait else None)

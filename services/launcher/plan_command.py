@@ -73,7 +73,8 @@ def _command(option: Option, path: str, shape: ModelShape, cards: Sequence[Card]
     """Return what starts the first worker; it is shown the cards that it is to use."""
     # Where the variable says it, an option would win over it; it may hold a password, too.
     redis_url = None if set_variables([f"{ENV_PREFIX}REDIS_URL"]) else _REDIS_URL
-    command = option.command(path, shape.name, redis_url)
+    model_id = "-".join(shape.name.split())  # a folder's name may have spaces, a model's has none
+    command = option.command(path, model_id, redis_url)
     each = option.layout.cards_per_replica
     if option.layout.is_cpu or each == len(cards):
         return command

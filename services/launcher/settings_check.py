@@ -10,6 +10,9 @@ from services.gateway.settings import GatewaySettings
 from services.settings_guard import unknown_prefixes, unknown_variables
 from services.worker.settings import WorkerSettings
 
+_OUR_OWN = "Value error, "
+"""How pydantic begins what a check of ours says."""
+
 
 def check_settings(settings: type[BaseSettings], chosen: Mapping[str, str]) -> None:
     """Refuse unknown variables and bad values.
@@ -32,7 +35,7 @@ def check_settings(settings: type[BaseSettings], chosen: Mapping[str, str]) -> N
             field = str(each["loc"][0])
             option = f"--{field.replace('_', '-')}"
             name = option if field in chosen else f"{prefix}{field}".upper()
-            problems.append(f"{name}: {each['msg']}")
+            problems.append(f"{name}: {each['msg'].removeprefix(_OUR_OWN)}")
         raise typer.BadParameter("; ".join(problems)) from error
 
 

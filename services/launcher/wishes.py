@@ -7,13 +7,14 @@ from typing import Literal
 import typer
 
 from services.launcher.demo_files import DEMO_MODEL_ID
+from services.launcher.model_argument import absolute_path, name_and_folder
 from services.protocol.admin import LoadModel
+from services.protocol.keys import why_no_model_name
 from services.settings_guard import set_variables
 from services.worker.settings import ENV_PREFIX, WorkerSettings
 
 EngineChoice = Literal["auto", "transformers", "vllm", "fake"]
 
-_MOST_NAME = 200
 _MODEL_PATH, _MODEL_ID = f"{ENV_PREFIX}MODEL_PATH", f"{ENV_PREFIX}MODEL_ID"
 MODEL_VARIABLES = (_MODEL_PATH, _MODEL_ID)
 
@@ -34,8 +35,8 @@ def read_wishes(
     pairs = [_name_and_path(value, engine) for value in models] or _from_variables(engine)
     names = [name for name, _ in pairs]
     for name in names:
-        if not 0 < len(name) <= _MOST_NAME:
-            raise typer.BadParameter(f"--model: a name has 1 to {_MOST_NAME} characters")
+        if problem := why_no_model_name(name):
+            raise typer.BadParameter(f"--model: {problem} (--model NAME=DIR gives another)")
         if names.count(name) > 1:
             raise typer.BadParameter(f"--model: {name!r} comes twice; write NAME=DIR")
     return [
@@ -53,15 +54,12 @@ def demo_wish(
 
 
 def _name_and_path(value: str, engine: EngineChoice) -> tuple[str, str]:
-    name, has_name, folder = value.partition("=")
     if engine == "fake":
-        if has_name or Path(value).is_dir():
+        if "=" in value or Path(value).is_dir():
             raise typer.BadParameter("the fake engine has no checkpoint; write --model NAME")
         return value, ""
-    if not has_name or Path(value).is_dir():
-        path = Path(value).expanduser().resolve()
-        return path.name, str(path)
-    return name, str(Path(folder).expanduser().resolve())
+    name, folder = name_and_folder(value)
+    return Path(folder).name if name is None else name, folder
 
 
 def _from_variables(engine: EngineChoice) -> list[tuple[str, str]]:
@@ -70,5 +68,5 @@ def _from_variables(engine: EngineChoice) -> list[tuple[str, str]]:
         return [(settings.model_id if has_id else "fake", "")]
     if settings.model_path is None:
         return []
-    path = settings.model_path.expanduser().resolve()
-    return [(settings.model_id if has_id else path.name, str(path))]
+    path = absolute_path(settings.model_path)
+    return [(settings.model_id if has_id else Path(path).name, path)]

@@ -74,6 +74,25 @@ FENCED_WRITES = PREFIX + "fenced_writes"
 FENCED_RENEWALS = PREFIX + "fenced_renewals"
 
 
+MOST_MODEL_NAME = 200
+"""Characters; see `why_no_model_name`."""
+
+
+def why_no_model_name(name: str) -> str | None:
+    """Return why no model may be called this, in one line; None where one may.
+
+    A name stands in URLs, where `.` and `..` vanish, in log lines, tables and pasted commands.
+    """
+    has_dots = any(part in (".", "..") for part in name.split("/"))
+    is_visible = name.isprintable() and " " not in name  # the only space that is printable
+    if 0 < len(name) <= MOST_MODEL_NAME and is_visible and not has_dots:
+        return None
+    return (
+        f"{name[:80]!r} cannot be a model's name: take 1 to {MOST_MODEL_NAME} letters, digits and "
+        "signs; no spaces, no control characters, no `.` or `..` between slashes"
+    )
+
+
 def quoted(name: str) -> str:
     """Return `name` with everything but letters, digits and `_.-~` percent-quoted."""
     return quote(name, safe="")

@@ -3,14 +3,21 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.protocol.keys import why_no_model_name
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
+
+
+def _model_name(name: str) -> str:
+    if problem := why_no_model_name(name):
+        raise ValueError(problem)
+    return name
 
 
 class WorkerSettings(BaseSettings):
@@ -25,8 +32,8 @@ class WorkerSettings(BaseSettings):
     engine: Literal["fake", "transformers", "vllm"] = Field(
         default="fake", description="What runs the model"
     )
-    model_id: str = Field(
-        default="fake", min_length=1, max_length=200, description="Name that clients ask for"
+    model_id: Annotated[str, AfterValidator(_model_name)] = Field(
+        default="fake", description="Name that clients ask for"
     )
     model_path: Path | None = Field(default=None, description="Checkpoint in Hugging Face layout")
     slots: int = Field(

@@ -160,6 +160,7 @@ def test_unknown_worker_model_and_path_are_refused_by_name(running: Running) -> 
         ({"path": "/a", "workers": 0}, "workers"),
         ({"path": "/a", "engin": "fake"}, "engin"),
         ({"engine": "fake"}, "id"),
+        ({"engine": "fake", "id": "two words"}, "id"),
         ({"engine": "fake", "id": "a", "path": "/a"}, "path"),
         ({"path": "/a", "host": "no-such"}, "host"),
     ],
@@ -347,7 +348,7 @@ def test_name_that_no_file_system_takes_is_refused(
 
 
 def test_real_checkpoint_is_loaded_beside_the_fake_ones(running: Running, sound: Path) -> None:
-    done = running.command("models", "load", str(sound), "--name", "real")
+    done = running.command("models", "load", f"real={sound}")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("real: transformers engine, ")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from services.launcher.model_argument import name_and_folder
 from services.launcher.wishes import EngineChoice, demo_wish, read_wishes
 
 
@@ -16,6 +17,10 @@ def test_folder_gives_its_own_name_unless_one_is_said(tmp_path: Path) -> None:
     found = names_and_paths(str(tmp_path / "a"), f"med={tmp_path}/b")
 
     assert found == [("a", str(tmp_path / "a")), ("med", str(tmp_path / "b"))]
+
+
+def test_model_argument_that_no_file_system_takes_is_no_folder() -> None:
+    assert name_and_folder(f"a=/{'b' * 300}") == ("a", f"/{'b' * 300}")
 
 
 def test_folder_with_an_equals_sign_is_a_folder(tmp_path: Path) -> None:
@@ -34,7 +39,10 @@ def test_fake_engine_takes_names() -> None:
     ("models", "engine", "said"),
     [
         (["a", "./a"], "auto", "comes twice"),
-        (["=/a"], "auto", "1 to 200 characters"),
+        (["=/a"], "auto", "'' cannot be a model's name"),
+        (["/my model"], "auto", r"'my model' cannot be .* no spaces.* NAME=DIR"),
+        (["a\x07=/a"], "auto", "control characters"),
+        (["two words"], "fake", "no spaces"),
         (["a=/a"], "fake", "no checkpoint"),
         (["."], "fake", "no checkpoint"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from modeling.cards import CardsError, main_memory, parse_cards
 from modeling.memory_forecast import Layout
-from modeling.model_shape import UnknownModelError, read_shape
+from modeling.model_shape import UnknownModelError, preset_config, read_shape
 from modeling.plan_options import Asked
 from modeling.planner import PlannerError, check, choose, plan
 from services.launcher.plan_command import run_plan
@@ -57,6 +57,17 @@ def test_planned_commands_say_which_redis_unless_the_environment_does(
     out = capsys.readouterr().out
     assert "--redis-url" not in out
     assert "secret" not in out
+
+
+def test_planned_commands_name_the_model_as_a_worker_takes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(preset_config(SMALL)))
+    run_plan(str(folder / "config.json"), "1x24GB", None, 16, as_json=True)
+    commands = [each["command"] for each in json.loads(capsys.readouterr().out)]
+    assert [" --model-id my-model " in command for command in commands] == [True] * 4
 
 
 @pytest.mark.parametrize("as_json", [False, True])
