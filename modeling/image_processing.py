@@ -1,9 +1,11 @@
 """Deterministic image preprocessing, shared by gateway, training and evaluation: PIL, no torch.
 
-Two steps. `normalise_to_rgb` makes 8-bit RGB of whatever was decoded. Then either
-`apply_fixed_recipe`, for models with a fixed input size, or `cap_pixels`. What does *not* live
-here: opening files, limits on them (`services/gateway/media/decode_process.py`), and rescaling and
-normalisation to floats (the model's own processor).
+Two steps. `normalise_to_rgb` makes 8-bit RGB of whatever was decoded. Then, for models with a
+recipe (`image_recipe.py`), one of `apply_fixed_recipe`, `pad_to_square`, `resize_to_square` and
+`keep_aspect`, which change nothing when they are applied to their own result; else `cap_pixels`.
+What does *not* live here: opening files, limits on them
+(`services/gateway/media/decode_process.py`), and rescaling and normalisation to floats (the model's
+own processor).
 
 How other modes become RGB:
 
@@ -27,8 +29,13 @@ PREPROCESSING_VERSION = 1
 MAX_PIXELS = 1_048_576
 """Default of `cap_pixels`: 1024 x 1024, the largest square that the served models' towers use."""
 
+MOST_PADDED_PX = 16_384
+"""Longer images are shrunk to this before they are padded, which costs the square of the length
+(measured: 2 s for this one)."""
+
 # Rows per strip; bounds the extra memory of a conversion to 256 rows instead of a second image.
 _STRIP_ROWS = 256
+_BICUBIC = Image.Resampling.BICUBIC
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 
 # EXIF 2.32, tag 0x0112
@@ -73,7 +80,7 @@ def apply_fixed_recipe(
     new_long = int(shortest_edge_px * long / short)
     is_wide = image.width > image.height
     new_size = (new_long, shortest_edge_px) if is_wide else (shortest_edge_px, new_long)
-    resized = image.resize(new_size, resample=Image.Resampling.BICUBIC)
+    resized = image.resize(new_size, resample=_BICUBIC)
     kept_long = _kept_length(shortest_edge_px, crop_width_px if is_wide else crop_height_px)
     # transformers/image_transforms.py, center_crop
     cut = max(new_long - kept_long, 0) // 2
@@ -84,6 +91,67 @@ def apply_fixed_recipe(
     return resized.crop((0, cut, shortest_edge_px, cut + kept_long))
 
 
+def pad_to_square(
+    image: Image.Image, *, side_px: int, fill_rgb: tuple[int, int, int]
+) -> Image.Image:
+    """Put an RGB image in the middle of a square of `fill_rgb`, then resize that (bicubic).
+
+    LLaVA's `pad`, with the rounding of its `expand2square` (arXiv:2310.03744). The square is never
+    made: Pillow resizes row by row, then column by column, so strips of rows give the same pixels.
+    """
+    if image.size == (side_px, side_px):
+        return image
+    if max(image.size) > MOST_PADDED_PX:
+        image = _shrunk(image, MOST_PADDED_PX)
+    square_px = max(image.size)
+    left, top = (square_px - image.width) // 2, (square_px - image.height) // 2
+    bare_row = Image.new("RGB", (square_px, 1), fill_rgb).resize((side_px, 1), _BICUBIC)
+    narrow = bare_row.resize((side_px, square_px), Image.Resampling.NEAREST)
+    for start in range(0, image.height, _STRIP_ROWS):
+        end = min(start + _STRIP_ROWS, image.height)
+        strip = Image.new("RGB", (square_px, end - start), fill_rgb)
+        strip.paste(image.crop((0, start, image.width, end)), (left, 0))
+        narrow.paste(strip.resize((side_px, end - start), _BICUBIC), (0, top + start))
+    return narrow.resize((side_px, side_px), _BICUBIC)
+
+
+def resize_to_square(image: Image.Image, *, side_px: int) -> Image.Image:
+    """Resize (bicubic) to a square, whatever the aspect was."""
+    if image.size == (side_px, side_px):
+        return image
+    return image.resize((side_px, side_px), _BICUBIC)
+
+
+def keep_aspect(image: Image.Image, *, side_px: int, patch_px: int) -> Image.Image:
+    """Resize (bicubic) to whole patches, with the aspect as near as they allow; nothing is cut.
+
+    Our reading of LLaVA-Med v1.0's `keep` (arXiv:2306.00890): the shorter side becomes `side_px`,
+    or less where the longer one would exceed twice that.
+
+    Args:
+        side_px: a multiple of `patch_px`.
+    """
+    size = kept_size(*image.size, side_px=side_px, patch_px=patch_px)
+    return image if image.size == size else image.resize(size, _BICUBIC)
+
+
+def kept_size(width: int, height: int, *, side_px: int, patch_px: int) -> tuple[int, int]:
+    """Return width and height after `keep_aspect`."""
+    short, long = sorted((width, height))
+    if long <= 2 * short:
+        new_short, new_long = side_px, side_px * long // short
+    else:
+        new_short, new_long = 2 * side_px * short // long, 2 * side_px
+    new_short, new_long = (max(px // patch_px, 1) * patch_px for px in (new_short, new_long))
+    return (new_long, new_short) if width > height else (new_short, new_long)
+
+
+def _shrunk(image: Image.Image, longest_px: int) -> Image.Image:
+    scale = longest_px / max(image.size)
+    width, height = (max(round(px * scale), 1) for px in image.size)
+    return image.resize((width, height), _BICUBIC)
+
+
 def cap_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return `image`, shrunk (bicubic with antialiasing, aspect kept) to at most `max_pixels`."""
     num_pixels = image.width * image.height
@@ -91,7 +159,7 @@ def cap_pixels(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return image
     scale = (max_pixels / num_pixels) ** 0.5
     new_size = (max(int(image.width * scale), 1), max(int(image.height * scale), 1))
-    return image.resize(new_size, resample=Image.Resampling.BICUBIC)
+    return image.resize(new_size, resample=_BICUBIC)
 
 
 def _kept_length(shortest_edge_px: int, crop_px: int) -> int:

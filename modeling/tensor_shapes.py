@@ -44,6 +44,10 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
         "num_attention_heads": 12, "image_size": 224, "patch_size": 16,
     },
+    "vit": {
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "image_size": 224, "patch_size": 16,
+    },
     "qwen2_5_vl": {  # as vision_config; published ones say "qwen2_5_vl"
         "hidden_size": 3584, "intermediate_size": 3420, "depth": 32, "num_heads": 16,
         "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
@@ -160,10 +164,12 @@ def image_sizes(full: Mapping[str, Any]) -> ImageSizes:
         return ImageSizes(0, 0)
     grid = side // patch
     patches = grid * grid
-    extra = 1 if vision["model_type"] == "clip_vision_model" else 0  # the class token
+    extra = 1 if vision["model_type"] in {"clip_vision_model", "vit"} else 0  # the class token
     kind = full["model_type"]
     if kind == "gemma3":
         return ImageSizes(full.get("mm_tokens_per_image", 256), patches)
+    if kind == "llava" and full.get("image_aspect_ratio") == "keep":  # image_recipe.py
+        patches *= 2  # the longer side is at most twice the shorter one
     if kind != "llava_next":
         return ImageSizes(patches, patches + extra)
     # Tiles of the best grid, one more of the whole image, and a separator per row of patches
@@ -188,7 +194,10 @@ def expected_tensors(full: Mapping[str, Any]) -> Shapes:
         shapes["lm_head.weight"] = (text["vocab_size"], text["hidden_size"])
     if kind == "qwen2_5_vl":
         return shapes | _qwen_tower(vision)
-    shapes |= _clip_tower(vision, is_siglip=vision["model_type"] == "siglip_vision_model")
+    if vision["model_type"] == "vit":
+        shapes |= _vit_tower(vision)
+    else:
+        shapes |= _clip_tower(vision, is_siglip=vision["model_type"] == "siglip_vision_model")
     projector = "model.multi_modal_projector"
     if kind == "gemma3":
         shapes[f"{projector}.mm_input_projection_weight"] = (
@@ -274,6 +283,27 @@ def _clip_tower(vision: Mapping[str, Any], *, is_siglip: bool) -> Shapes:
             **_linear(f"{head}.mlp.fc2", hidden, width),
         }
     return shapes
+
+
+def _vit_tower(vision: Mapping[str, Any]) -> Shapes:
+    hidden, width, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
+    layer: Shapes = {
+        f"layernorm_{n}.{part}": (hidden,) for n in ("before", "after") for part in _BOTH
+    }
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        layer |= _linear(f"attention.{name}", hidden, hidden)
+    layer |= _linear("mlp.fc1", width, hidden) | _linear("mlp.fc2", hidden, width)
+    tower = "model.vision_tower"
+    positions = (vision["image_size"] // patch) ** 2 + 1
+    return {
+        f"{tower}.embeddings.cls_token": (1, 1, hidden),
+        f"{tower}.embeddings.position_embeddings": (1, positions, hidden),
+        f"{tower}.embeddings.patch_embeddings.projection.weight": (hidden, 3, patch, patch),
+        f"{tower}.embeddings.patch_embeddings.projection.bias": (hidden,),
+        **{f"{tower}.layernorm.{part}": (hidden,) for part in _BOTH},
+        **_linear(f"{tower}.pooler.dense", hidden, hidden),
+        **_repeated(f"{tower}.layers", vision["num_hidden_layers"], layer),
+    }
 
 
 def _qwen_tower(vision: Mapping[str, Any]) -> Shapes:

@@ -17,6 +17,7 @@ Lane = Literal["interactive", "batch"]
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
 WorkerState = Literal["starting", "ready", "cordoned", "draining"]
+ImageMode = Literal["crop", "pad", "resize", "keep"]
 Resumable = Literal["greedy", "sampling", "logprobs", "guided"]
 LossReason = Literal["lease_expired", "engine_died", "engine_crashed", "engine_hung", "handed_back"]
 
@@ -205,16 +206,25 @@ class EventBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     events: list[GenerationEvent]
 
 
-class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A checkpoint's fixed preprocessing, so far as the gateway can do it ahead of the worker.
 
-    Bicubic resize of the shorter side to `shortest_edge_px`, then a centre crop of
-    `crop_width_px` x `crop_height_px` (CLIP's recipe, arXiv:2103.00020).
+    `crop`: bicubic resize of the shorter side to `shortest_edge_px`, then a centre crop of
+    `crop_width_px` x `crop_height_px` (CLIP's recipe, arXiv:2103.00020). The other modes, with one
+    side for all three sizes, are those of `modeling.image_recipe`. Defaults are not written, so
+    that `crop` is what it was before there were modes, also for an older reader.
+
+    Args:
+        fill_rgb: of `pad`; 0 to 255.
+        patch_px: of `keep`.
     """
 
     shortest_edge_px: int
     crop_width_px: int
     crop_height_px: int
+    mode: ImageMode = "crop"
+    fill_rgb: tuple[int, int, int] = (0, 0, 0)
+    patch_px: int = 0
 
 
 class AdapterCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

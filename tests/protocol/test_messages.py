@@ -9,6 +9,7 @@ from services.protocol.messages import (
     PROTOCOL_VERSION,
     EventBatch,
     GenerationRequest,
+    ImageRecipe,
     ProtocolError,
     WorkerRecord,
     decode_events,
@@ -49,6 +50,13 @@ def test_events_arrive_as_they_were_sent(message: EventBatch):
 @given(_records)
 def test_record_arrives_as_it_was_sent(message: WorkerRecord):
     assert decode_record(encode(message)) == message
+
+
+def test_an_older_reader_understands_a_recipe_that_crops():
+    """It knew three fields, and refuses others."""
+    assert msgspec.to_builtins(ImageRecipe(336, 336, 336)) == {
+        "shortest_edge_px": 336, "crop_width_px": 336, "crop_height_px": 336,
+    }  # fmt: skip
 
 
 @given(st.binary(max_size=200))

@@ -6,6 +6,8 @@ full layers mixed, image tokens that see one another, token types. LLaVA-NeXT: s
 image.
 """
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,14 @@ GEMMA_TEMPLATE = (
     "<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
+
+
+def with_config(base: Path, out: Path, **more: Any) -> Path:
+    """The same checkpoint, with more keys in its config.json."""
+    shutil.copytree(base, out)
+    file = out / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    return out
 
 
 def make_tiny_paddleocr_vl(out: Path, seed: int = 0) -> Path:

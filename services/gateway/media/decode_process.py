@@ -4,7 +4,7 @@ It runs as `python -m services.gateway.media.decode_process` under `decoder.py`,
 memory, CPU time and files, without the parent's environment, and dies with its parent. A job that
 runs out of CPU time kills the child; the parent calls that an invalid image. Messages to clients
 come from the texts below: those of Pillow may hold addresses (CVE-2026-22778). What does *not* live
-here: the pixels' way to the model's input (`modeling.image_processing`).
+here: the pixels' way to the model's input (`modeling.image_processing`, `image_recipe`).
 """
 
 import ctypes
@@ -22,6 +22,7 @@ import pybase64
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from modeling import image_processing
+from modeling.image_recipe import apply_recipe
 from services.die_with_parent import die_with_parent
 from services.gateway.media.data_url import FORMAT_BY_MIME
 from services.gateway.media.decode_messages import (
@@ -159,12 +160,7 @@ def _too_large(max_pixels: int) -> str:
 def _fit(image: Image.Image, recipe: ImageRecipe | None) -> Image.Image:
     if recipe is None:
         return image_processing.cap_pixels(image)
-    return image_processing.apply_fixed_recipe(
-        image,
-        shortest_edge_px=recipe.shortest_edge_px,
-        crop_width_px=recipe.crop_width_px,
-        crop_height_px=recipe.crop_height_px,
-    )
+    return apply_recipe(image, recipe)
 
 
 def _compress(image: Image.Image, max_bytes: int) -> tuple[Encoding, bytes]:

@@ -17,7 +17,9 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer
 from transformers import ProcessorMixin
 
-from services.protocol.messages import ImagePart, Message, TextPart
+from modeling.image_recipe import apply_recipe
+from services.protocol.messages import ImagePart, ImageRecipe, Message, TextPart
+from services.worker.engines.image_inputs import expand, image_inputs, num_image_tokens
 
 # Text before a literal, so that a tokenizer that begins every text with a space does so there.
 _ANCHORS = ("\n", "a", ".", "")
@@ -50,11 +52,20 @@ class PromptBuilder:
     the sentinel is one added token of a *copy* of the processor, so everything around it is
     rendered, expanded and tokenised natively. Afterwards the sentinel's id makes room for the ids
     of the literal as plain text. Text without literals takes the untouched processor.
+
+    Args:
+        recipe: how images are brought to the model's size; None leaves it to the processor.
     """
 
-    def __init__(self, processor: ProcessorMixin, image_token_id: int | None) -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        image_token_id: int | None,
+        recipe: ImageRecipe | None = None,
+    ) -> None:
         self._processor = processor
         self._image_token_id = image_token_id
+        self._recipe = recipe
         tokenizer = _tokenizer_of(processor)
         literals = {
             token.content
@@ -79,7 +90,9 @@ class PromptBuilder:
         Raises:
             PromptError: the template or the processor refuses it.
         """
-        conversation = self._to_conversation(messages, images)
+        if self._recipe is not None and self._recipe.mode == "keep":
+            return self._build_kept(messages, images, self._recipe)
+        conversation = self._to_conversation(messages, self.fitted(images))
         has_literals = self._has_literals(messages)
         processor = self._escaping if has_literals and self._escaping else self._processor
         try:
@@ -98,6 +111,21 @@ class PromptBuilder:
         token_ids = inputs["input_ids"][0].tolist()
         num_image_tokens = token_ids.count(self._image_token_id) if images else 0
         return Prompt(inputs, token_ids, num_image_tokens)
+
+    def _build_kept(
+        self, messages: Sequence[Message], images: Sequence[Image.Image], recipe: ImageRecipe
+    ) -> Prompt:
+        """Build a prompt with images of different sizes, which no processor of a LLaVA does."""
+        processor: Any = self._processor
+        pixels = image_inputs(images, processor.image_processor, recipe)
+        counts = list(num_image_tokens(pixels, recipe.patch_px))
+        unexpanded = self.build_unexpanded(messages, images)
+        if self._image_token_id is None or unexpanded.count(self._image_token_id) != len(counts):
+            raise PromptError("the chat template leaves images out")
+        token_ids = expand(unexpanded, self._image_token_id, counts)
+        input_ids_1L = torch.tensor([token_ids])
+        inputs = {"input_ids": input_ids_1L, "attention_mask": torch.ones_like(input_ids_1L)}
+        return Prompt({**inputs, **pixels}, token_ids, sum(counts))
 
     def build_unexpanded(
         self, messages: Sequence[Message], images: Sequence[Image.Image]
@@ -124,6 +152,12 @@ class PromptBuilder:
         if not has_literals:
             return token_ids
         return [i for token_id in token_ids for i in self._literal_ids.get(token_id, [token_id])]
+
+    def fitted(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """Return images as the recipe wants them: unchanged, where the gateway saw to it."""
+        if self._recipe is None:
+            return list(images)
+        return [apply_recipe(image, self._recipe) for image in images]
 
     def _has_literals(self, messages: Sequence[Message]) -> bool:
         return any(

@@ -7,7 +7,7 @@ it (`model_runner.py`).
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from transformers import (
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
-from modeling.checkpoint_files import CheckpointError, open_checkpoint
+from modeling.checkpoint_files import CheckpointError, open_checkpoint, read_json
+from modeling.image_recipe import ImageModeError, recipe_of
 from modeling.sharding import why_not_divisible
 from services.protocol.messages import ImageRecipe
 from services.worker.engines.base import EngineStartError
@@ -81,7 +82,7 @@ def load_checkpoint(path: Path, options: LoadOptions) -> Checkpoint:
         stop_strings=stop_strings_of(path),
         image_token_id=image_token_id_of(model.config, processor),
         context_length=_context_length(model.config, options.max_context),
-        image_recipe=image_recipe_of(getattr(processor, "image_processor", None)),
+        image_recipe=image_recipe_of(path, processor),
         created=int((path / "config.json").stat().st_mtime),
     )
 
@@ -267,31 +268,18 @@ def text_config_of(config: PretrainedConfig) -> PretrainedConfig:
     return config.get_text_config(decoder=True)
 
 
-def image_recipe_of(image_processor: object) -> ImageRecipe | None:
-    """Return the fixed CLIP recipe of an image processor; None where it does something else."""
-    size = getattr(image_processor, "size", None) or {}
-    crop = getattr(image_processor, "crop_size", None) or {}
-    bicubic = 3
-    if not (
-        getattr(image_processor, "do_resize", False)
-        and getattr(image_processor, "do_center_crop", False)
-        and getattr(image_processor, "resample", None) == bicubic
-        and _value(size, "shortest_edge")
-        and _value(crop, "height")
-        and _value(crop, "width")
-    ):
-        return None
-    return ImageRecipe(
-        shortest_edge_px=int(_value(size, "shortest_edge")),
-        crop_width_px=int(_value(crop, "width")),
-        crop_height_px=int(_value(crop, "height")),
-    )
+def image_recipe_of(path: Path, processor: ProcessorMixin) -> ImageRecipe | None:
+    """Return how a checkpoint's images are preprocessed; None where the processor alone knows it.
 
-
-def _value(sizes: object, name: str) -> int:
-    """Return an entry of a dict or of transformers' SizeDict; 0 where there is none."""
-    value = sizes.get(name) if isinstance(sizes, dict) else getattr(sizes, name, None)
-    return value or 0
+    Raises:
+        EngineStartError: config.json asks for what cannot be done.
+    """
+    try:
+        config = read_json(path / "config.json")
+        recipe = recipe_of(config, getattr(processor, "image_processor", None))
+    except (CheckpointError, ImageModeError) as error:
+        raise EngineStartError(f"{path}: {error}") from error
+    return None if recipe is None else ImageRecipe(**asdict(recipe))
 
 
 def choose_device(device: str) -> torch.device:

@@ -260,7 +260,7 @@ class TransformersEngine:
         )
         scheduler = BatchScheduler(
             runner,
-            PromptBuilder(checkpoint.processor, checkpoint.image_token_id),
+            PromptBuilder(checkpoint.processor, checkpoint.image_token_id, checkpoint.image_recipe),
             checkpoint.tokenizer,
             limits,
             AdapterRows(checkpoint.model, _NO_ADAPTERS if self._ranks is not None else None),

@@ -29,7 +29,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from modeling.adapter_files import AdapterFiles
 from modeling.checkpoint_files import CheckpointError, CheckpointFiles, open_checkpoint
 from services.protocol.errors import RequestError
-from services.protocol.messages import EngineEvent, Failed, Finished, ModelCard
+from services.protocol.messages import EngineEvent, Failed, Finished, ImageRecipe, ModelCard
 from services.worker.engines.base import (
     PARAMETERS,
     EmitStep,
@@ -49,7 +49,7 @@ from services.worker.engines.checkpoint import (
 from services.worker.engines.endings import failure_of, internal_failure
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
-from services.worker.engines.vllm_options import engine_args, refuse_settings
+from services.worker.engines.vllm_options import engine_args, refuse_recipe, refuse_settings
 from services.worker.engines.vllm_requests import (
     LiveRequest,
     RequestMaker,
@@ -73,6 +73,7 @@ class _Loaded:
     llm: AsyncLLM
     processor: ProcessorMixin
     files: CheckpointFiles
+    recipe: ImageRecipe | None
 
 
 class _Outlet:
@@ -136,11 +137,13 @@ class VllmEngine:
             self._settings.slots,
             config.max_model_len,
             max_images=self._settings.max_images,
+            eos_ids=eos_ids_of(loaded.files.path, config.hf_config, loaded.processor),
             stop_strings=stop_strings_of(loaded.files.path),
         )
-        eos_ids = eos_ids_of(loaded.files.path, config.hf_config, loaded.processor)
         tasks = await llm.get_supported_tasks()
-        self._maker = RequestMaker(llm, loaded.processor, eos_ids, limits, tasks, self._faults.path)
+        self._maker = RequestMaker(
+            llm, loaded.processor, loaded.recipe, limits, tasks, self._faults.path
+        )
         self._adapters = AdapterTable(llm, self._spawn)
         self._spawn(self._watch(llm))
         _log.info(
@@ -157,7 +160,7 @@ class VllmEngine:
             max_images=limits.max_images,
             parameters=PARAMETERS,
             resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
-            image_recipe=image_recipe_of(getattr(loaded.processor, "image_processor", None)),
+            image_recipe=loaded.recipe,
             created=int((loaded.files.path / "config.json").stat().st_mtime),
         )
 
@@ -219,6 +222,8 @@ class VllmEngine:
         except CheckpointError as error:
             raise EngineStartError(str(error)) from error
         processor = load_processor(files.path)
+        recipe = image_recipe_of(files.path, processor)
+        refuse_recipe(recipe)
         args = engine_args(settings, files, on_cpu=self._on_cpu)
         try:
             config = args.create_engine_config()
@@ -234,7 +239,7 @@ class VllmEngine:
             disable_log_stats=True,
         )
         llm.renderer._join_mm_warmup()  # its caches must not be used beside it
-        return _Loaded(llm, processor, files)
+        return _Loaded(llm, processor, files, recipe)
 
     async def _watch(self, llm: AsyncLLM) -> None:
         """End this process as soon as one of vLLM's is gone, also while nothing runs.

@@ -9,8 +9,10 @@ from typing import Any
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from modeling.checkpoint_files import CheckpointFiles
+from modeling.image_recipe import ASPECT_KEY
 from modeling.memory_forecast import VLLM_MEMORY_FRACTION
 from modeling.plan_options import ADAPTERS_PER_BATCH
+from services.protocol.messages import ImageRecipe
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.vllm_executor import InCoreExecutor
 from services.worker.engines.vllm_sampling import CHOOSER, SCHEDULER
@@ -88,6 +90,15 @@ def refuse_settings(settings: WorkerSettings, *, on_cpu: bool) -> None:
         raise EngineStartError(
             f"--device {settings.device}: vLLM takes the cards it sees, from the first on; "
             "choose them with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def refuse_recipe(recipe: ImageRecipe | None) -> None:
+    """Refuse images of varying size, which vLLM's LLaVA cannot take; raises EngineStartError."""
+    if recipe is not None and recipe.mode == "keep":
+        raise EngineStartError(
+            f"{ASPECT_KEY} 'keep' in config.json: vLLM's LLaVA takes images of one size only; "
+            "serve it with --engine transformers, or convert it with 'pad'"
         )
 
 

@@ -33,6 +33,7 @@ from services.protocol.messages import (
     FinishReason,
     GenerationRequest,
     ImagePart,
+    ImageRecipe,
     TokenLogprob,
     Tokens,
 )
@@ -96,7 +97,7 @@ class RequestMaker:
         self,
         llm: AsyncLLM,
         processor: ProcessorMixin,
-        eos_ids: frozenset[int],
+        recipe: ImageRecipe | None,
         limits: BatchLimits,
         tasks: tuple[SupportedTask, ...],
         faults: str,
@@ -104,11 +105,10 @@ class RequestMaker:
         self._llm = llm
         self._faults = faults
         self._numbers = itertools.count(1)
-        self._eos_ids = eos_ids
         self._limits = limits
         self._tasks = tasks
         self._image_token_id = image_token_id_of(llm.model_config.hf_config, processor)
-        self._prompts = PromptBuilder(processor, self._image_token_id)
+        self._prompts = PromptBuilder(processor, self._image_token_id, recipe)
         self._backend: Any = tokenizer_of(processor).backend_tokenizer
         self._token_text = functools.lru_cache(maxsize=16384)(self._decode_one)
 
@@ -128,7 +128,7 @@ class RequestMaker:
         sampling = request.sampling
         max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
         stops = stops_for(sampling, limits)
-        answer = Answer(self._decode_ids, stops, self._eos_ids, max_tokens, sampling.min_tokens)
+        answer = Answer(self._decode_ids, stops, limits.eos_ids, max_tokens, sampling.min_tokens)
         answer.replay(request.resume_token_ids)
         number = next(self._numbers)
         if answer.finish_reason is not None:
@@ -193,7 +193,7 @@ class RequestMaker:
                 for part in message.parts
                 if isinstance(part, ImagePart)
             ]
-            prompt["multi_modal_data"] = {"image": list(job.images)}
+            prompt["multi_modal_data"] = {"image": self._prompts.fitted(job.images)}
             prompt["multi_modal_uuids"] = {"image": hashes}
             prompt["mm_processor_kwargs"] = {"backend": "pil"}
         # vLLM's cache on both sides counts on every prepared request to be sent: ours may end
@@ -211,7 +211,7 @@ class RequestMaker:
             # under a schema our own does it: vLLM's would leave a finished answer no token at all
             min_tokens=0 if schema else min(left, max(0, sampling.min_tokens - num_resumed)),
             temperature=0.0,  # what else there is to choose, `TokenChooser` does
-            stop_token_ids=sorted(self._eos_ids),
+            stop_token_ids=sorted(self._limits.eos_ids),
             ignore_eos=True,  # the tokenizer's own, where the checkpoint names others
             logprobs=sampling.logprobs,
             detokenize=False,

@@ -2,11 +2,13 @@ import io
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from modeling.image_recipe import apply_recipe
 from services.gateway.media.decoder import ImageDecoder
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.image_store import MAX_STORED_BYTES
@@ -46,6 +48,30 @@ async def test_a_recipe_gives_the_models_input_size(decoder: ImageDecoder):
 
     assert (decoded.width, decoded.height, decoded.encoding) == (336, 336, "rgb8")
     assert decoded.source_pixels == 450_000
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad", "resize", "keep"])
+async def test_every_mode_gives_the_pixels_that_training_and_engines_take(
+    decoder: ImageDecoder, mode: Literal["crop", "pad", "resize", "keep"]
+):
+    recipe = ImageRecipe(56, 56, 56, mode=mode, fill_rgb=(122, 116, 104), patch_px=14)
+    image = noise(200, 90)
+
+    decoded = await decode(decoder, saved(image, "PNG"), recipe=recipe)
+
+    assert decoded.data == apply_recipe(image, recipe).tobytes()
+    assert (decoded.width, decoded.height) == ((112, 42) if mode == "keep" else (56, 56))
+
+
+@pytest.mark.parametrize("size", [(28 * 200, 28), (28, 28 * 200), (14_000, 2800), (2800, 14_000)])
+async def test_padding_the_longest_images_stays_within_the_decoders_limits(
+    decoder: ImageDecoder, size: tuple[int, int]
+):
+    recipe = ImageRecipe(336, 336, 336, mode="pad", fill_rgb=(122, 116, 104))
+
+    decoded = await decode(decoder, image_files.png(*size, bits=1), recipe=recipe)
+
+    assert (decoded.width, decoded.height) == (336, 336)
 
 
 async def test_a_drawing_above_one_mebibyte_is_stored_without_loss(decoder: ImageDecoder):

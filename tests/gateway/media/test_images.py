@@ -17,6 +17,7 @@ from tests.gateway.media import image_files
 from tests.gateway.media.image_files import b64, data_url, noise
 
 _CLIP = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=336)
+_PAD = ImageRecipe(336, 336, 336, mode="pad", fill_rgb=(122, 116, 104))
 
 
 @pytest.fixture
@@ -157,9 +158,10 @@ async def test_tenants_and_recipes_have_references_of_their_own(resolver: ImageR
         *await _resolve(resolver, url, tenant_id="a"),
         *await _resolve(resolver, url, tenant_id="b"),
         *await _resolve(resolver, url, tenant_id="a", recipe=_CLIP),
+        *await _resolve(resolver, url, tenant_id="a", recipe=_PAD),
     ]
 
-    assert len({ref.sha256 for ref in refs}) == 3
+    assert len({ref.sha256 for ref in refs}) == 4
     assert (refs[2].width, refs[2].height) == (336, 336)
 
 

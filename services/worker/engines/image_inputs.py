@@ -1,0 +1,60 @@
+"""Images as inputs of a LLaVA: pixels per image, and as many placeholders as it has patches.
+
+What does *not* live here: how an image is resized (`modeling/image_recipe.py`) and where it stands
+in a prompt (`chat_prompt.py`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from modeling.image_recipe import ImageRecipe, pixel_values
+
+# Images of different sizes are no one tensor: `pixel_values.0`, `pixel_values.1`, ...
+_ONE_OF_MANY = "pixel_values."
+
+
+def image_inputs(
+    images: Sequence[Image.Image], image_processor: Any, recipe: ImageRecipe | None
+) -> dict[str, torch.Tensor]:
+    """Return the pixels of a request's images, float32.
+
+    One tensor `pixel_values` [N, 3, H, W]; with a recipe of mode `keep`, one of [1, 3, H, W] for
+    each image, which `take_images` finds again.
+    """
+    pixels = [torch.from_numpy(pixel_values(i, image_processor, recipe)) for i in images]
+    if not pixels:
+        return {}
+    if recipe is not None and recipe.mode == "keep":
+        return {f"{_ONE_OF_MANY}{n}": image_1CHW for n, image_1CHW in enumerate(pixels)}
+    return {"pixel_values": torch.cat(pixels)}
+
+
+def take_images(inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """Take the images of different sizes out of `inputs`, in their order."""
+    names = sorted((n for n in inputs if n.startswith(_ONE_OF_MANY)), key=_number)
+    return [inputs.pop(name) for name in names]
+
+
+def num_image_tokens(inputs: Mapping[str, torch.Tensor], patch_px: int) -> Iterator[int]:
+    """Yield how many patches each image of `image_inputs` has."""
+    for name in sorted(inputs, key=_number):
+        count, _, height, width = inputs[name].shape
+        yield from [(height // patch_px) * (width // patch_px)] * count
+
+
+def expand(token_ids: Iterable[int], image_token_id: int, counts: Iterable[int]) -> list[int]:
+    """Return token ids with each image's one placeholder repeated as `counts` says, in order."""
+    left = iter(counts)
+    return [
+        token_id
+        for given in token_ids
+        for token_id in ([given] * next(left) if given == image_token_id else [given])
+    ]
+
+
+def _number(name: str) -> int:
+    suffix = name.removeprefix(_ONE_OF_MANY)
+    return int(suffix) if suffix.isdigit() else 0
