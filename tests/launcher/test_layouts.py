@@ -1,9 +1,11 @@
 """Which engine, on which cards: refused before anything starts, explained in a line."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -50,6 +52,47 @@ def test_without_a_card_memory_is_divided_among_models_and_workers(
     alone = room(LoadModel("a", checkpoint))
     assert room(LoadModel("a", checkpoint, workers=2)) < alone // 2
     assert room(LoadModel("a", checkpoint), LoadModel("b", checkpoint)) < alone // 2
+    assert room(LoadModel("a", checkpoint, tensor_parallel_size=2)) < alone  # two processes
+
+
+def test_the_line_says_what_was_set_and_how_many_ranks_there_are(checkpoint: str) -> None:
+    wish = LoadModel(
+        "m", checkpoint, tensor_parallel_size=2, dtype="bfloat16", context_length=64, slots=3
+    )
+    [layout] = choose_layouts([wish], Machine())
+
+    assert layout.settings["tensor_parallel_size"] == "2"
+    assert layout.reason.startswith("transformers engine, CPU, TP 2, bf16: no card here; ")
+    assert layout.reason.endswith(
+        " requests of 64 tokens at once; set: --slots 3, --tensor-parallel-size 2, "
+        "--dtype bfloat16, --context-length 64"
+    )
+    [plain] = choose_layouts([LoadModel("m", checkpoint)], Machine())
+    assert "set:" not in plain.reason
+
+
+@pytest.mark.parametrize("engine", ["fake", "vllm"])
+def test_the_line_says_what_was_set_also_where_nothing_is_planned(
+    checkpoint: str, engine: Literal["fake", "vllm"]
+) -> None:
+    path = "" if engine == "fake" else checkpoint
+    wish = LoadModel("m", path, engine, slots=2, context_length=64)
+    [layout] = choose_layouts([wish], Machine(has_vllm=True))
+
+    assert layout.reason.endswith("; set: --slots 2, --context-length 64")
+
+
+def test_ranks_without_a_card_are_never_quantized(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "main_memory", lambda: cards.Card("CPU", 1 << 30, 1 << 30))
+    with pytest.raises(CommandError, match=r"\(CPU, TP 2, fp32\).* are missing") as caught:
+        choose_layouts([LoadModel("m", checkpoint, tensor_parallel_size=2)], Machine())
+    needed = re.findall(
+        r"([\d.]+) GB (?:weights|KV|activations|vision|overhead)", str(caught.value)
+    )
+    [missing] = re.findall(r"([\d.]+) GB are missing", str(caught.value))
+    assert sum(map(float, needed)) == pytest.approx(1.08 + float(missing), abs=0.06)
 
 
 def test_model_of_unknown_size_gets_what_is_asked(checkpoint: str, tmp_path: Path) -> None:
