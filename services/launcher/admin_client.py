@@ -1,5 +1,6 @@
 """What `galen models` and `galen workers` do: HTTP to the gateway, tables to the terminal."""
 
+import sys
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from services.launcher.terminal import CommandError
 
 _TIMEOUT_S = 45.0  # longer than the gateway waits for an agent
 _POLL_S = 0.3
-_GIB = 1 << 30
+_WIDTH_IN_A_PIPE = 4096  # a model is one line there, for grep
 
 
 class AdminClient:
@@ -24,7 +25,10 @@ class AdminClient:
 
     def __init__(self, access: AdminAccess) -> None:
         self._url = access.url
-        self._console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE
+        self._console = Console(
+            width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
+        )
         self._http = httpx.Client(
             headers={"authorization": f"Bearer {access.key}"}, timeout=_TIMEOUT_S, trust_env=False
         )

@@ -36,7 +36,12 @@ _CAUSE = re.compile(r"""\bcause=('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 @dataclass(slots=True, eq=False)
 class _Model:
-    """One model; `is_first`: it was there from the start, so that its death is everything's."""
+    """One model.
+
+    Args:
+        is_first: it was there from the start, so that its death is everything's.
+        cards_of: of each worker that is there.
+    """
 
     wish: LoadModel
     layout: Layout
@@ -44,11 +49,20 @@ class _Model:
     state: ModelState = "starting"
     problem: str = ""
     workers: dict[str, KeptChild] = field(default_factory=dict[str, KeptChild])
+    cards_of: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    num_drained: int = 0
     is_empty: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def cards(self) -> tuple[int, ...]:
-        return tuple(sorted({card for cards in self.layout.cards for card in cards}))
+        return tuple(sorted({card for cards in self.cards_of.values() for card in cards}))
+
+    def layout_now(self) -> str:
+        """Return the layout in words, and what has become of it."""
+        if not self.num_drained:
+            return self.layout.reason
+        planned = len(self.layout.cards)
+        return f"{self.layout.reason}; {self.num_drained} of {planned} workers drained"
 
 
 class Fleet:
@@ -56,15 +70,22 @@ class Fleet:
 
     Args:
         shared: settings of every worker, by field.
+        defaults: fields of `LoadModel` for models that are loaded later and do not say.
     """
 
     def __init__(
-        self, family: Family, terminal: Terminal, machine: Machine, shared: Mapping[str, str]
+        self,
+        family: Family,
+        terminal: Terminal,
+        machine: Machine,
+        shared: Mapping[str, str],
+        defaults: Mapping[str, str | int | None] | None = None,
     ) -> None:
         self._family = family
         self._terminal = terminal
         self._machine = machine
         self._shared = shared
+        self._defaults = defaults or {}
         self._models: dict[str, _Model] = {}
         self._num_started = 0
         self._host = socket.gethostname()
@@ -75,6 +96,8 @@ class Fleet:
         if present is not None and present.state != "failed":
             raise CommandError(f"the model {wish.model_id!r} is {present.state} here already")
         machine = replace(self._machine, cards=self._cards_with_room())
+        unsaid = {n: v for n, v in self._defaults.items() if getattr(wish, n) is None}
+        wish = msgspec.structs.replace(wish, **unsaid)
         return choose_layout(wish, machine, candidates_beside(machine.cards, self._taken_cards()))
 
     async def start(
@@ -110,6 +133,7 @@ class Fleet:
                 self._fail(model, failure)
                 raise failure from error
             model.workers[name] = kept
+            model.cards_of[name] = cards
 
     def establish_all(self) -> None:
         """All models that were started have worked: from now on a dead worker is replaced."""
@@ -174,7 +198,7 @@ class Fleet:
             HostedModel(
                 id=model_id,
                 engine=model.layout.engine,
-                layout=model.layout.reason,
+                layout=model.layout_now(),
                 state=model.state,
                 workers=len(model.workers),
                 cards=model.cards,
@@ -187,7 +211,7 @@ class Fleet:
         """Return the cards with what is free and promised to no worker: caches grow later."""
         promised: Counter[int] = Counter()
         for model in self._models.values():
-            for worker_cards in model.layout.cards if model.workers else ():
+            for worker_cards in model.cards_of.values():
                 promised.update(dict.fromkeys(worker_cards, model.layout.card_bytes))
         return tuple(
             msgspec.structs.replace(
@@ -198,13 +222,12 @@ class Fleet:
         )
 
     def _taken_cards(self) -> frozenset[int]:
-        return frozenset(
-            card for model in self._models.values() if model.workers for card in model.cards
-        )
+        return frozenset(card for model in self._models.values() for card in model.cards)
 
     def _on_end(self, model: _Model, name: str, death: CommandError | None) -> None:
         """A worker is gone for good: by an order, or because it cannot work."""
         kept = model.workers.pop(name)
+        del model.cards_of[name]
         if not model.workers:
             model.is_empty.set()
         if death is not None:
@@ -214,6 +237,7 @@ class Fleet:
             cause = _cause_in(kept.child.last_lines)
             self._fail(model, CommandError(f"{death.message}: {cause}") if cause else death)
         elif model.state not in ("unloading", "failed"):
+            model.num_drained += 1
             self._terminal.progress(f"{name} was drained; it is not started again")
             if not model.workers:
                 self._models.pop(model.wish.model_id, None)

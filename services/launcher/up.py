@@ -192,11 +192,12 @@ class _Launcher:
         machine = find_machine(options.worker_python)
         layouts = choose_layouts(self.wishes, machine)
         redis_url = await self._start_redis()
-        worker = _worker_options(options) | {
+        worker = _log_options(options, "WORKER") | {
             "redis_url": redis_url,
             "drain_timeout_s": str(_DRAIN_S),
         }
-        fleet = Fleet(self.family, self.terminal, machine, worker)
+        later = {name: value for name, value in options.overrides.items() if name != "workers"}
+        fleet = Fleet(self.family, self.terminal, machine, worker, later)
         await self._start_gateway(redis_url)
         is_single = sum(len(layout.cards) for layout in layouts) == 1
         for wish, layout in zip(self.wishes, layouts, strict=True):

@@ -387,6 +387,16 @@ def test_engine_that_dies_cordoned_comes_back_cordoned(running: Running) -> None
     wait_until(lambda: running.state_of("two") == "ready", "the end of the cordon", 3)
 
 
+def test_list_says_how_many_workers_of_a_layout_were_drained(running: Running) -> None:
+    loading = ("models", "load", "--engine", "fake", "--name", "twice", "--workers", "2")
+    assert "fake engine, workers: 2; set: --slots 1" in running.command(*loading).stdout
+    wait_until(lambda: len(running.worker_ids("twice")) == 2, "both workers", 20)
+    assert running.command("workers", "drain", running.worker_ids("twice")[0]).returncode == 0
+    said = "workers: 2; set: --slots 1; 1 of 2 workers drained"
+    wait_until(lambda: said in running.command("models", "list").stdout, "the truth", 10)
+    running.command("models", "unload", "twice")
+
+
 def test_drained_worker_finishes_and_is_not_started_again(running: Running) -> None:
     running.load("third")
     client = running.begin_streaming("third")
