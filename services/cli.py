@@ -220,6 +220,22 @@ def worker(context: typer.Context) -> None:
     run_worker(context.args)
 
 
+@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def convert(context: typer.Context) -> None:
+    """Turn LLaVA-Med's checkpoints into ones that every engine serves, and back."""
+    from services.launcher.checkpoint_tools import run_tool
+
+    run_tool("convert", context.args)
+
+
+@app.command("inspect", context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def inspect_checkpoint(context: typer.Context) -> None:
+    """Say what a checkpoint is, and what would be wrong when it is served."""
+    from services.launcher.checkpoint_tools import run_tool
+
+    run_tool("inspect", context.args)
+
+
 @app.command()
 def plan(
     model: Annotated[

@@ -1,0 +1,126 @@
+"""The conversions as a user starts them: open, check, say what will be, write behind a bar.
+
+What does *not* live here: options (`convert_command.py`) and what is converted into what.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoints import delta as differences
+from modeling.checkpoints import to_v1
+from modeling.checkpoints.describe import model_lines
+from modeling.checkpoints.hf_layout import HfModel, outputs_of, write_model
+from modeling.checkpoints.job import Job
+from modeling.checkpoints.llava_med_v1 import V1Options, read_v1, refuse_other_kinds
+from modeling.checkpoints.llava_med_v15 import V15Options, read_v15, with_tower_difference
+from modeling.checkpoints.model_files import read_config
+from modeling.checkpoints.output_folder import (
+    Destination,
+    Recipe,
+    read_manifest,
+    refuse_existing,
+)
+from modeling.checkpoints.progress_bar import ProgressBar
+from modeling.checkpoints.tensor_source import TensorSource, open_tensors
+from modeling.checkpoints.tensor_writer import Output, plan_shards
+from modeling.checkpoints.towers import read_tower
+
+
+def apply_delta(base: Path, delta: Path, job: Job) -> None:
+    """Add a delta to its base; raises CheckpointError."""
+    refuse_existing(job.out)
+    ours, theirs = open_tensors(base), open_tensors(delta)
+    outputs = list(differences.merged_outputs(ours, theirs))
+    if differences.expected_base(theirs) is None:
+        _note(f"unverified base: {delta} has no manifest that says which base it was made from")
+    to_check = differences.bytes_to_check(ours, theirs)
+    _do(job, outputs, to_check, lambda to: differences.apply_delta(ours, theirs, to))
+
+
+def make_delta(base: Path, target: Path, job: Job) -> None:
+    """Subtract a base from a model; raises CheckpointError."""
+    refuse_existing(job.out)
+    ours, theirs = open_tensors(base), open_tensors(target)
+    outputs = list(differences.delta_outputs(ours, theirs))
+    to_check = differences.bytes_to_check(ours, theirs)
+    _do(job, outputs, to_check, lambda to: differences.make_delta(ours, theirs, to))
+
+
+def convert_v1(checkpoint: Path, tower: Path | None, options: V1Options, job: Job) -> None:
+    """Convert LLaVA-Med v1.0; raises CheckpointError."""
+    refuse_existing(job.out)
+    source = open_tensors(checkpoint)
+    refuse_other_kinds(source, read_config(checkpoint))
+    if tower is None:
+        raise CheckpointError(
+            "v1.0 has no vision tower of its own: give --tower DIR, a folder with "
+            "openai/clip-vit-large-patch14 (or BiomedCLIP, if it was trained with it)"
+        )
+    vision = read_tower(tower)
+    model = read_v1(source, vision, options)
+    _convert("v1", model, options, {"checkpoint": source, "vision_tower": vision.source}, job)
+
+
+def convert_v15(checkpoint: Path, tower: Path | None, options: V15Options, job: Job) -> None:
+    """Convert LLaVA-Med v1.5; raises CheckpointError."""
+    refuse_existing(job.out)
+    source = open_tensors(checkpoint)
+    stock = None if tower is None else read_tower(tower)
+    model = with_tower_difference(read_v15(source, stock, options), source, stock)
+    sources = {"checkpoint": source}
+    if options.vision_tower == "stock" and stock is not None:
+        sources["vision_tower"] = stock.source
+    _convert("v15", model, options, sources, job)
+
+
+def convert_to_v1(checkpoint: Path, job: Job) -> None:
+    """Convert back into v1.0's layout; raises CheckpointError."""
+    refuse_existing(job.out)
+    source = open_tensors(checkpoint)
+    to_v1.read_original(checkpoint)
+    _do(job, list(to_v1.v1_outputs(source)), 0, lambda to: to_v1.convert_to_v1(source, to))
+
+
+def _convert(
+    command: str,
+    model: HfModel,
+    options: V1Options | V15Options,
+    sources: dict[str, TensorSource],
+    job: Job,
+) -> None:
+    for note in model.notes:
+        _note(note)
+    recipe = Recipe(command, {**asdict(options), "dtype": model.dtype}, sources)
+    details = list(model_lines(model))
+    _do(job, outputs_of(model), 0, lambda to: write_model(model, recipe, to), details)
+
+
+def _do(
+    job: Job,
+    outputs: Sequence[Output],
+    bytes_to_check: int,
+    convert: Callable[[Destination], None],
+    details: Sequence[str] = (),
+) -> None:
+    """Say what would be done, or do it."""
+    num_bytes = sum(output.num_bytes for output in outputs)
+    num_files = len(plan_shards(outputs, job.shard_bytes))
+    if job.is_dry_run:
+        print(f"would write {job.out}:")
+        print(f"  {len(outputs)} tensors, {decimal(num_bytes)}, in {num_files} file(s)")
+        for line in details:
+            print(f"  {line}")
+        return
+    with ProgressBar(bytes_to_check + num_bytes) as progress:
+        convert(Destination(job.out, progress, job.shard_bytes))
+    manifest = read_manifest(job.out)
+    print(f"{job.out} is ready; sha256 {manifest['result']['hash'] if manifest else '?'}")
+
+
+def _note(text: str) -> None:
+    print(f"galen: note: {text}", file=sys.stderr)

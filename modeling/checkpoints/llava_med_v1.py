@@ -1,0 +1,253 @@
+"""LLaVA-Med v1.0 (and LLaVA v0) checkpoints into Hugging Face layout.
+
+v1.0: LLaMA with a projector of one linear layer and CLIP ViT-L/14 outside the checkpoint
+(arXiv:2306.00890; its code at commit b9a98a7). The one layer becomes transformers' two: the first
+is it, the activation is none, the second the identity, which is exact in every type.
+
+What v1.0's files say wrongly is put right here: ids in config.json are those of no tokenizer, the
+beginning of a sequence is `</s>`, and no end was ever trained but the text `###`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlavaConfig
+
+from modeling.chat_template import jinja_of
+from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoints.delta import PROJECTOR_PREFIX
+from modeling.checkpoints.hf_layout import (
+    TORCH_DTYPES,
+    HfModel,
+    Origin,
+    check_origins,
+    decoder_origins,
+    joined_config,
+    most_common_dtype,
+    needed,
+    set_ids,
+    tower_origins,
+)
+from modeling.checkpoints.model_files import read_copied_files
+from modeling.checkpoints.tensor_source import DTYPES, TensorSource
+from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
+from modeling.checkpoints.towers import Tower
+from modeling.conversation_templates import TEMPLATES, TemplateName
+
+PATCH_TOKEN, START_TOKEN, END_TOKEN = "<im_patch>", "<im_start>", "<im_end>"
+_CONTEXT = 2048  # of LLaMA-1 (arXiv:2302.13971); no v1.0 checkpoint has more
+_PUBLISHED_LAYER = -2
+# RMS norms of LLaMA are around 0.1 to 1; the differences of one fine-tuning are below 0.01.
+_LEAST_NORM = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class V1Options:
+    """What a user may choose.
+
+    Args:
+        dtype: safetensors' name; None keeps the stored type.
+        bos_token: None takes the one that the checkpoint's files name.
+        template: how it is asked.
+        image_aspect_ratio: what is done with images that are not square; None: what the checkpoint
+            says, else `square`, which cuts the centre out.
+    """
+
+    dtype: str | None = None
+    bos_token: str | None = None
+    template: TemplateName = "v0"
+    image_aspect_ratio: str | None = None
+
+
+def read_v1(source: TensorSource, tower: Tower, options: V1Options) -> HfModel:
+    """Return what a v1.0 checkpoint becomes; reads headers and small tensors only.
+
+    Raises:
+        CheckpointError: it is no such checkpoint, or its files contradict one another.
+    """
+    path = source.path
+    files = read_copied_files(path)
+    refuse_other_kinds(source, files.config)
+    tokenizer = read_tokenizer(path)
+    dtype = options.dtype or most_common_dtype(source)
+    rows = source.info("model.embed_tokens.weight").shape[0]
+    special, image_text = _special_tokens(tokenizer, options, path, files.config)
+    if tokenizer.size > rows:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {tokenizer.size} tokens, the embedding {rows} rows: they "
+            "are not of one checkpoint"
+        )
+    ratio = options.image_aspect_ratio or files.config.get("image_aspect_ratio") or "square"
+    config = _config(files.config, tower, tokenizer, rows, path)
+    set_ids(config, tokenizer, special)
+    config.dtype = TORCH_DTYPES[dtype]
+    config.image_aspect_ratio = ratio
+    model = HfModel(
+        origins=dict(_origins(source, tower, rows, dtype)),
+        dtype=dtype,
+        config=config,
+        tower=tower,
+        tokenizer=tokenizer,
+        special=special,
+        image_token=PATCH_TOKEN,
+        chat_template=jinja_of(TEMPLATES[options.template], image_text),
+        template_name=options.template,
+        stop_strings=tuple(s for s in (TEMPLATES[options.template].stop,) if s is not None),
+        original=files.blobs,
+        notes=tuple(_notes(files.config, tokenizer)),
+    )
+    check_origins(model, source)
+    _refuse_unused(model, source)
+    return model
+
+
+def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
+    """Refuse what is no merged v1.0 checkpoint, and say what it is.
+
+    Raises:
+        CheckpointError: v1.5, a delta, a converted one, or no LLaVA at all.
+    """
+    path, names = source.path, source.tensors
+    if f"{PROJECTOR_PREFIX}weight" in names:
+        _refuse_delta(source)
+        return
+    if f"{PROJECTOR_PREFIX}0.weight" in names:
+        raise CheckpointError(
+            f"{path} has the two-layer projector of v1.5: use `galen convert v15` for it"
+        )
+    if any(name.startswith(("multi_modal_projector.", "model.multi_modal_")) for name in names):
+        raise CheckpointError(f"{path} is in Hugging Face layout already: serve it as it is")
+    raise CheckpointError(
+        f"{path} ({config.get('model_type')!r}) has no {PROJECTOR_PREFIX}weight: it is no LLaVA; "
+        "if this is the base of a delta, run `galen convert apply-delta` first"
+    )
+
+
+def _refuse_delta(source: TensorSource) -> None:
+    """Refuse differences from a base, which look like a checkpoint."""
+    zeros = [name for name in source.tensors if name.endswith("rotary_emb.inv_freq")]
+    is_delta = bool(zeros) and not bool(source.read(zeros[0]).any())
+    norm = source.read("model.norm.weight").float().abs().mean()
+    if is_delta or float(norm) < _LEAST_NORM:
+        raise CheckpointError(
+            f"{source.path} is a delta, not a model: first run `galen convert apply-delta --base "
+            f"LLAMA-7B --delta {source.path} --out DIR`, and convert DIR"
+        )
+
+
+def _special_tokens(
+    tokenizer: TokenizerFiles, options: V1Options, path: Path, config: dict[str, Any]
+) -> tuple[dict[str, str], str]:
+    """Return the special tokens by role, and what stands for an image."""
+    special = dict(tokenizer.special)
+    if options.bos_token is not None:
+        if tokenizer.id_of(options.bos_token) is None:
+            raise CheckpointError(f"--bos {options.bos_token!r} is no token of {path}")
+        special["bos_token"] = options.bos_token
+    for role in ("bos_token", "eos_token"):
+        if role not in special:
+            raise CheckpointError(
+                f"{path} names no {role} (special_tokens_map.json, tokenizer_config.json): copy "
+                "these files from where the weights are from"
+            )
+    special.setdefault("unk_token", "<unk>")
+    special.setdefault("pad_token", special["unk_token"])
+    if tokenizer.id_of(PATCH_TOKEN) is None:
+        raise CheckpointError(
+            f"{path}: the tokenizer has no {PATCH_TOKEN}: its added_tokens.json is missing"
+        )
+    has_ends = all(tokenizer.id_of(token) is not None for token in (START_TOKEN, END_TOKEN))
+    if config.get("mm_use_im_start_end", has_ends) and not has_ends:
+        raise CheckpointError(
+            f"{path} asks for {START_TOKEN} and {END_TOKEN} (mm_use_im_start_end), the tokenizer "
+            "has them not: its added_tokens.json is of another checkpoint"
+        )
+    wrapped = f"{START_TOKEN}{PATCH_TOKEN}{END_TOKEN}"
+    return special, wrapped if config.get("mm_use_im_start_end", has_ends) else PATCH_TOKEN
+
+
+def _config(
+    config: dict[str, Any], tower: Tower, tokenizer: TokenizerFiles, rows: int, path: Path
+) -> LlavaConfig:
+    heads = needed(config, "num_attention_heads", path)
+    text = LlamaConfig(
+        vocab_size=rows,
+        hidden_size=needed(config, "hidden_size", path),
+        intermediate_size=needed(config, "intermediate_size", path),
+        num_hidden_layers=needed(config, "num_hidden_layers", path),
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("num_key_value_heads", heads),
+        hidden_act=config.get("hidden_act", "silu"),
+        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        max_position_embeddings=context_of(config),
+        tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
+    )
+    return joined_config(
+        text,
+        tower,
+        tokenizer.known_id(PATCH_TOKEN),
+        activation="linear",
+        feature_layer=config.get("mm_vision_select_layer", _PUBLISHED_LAYER),
+    )
+
+
+def context_of(config: dict[str, Any]) -> int:
+    """Return the tokens of a context; v1.0 calls them `max_sequence_length`."""
+    found = config.get("max_position_embeddings", config.get("max_sequence_length", _CONTEXT))
+    return int(found)
+
+
+def _origins(
+    source: TensorSource, tower: Tower, rows: int, dtype: str
+) -> Iterator[tuple[str, Origin]]:
+    yield from decoder_origins(source, rows)
+    width = source.info("model.embed_tokens.weight").shape[1]
+    for part in ("weight", "bias"):
+        stored = source.info(PROJECTOR_PREFIX + part)
+        yield (
+            f"multi_modal_projector.linear_1.{part}",
+            Origin(stored, stored.shape, partial(source.read, stored.name)),
+        )
+    identity = partial(torch.eye, width, dtype=DTYPES[dtype])
+    yield (
+        "multi_modal_projector.linear_2.weight",
+        Origin(None, (width, width), identity, is_copy=False),
+    )
+    yield (
+        "multi_modal_projector.linear_2.bias",
+        Origin(None, (width,), partial(torch.zeros, width), is_copy=False),
+    )
+    yield from tower_origins(tower, "vision_tower")
+
+
+def _refuse_unused(model: HfModel, source: TensorSource) -> None:
+    used = {o.stored.name for o in model.origins.values() if o.stored and o.role == "checkpoint"}
+    unused = [
+        name
+        for name in source.tensors
+        if name not in used and not name.endswith("rotary_emb.inv_freq")
+    ]
+    if unused:
+        raise CheckpointError(
+            f"{source.path} holds {unused[0]!r}, which no LLaVA-Med v1.0 has: a checkpoint of "
+            "another kind (`galen inspect` says which)"
+        )
+
+
+def _notes(config: dict[str, Any], tokenizer: TokenizerFiles) -> Iterator[str]:
+    for role in ("bos_token", "eos_token", "pad_token"):
+        said, found = config.get(f"{role}_id"), tokenizer.special_id(role)
+        if said is not None and found is not None and said != found:
+            yield f"config.json's {role}_id {said} was replaced by the tokenizer's {found}"
+    bos = tokenizer.special.get("bos_token")
+    if bos is not None and bos == tokenizer.special.get("eos_token"):
+        yield f"prompts begin with {bos!r}, as this checkpoint was trained ({tokenizer.bos_from})"
+    if "mm_vision_select_layer" not in config:
+        yield f"config.json has no mm_vision_select_layer: {_PUBLISHED_LAYER}, as published runs"
+    if "mm_use_im_start_end" not in config:
+        yield "config.json has no mm_use_im_start_end: decided by the tokenizer's tokens"

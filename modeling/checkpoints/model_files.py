@@ -1,0 +1,68 @@
+"""The small files beside a checkpoint's weights: configuration and tokenizer, as they are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modeling.checkpoint_files import CheckpointError, read_json
+
+CONFIG = "config.json"
+_KEPT = (
+    CONFIG,
+    "added_tokens.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
+_MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedFiles:
+    """Contents of files that are kept.
+
+    Args:
+        config: config.json, parsed.
+        blobs: by name, config.json too.
+    """
+
+    config: dict[str, Any]
+    blobs: dict[str, bytes]
+
+    def write(self, folder: Path) -> None:
+        """Put them into a folder."""
+        for name, blob in self.blobs.items():
+            (folder / name).write_bytes(blob)
+
+
+def read_copied_files(path: Path) -> CopiedFiles:
+    """Read a checkpoint's small files.
+
+    Raises:
+        CheckpointError: config.json is missing, or a file is damaged.
+    """
+    blobs = {name: _blob(path / name) for name in _KEPT if (path / name).is_file()}
+    return CopiedFiles(read_config(path), blobs)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a directory's config.json; raises CheckpointError where there is none."""
+    file = path / CONFIG
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path} has no {CONFIG}: give a checkpoint in Hugging Face layout (LLaMA's own files "
+            "are converted by transformers' convert_llama_weights_to_hf.py first)"
+        )
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds no JSON object")
+    return config
+
+
+def _blob(file: Path) -> bytes:
+    if file.stat().st_size > _MOST_BYTES:
+        raise CheckpointError(f"{file} is larger than {_MOST_BYTES >> 20} MiB: no such file")
+    return file.read_bytes()

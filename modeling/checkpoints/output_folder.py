@@ -1,0 +1,290 @@
+"""A directory that appears under its name when it is whole, and not before.
+
+Until then it is `NAME.partial` beside it: an interrupted run leaves its finished shards there, and
+the same command goes on with them. What does *not* live here: what is written into it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from modeling.checkpoint_files import CheckpointError, read_header, read_json
+from modeling.checkpoints.tensor_hash import TensorHash, checkpoint_hash
+from modeling.checkpoints.tensor_source import TensorSource
+from modeling.checkpoints.tensor_writer import (
+    MAX_SHARD_BYTES,
+    Output,
+    Progress,
+    Shard,
+    plan_shards,
+    write_index,
+    write_shard,
+)
+
+MANIFEST = "galen_manifest.json"
+"""What a conversion was made of, beside its result."""
+MANIFEST_FORMAT = "galen-conversion/1"
+_JOURNAL = "galen_journal.json"
+_SPARE_BYTES = 64 << 20  # tokenizer and configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What decides a result: the same recipe may go on where it was stopped.
+
+    Args:
+        command: such as v1.
+        sources: directories by their part in it, such as base and delta.
+    """
+
+    command: str
+    options: Mapping[str, Any]
+    sources: Mapping[str, TensorSource]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the options, and with each file's name, size or time of change."""
+        files = {
+            role: [_identity(file) for file in source.files]
+            for role, source in self.sources.items()
+        }
+        text = json.dumps([self.command, dict(self.options), files, tool()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a result goes.
+
+    Args:
+        out: the directory that is made.
+        max_shard_bytes: a file of weights is not larger, unless a single tensor is.
+    """
+
+    out: Path
+    progress: Progress
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+
+def tool() -> str:
+    """Return name and version of this program."""
+    try:
+        return f"galen {version('galen')}"
+    except PackageNotFoundError:
+        return "galen (from its source)"
+
+
+def write_folder(
+    to: Destination,
+    recipe: Recipe,
+    outputs: Sequence[Output],
+    write_rest: Callable[[Path, dict[str, TensorHash]], None],
+) -> None:
+    """Write tensors and what belongs to them to `to.out`, all of it or nothing.
+
+    Args:
+        write_rest: puts the other files into the folder that it gets, with the tensors' hashes.
+
+    Raises:
+        CheckpointError: something has that name, the disk is full, another conversion's rest is in
+            the way, or a tensor cannot be made.
+    """
+    out, progress = to.out, to.progress
+    refuse_existing(out)
+    shards = plan_shards(outputs, to.max_shard_bytes)
+    partial = out.parent / f"{out.name}.partial"
+    try:
+        with _locked(partial):
+            journal = _Journal(partial, recipe.fingerprint)
+            _refuse_full_disk(out, sum(s.num_bytes for s in shards if not journal.has(s)))
+            for shard in shards:
+                if journal.has(shard):
+                    progress.advance(shard.num_bytes, shard.outputs[-1].name)
+                else:
+                    journal.note(shard, write_shard(partial, shard, progress))
+            write_index(partial, shards)
+            write_rest(partial, journal.hashes)
+            journal.remove()
+            _make_durable(partial)
+            refuse_existing(out)
+            partial.rename(out)
+            _sync(out.parent)
+    except OSError as error:
+        raise _in_words(error, out, partial) from error
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise CheckpointError where something has that name already."""
+    if out.exists() or out.is_symlink():
+        raise CheckpointError(f"{out} is there already: remove it, or choose another --out")
+
+
+def write_manifest(
+    folder: Path,
+    recipe: Recipe,
+    source_hashes: Mapping[str, str],
+    hashes: Mapping[str, TensorHash],
+    more: Mapping[str, Any],
+) -> None:
+    """Write what a result was made of.
+
+    Args:
+        source_hashes: by part, as `checkpoint_hash` gives them.
+        more: what else is worth keeping, such as the source's configuration.
+    """
+    tensors = {
+        name: {"dtype": each.dtype, "shape": list(each.shape), "sha256": each.sha256}
+        for name, each in sorted(hashes.items())
+    }
+    manifest = {
+        "format": MANIFEST_FORMAT,
+        "tool": tool(),
+        "command": recipe.command,
+        "options": dict(recipe.options),
+        "sources": {
+            role: {"name": source.path.resolve().name, "hash": source_hashes[role]}
+            for role, source in recipe.sources.items()
+        },
+        **more,
+        "result": {"hash": checkpoint_hash(hashes), "tensors": tensors},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return a directory's manifest; None where it has none.
+
+    Raises:
+        CheckpointError: it is damaged, or of a format that is not known here.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    manifest = read_json(file)
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise CheckpointError(f"{file} is no manifest of format {MANIFEST_FORMAT}")
+    return manifest
+
+
+class _Journal:
+    """Which shards of a partial folder are finished, and the hashes of their tensors."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        self._file = folder / _JOURNAL
+        self._fresh = self._file.with_suffix(".fresh")
+        self._entries: dict[str, Any] = {"fingerprint": fingerprint, "shards": {}}
+        if self._file.is_file():
+            found = read_json(self._file)
+            if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
+                raise CheckpointError(
+                    f"{folder} is left of a conversion with other sources or options: remove it, "
+                    "or choose another --out"
+                )
+            self._entries = found
+        elif any(file.name != self._fresh.name for file in folder.iterdir()):
+            raise CheckpointError(
+                f"{folder} is in the way and no conversion left it: move it away, or choose "
+                "another --out"
+            )
+        else:
+            self._save()
+
+    @property
+    def hashes(self) -> dict[str, TensorHash]:
+        """Of all tensors in finished shards."""
+        return {
+            name: TensorHash(dtype, tuple(shape), sha256)
+            for shard in self._entries["shards"].values()
+            for name, (dtype, shape, sha256) in shard.items()
+        }
+
+    def has(self, shard: Shard) -> bool:
+        """Whether a shard stands whole in the folder."""
+        noted = self._entries["shards"].get(shard.file)
+        if noted is None or set(noted) != {output.name for output in shard.outputs}:
+            return False
+        try:
+            return set(read_header(self._folder / shard.file)) == set(noted)
+        except CheckpointError:  # what was noted was lost with the machine's power: once more
+            return False
+
+    def note(self, shard: Shard, hashes: Mapping[str, TensorHash]) -> None:
+        """Keep that a shard is finished."""
+        self._entries["shards"][shard.file] = {
+            name: (each.dtype, each.shape, each.sha256) for name, each in hashes.items()
+        }
+        self._save()
+
+    def remove(self) -> None:
+        """Take it out of the folder, which is whole now."""
+        self._file.unlink()
+
+    def _save(self) -> None:
+        with self._fresh.open("w", encoding="utf-8") as stream:
+            json.dump(self._entries, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._fresh.rename(self._file)
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Hold the partial folder; two conversions at once would write into one another."""
+    partial.mkdir(parents=True, exist_ok=True)
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CheckpointError(
+            f"{partial} is being written by another conversion: wait, or choose another --out"
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def _refuse_full_disk(out: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(out.parent).free
+    if free < num_bytes + _SPARE_BYTES:
+        raise CheckpointError(
+            f"{out.parent} has {free / 1e9:.1f} GB free, {out.name} needs {num_bytes / 1e9:.1f} GB "
+            "more: free some, or choose another --out"
+        )
+
+
+def _in_words(error: OSError, out: Path, partial: Path) -> CheckpointError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return CheckpointError(
+            f"no room was left on the disk for {out} ({error.strerror}): free some and run the "
+            f"same command again, it goes on; or remove {partial}"
+        )
+    return CheckpointError(f"{out} could not be written ({error.strerror}: {error.filename})")
+
+
+def _identity(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
+
+
+def _make_durable(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
