@@ -10,7 +10,7 @@ trained with other ones get them through `Conversation.system`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from modeling.conversations import Conversation, ConversationError, ImageSlot, Turn
@@ -49,7 +49,21 @@ class SpecialPiece:
     is_trained: bool = False
 
 
-Piece = TextPiece | ImagePiece | SpecialPiece
+@dataclass(frozen=True, slots=True)
+class TokenPiece:
+    """One token by its id, such as a template's own mark of a turn.
+
+    Args:
+        is_in_text: false of a token that the tokenizer adds by itself around a prompt: the text
+            behind it counts as the first one then.
+    """
+
+    token_id: int
+    is_trained: bool = False
+    is_in_text: bool = True
+
+
+Piece = TextPiece | ImagePiece | SpecialPiece | TokenPiece
 FixedPieces = tuple[TextPiece | SpecialPiece, ...]
 
 
@@ -63,7 +77,7 @@ class ConversationTemplate:
         end: written after the last turn, where no answer is opened.
         opening: text with which an answer is opened; the model goes on from there.
         stop: the text that ends an answer; None where the end-of-sequence token does.
-        greeting: turns that stand before every conversation.
+        greeting: turns that stand before every conversation, not trained.
         is_system_asked: whether the system text stands inside the first question.
     """
 
@@ -182,12 +196,18 @@ def _pieces(
     yield SpecialPiece("bos")
     if not template.is_system_asked:
         yield header
-    for index, turn in enumerate((*template.greeting, *conversation.turns)):
+    for turn in template.greeting:
+        yield from map(_untrained, turn_pieces(template, turn))
+    for index, turn in enumerate(conversation.turns):
         yield from turn_pieces(template, turn, header if is_asked and index == 0 else None)
     if opens_answer:
         yield TextPiece(template.opening)
     else:
         yield from template.end
+
+
+def _untrained(piece: Piece) -> Piece:
+    return piece if isinstance(piece, ImagePiece) else replace(piece, is_trained=False)
 
 
 def turn_pieces(
