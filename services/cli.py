@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.launcher.admin_options import models_app, workers_app
+from services.launcher.admin_options import adapters_app, models_app, workers_app
 from services.launcher.terminal import CommandError, Terminal
 
 _PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -30,8 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
-adapters_app = typer.Typer(no_args_is_help=True)
 
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
@@ -313,27 +311,6 @@ def ask(  # noqa: PLR0913 - one parameter per option
             os._exit(_EXIT_BROKEN_PIPE)
 
     asyncio.run(print_answer())
-
-
-@adapters_app.command("check")
-def check_adapter_folder(
-    folder: Annotated[Path, typer.Argument(help="An adapter in PEFT's layout.", metavar="DIR")],
-    *,
-    base: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint that it is for.")],
-    max_rank: Annotated[
-        int, typer.Option(min=1, envvar="GALEN_WORKER_MAX_LORA_RANK", help="What workers take.")
-    ] = 64,
-) -> None:
-    """Check a LoRA adapter against its base, as a worker does; loads no weights.
-
-    For example:
-
-    galen adapters check ./adapters/chest --base ./llava-med
-    """
-    from services.launcher.adapter_check import check_adapter
-
-    for line in check_adapter(folder, base, max_rank):
-        print(line)
 
 
 @app.command()

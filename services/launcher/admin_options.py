@@ -1,4 +1,4 @@
-"""The commands `galen models` and `galen workers`: their options; the rest loads when they run."""
+"""`galen models`, `workers` and `adapters`: their options; the rest loads when they run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -28,6 +28,7 @@ WorkerName = Annotated[
 
 models_app = typer.Typer(no_args_is_help=True, context_settings=_HELP)
 workers_app = typer.Typer(no_args_is_help=True, context_settings=_HELP)
+adapters_app = typer.Typer(no_args_is_help=True, context_settings=_HELP)
 
 
 @models_app.command("list")
@@ -193,6 +194,27 @@ def drain_worker(
     """
     with _client(url, admin_key) as client:
         client.order(worker, "drain", {"timeout_s": timeout})
+
+
+@adapters_app.command("check")
+def check_adapter_folder(
+    folder: Annotated[Path, typer.Argument(help="An adapter in PEFT's layout.", metavar="DIR")],
+    *,
+    base: Annotated[Path, typer.Option(metavar="DIR", help="The checkpoint that it is for.")],
+    max_rank: Annotated[
+        int, typer.Option(min=1, envvar="GALEN_WORKER_MAX_LORA_RANK", help="What workers take.")
+    ] = 64,
+) -> None:
+    """Check a LoRA adapter against its base, as a worker does; loads no weights.
+
+    For example:
+
+    galen adapters check ./adapters/chest --base ./llava-med
+    """
+    from services.launcher.adapter_check import check_adapter
+
+    for line in check_adapter(folder, base, max_rank):
+        typer.echo(line)
 
 
 def _client(url: str | None, admin_key: str | None) -> "AdminClient":

@@ -1,18 +1,13 @@
-"""Models loaded and unloaded, workers cordoned and drained, while `galen up` serves.
+"""Models loaded and unloaded while `galen up` serves; who may order it, and how it is told.
 
 Also what a bad checkpoint does to it: nothing, but for one line. The bad ones: `test_joining.py`.
 """
 
 import re
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -20,15 +15,12 @@ import psutil
 import pytest
 
 from modeling.tiny import make_tiny_llava
-from tests.end_to_end.launched import ROOT, LaunchedUp, galen
+from tests.end_to_end.administered import LONG_ANSWER, LONGER, Running, administered_up
+from tests.end_to_end.launched import galen
 from tests.end_to_end.test_joining import BAD_MODELS
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
-
-LONG = "[[n=60 d=30]]"  # 1.8 s
-LONGER = "[[n=60 d=120]]"  # 7 s: another client starts meanwhile, also on a busy machine
-LONG_ANSWER = "".join(f"zq{token:04d} " for token in range(60))
 
 
 @pytest.fixture(scope="module")
@@ -36,72 +28,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_llava(tmp_path_factory.mktemp("sound") / "tiny")
 
 
-@dataclass
-class Running:
-    """A `galen up` and ways to talk to it."""
-
-    up: LaunchedUp
-    url: str
-    temporary: Path
-    http: httpx.Client
-
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return galen(*words, variables={"TMPDIR": str(self.temporary)})
-
-    def state_of(self, model: str) -> str:
-        answer = self.http.get(f"{self.url}/models/{model}")
-        return answer.json()["state"] if answer.status_code == 200 else str(answer.status_code)
-
-    def hosted(self) -> set[str]:
-        [host] = self.http.get(f"{self.url}/admin/hosts").json()["data"]
-        return {model["id"] for model in host["models"]}
-
-    def answers(self, model: str) -> bool:
-        messages = [{"role": "user", "content": "[[n=1]]"}]
-        body = {"model": model, "messages": messages}
-        answer = self.http.post(f"{self.url}/chat/completions", json=body)
-        return answer.json()["choices"][0]["message"]["content"] == "zq0000 "
-
-    def worker_ids(self, model: str) -> list[str]:
-        listed = self.http.get(f"{self.url}/admin/workers").json()["data"]
-        return [worker["id"] for worker in listed if worker["model"] == model]
-
-    def load(self, name: str) -> None:
-        done = self.command("models", "load", "--engine", "fake", "--name", name)
-        assert done.returncode == 0, done.stderr
-        assert f"{name} is ready" in done.stdout
-
-    def begin(self, model: str, prompt: str = LONG) -> "subprocess.Popen[str]":
-        """Ask without waiting for the answer."""
-        asking = [sys.executable, "-m", "services.cli", "ask", "--url", self.url, "--model", model]
-        pipe = subprocess.PIPE
-        return subprocess.Popen([*asking, prompt], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-
-    def begin_streaming(self, model: str, prompt: str = LONG) -> "subprocess.Popen[str]":
-        client = self.begin(model, prompt)
-        assert client.stdout is not None
-        assert client.stdout.read(7) == "zq0000 "
-        return client
-
-    def ended(self, client: "subprocess.Popen[str]") -> tuple[int, str, str]:
-        out, err = client.communicate(timeout=30)
-        return client.returncode, out, err
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    temporary = Path(tempfile.mkdtemp(prefix="up-"))
-    options = ("--engine", "fake", "--port", "0", "--no-ask", "--slots", "1")
-    with LaunchedUp(temporary, *options, "--model", "one", "--model", "two") as up:
-        url = up.url()
-        found = galen("workers", "list", variables={"TMPDIR": str(temporary)})
-        assert found.returncode == 0, found.stderr
-        [file] = temporary.glob("galen-up-*/admin.json")
-        key = httpx.Response(200, text=file.read_text(encoding="utf-8")).json()["key"]
-        with httpx.Client(headers={"authorization": f"Bearer {key}"}, timeout=30) as http:
-            yield Running(up, url, temporary, http)
-        assert up.end(signal.SIGINT, 6.0) == 0
-    shutil.rmtree(temporary)
+    with administered_up() as running:
+        yield running
 
 
 # ----------------------------------------------------------------------------------- the key
@@ -355,57 +285,3 @@ def test_real_checkpoint_is_loaded_beside_the_fake_ones(running: Running, sound:
     code, answer, said = running.ended(running.begin("real", "Is it clear?"))
     assert (code, bool(answer.strip())) == (0, True), said
     assert running.command("models", "unload", "real").returncode == 0
-
-
-# ------------------------------------------------------------------------ cordon and drain
-
-
-def test_cordoned_worker_claims_nothing_until_it_may_again(running: Running) -> None:
-    streaming = running.begin_streaming("two")
-    assert running.command("workers", "cordon", running.worker_ids("two")[0]).returncode == 0
-    wait_until(lambda: running.state_of("two") == "cordoned", "the cordon", 3)
-    waiting = running.begin("two", "[[n=1]]")
-    code, rest, _ = running.ended(streaming)  # what runs goes on
-
-    assert (code, "zq0000 " + rest) == (0, LONG_ANSWER + "\n")
-    with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(1.5)
-    running.http.post(f"{running.url}/admin/workers/{running.worker_ids('two')[0]}/uncordon")
-    assert running.ended(waiting)[:2] == (0, "zq0000 \n")
-
-
-def test_engine_that_dies_cordoned_comes_back_cordoned(running: Running) -> None:
-    [worker_id] = running.worker_ids("two")
-    running.http.post(f"{running.url}/admin/workers/{worker_id}/cordon")
-    wait_until(lambda: running.state_of("two") == "cordoned", "the cordon", 3)
-    parent = next(p for p in running.up.family() if p.cmdline()[:1] == ["galen worker [two]"])
-    parent.children()[0].kill()
-    wait_until(lambda: running.worker_ids("two") not in ([], [worker_id]), "the next engine", 10)
-
-    assert running.state_of("two") == "cordoned"
-    running.http.post(f"{running.url}/admin/workers/{running.worker_ids('two')[0]}/uncordon")
-    wait_until(lambda: running.state_of("two") == "ready", "the end of the cordon", 3)
-
-
-def test_list_says_how_many_workers_of_a_layout_were_drained(running: Running) -> None:
-    loading = ("models", "load", "--engine", "fake", "--name", "twice", "--workers", "2")
-    assert "fake engine, workers: 2; set: --slots 1" in running.command(*loading).stdout
-    wait_until(lambda: len(running.worker_ids("twice")) == 2, "both workers", 20)
-    assert running.command("workers", "drain", running.worker_ids("twice")[0]).returncode == 0
-    said = "workers: 2; set: --slots 1; 1 of 2 workers drained"
-    wait_until(lambda: said in running.command("models", "list").stdout, "the truth", 10)
-    running.command("models", "unload", "twice")
-
-
-def test_drained_worker_finishes_and_is_not_started_again(running: Running) -> None:
-    running.load("third")
-    client = running.begin_streaming("third")
-    [worker_id] = running.worker_ids("third")
-    assert running.command("workers", "drain", worker_id, "--timeout", "20").returncode == 0
-    code, rest, _ = running.ended(client)
-
-    assert (code, "zq0000 " + rest) == (0, LONG_ANSWER + "\n")
-    running.up.line_with("was drained; it is not started again")
-    wait_until(lambda: running.worker_ids("third") == [], "the end of the worker", 5)
-    running.load("third")  # it may be loaded again
-    running.command("models", "unload", "third")
