@@ -13,7 +13,9 @@ IMAGE_MARKER = "<image>"
 
 # "conversatons" occurs in published files: converters of the first release wrote it.
 _CONVERSATION_KEYS = ("conversations", "conversatons")
-_ROLES: dict[str, Literal["user", "assistant"]] = {"human": "user", "gpt": "assistant"}
+Role = Literal["system", "user", "assistant"]
+
+_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant"}
 
 
 class ConversationError(ValueError):
@@ -30,9 +32,13 @@ Part = str | ImageSlot
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side says, images where they stand."""
+    """What one side says, images where they stand.
 
-    role: Literal["user", "assistant"]
+    Args:
+        role: `system` is for a tokenizer's own template alone; others have `Conversation.system`.
+    """
+
+    role: Role
     parts: tuple[Part, ...]
 
     @property
