@@ -6,20 +6,17 @@ What does *not* live here: the conversions. They load torch, which `--help` does
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.job import Job
+from modeling.checkpoints.tool_errors import run_tool
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)B", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _DTYPES = {"auto": None, "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_EXIT_FAILED = 1
-_EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="convert",
@@ -196,24 +193,5 @@ def _shard_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def main() -> None:
-    """Entry point: what was wrong is one line, never a trace."""
-    try:
-        sys.exit(app(prog_name="galen convert", standalone_mode=False) or 0)
-    except typer.TyperException as error:
-        if message := error.format_message():
-            print(f"galen: {message} (see --help)", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except CheckpointError as error:
-        print(f"galen: {error}", file=sys.stderr)
-        sys.exit(_EXIT_FAILED)
-    except ModuleNotFoundError as error:
-        print(f"galen: this needs {error.name}: pip install 'galen[worker]'", file=sys.stderr)
-        sys.exit(_EXIT_FAILED)
-    except (KeyboardInterrupt, typer.Abort):
-        print("galen: stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(_EXIT_INTERRUPTED)
-
-
 if __name__ == "__main__":
-    main()
+    run_tool(app, "galen convert")

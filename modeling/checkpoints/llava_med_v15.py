@@ -33,7 +33,7 @@ from modeling.checkpoints.hf_layout import (
 from modeling.checkpoints.model_files import read_copied_files
 from modeling.checkpoints.tensor_source import TensorSource
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
-from modeling.checkpoints.towers import Tower, clip_tower
+from modeling.checkpoints.towers import CLIP_SETTINGS, Tower, clip_tower
 from modeling.conversation_templates import TEMPLATES, TemplateName
 
 TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
@@ -145,7 +145,8 @@ def own_tower(source: TensorSource, described_by: Tower | None = None) -> Tower 
     """
     if not any(name.startswith(TOWER_PREFIX) for name in source.tensors):
         return None
-    config = {} if described_by is None else described_by.config
+    known = {} if described_by is None else described_by.config
+    config = {key: known[key] for key in CLIP_SETTINGS if key in known}
     folder = None if described_by is None else described_by.source.path
     return clip_tower(source, TOWER_PREFIX, config, folder)
 
@@ -200,14 +201,14 @@ def _chosen_tower(source: TensorSource, stock: Tower | None, choice: TowerChoice
     if choice == "stock":
         if stock is None:
             raise CheckpointError(
-                "--vision-tower stock needs --clip DIR: a folder with openai/clip-vit-large-patch14"
-                "-336"
+                "--vision-tower stock needs --tower DIR: a folder with "
+                "openai/clip-vit-large-patch14-336"
             )
         return stock
     own = own_tower(source, stock)
     if own is None:
         raise CheckpointError(
-            f"{source.path} holds no vision tower: take --vision-tower stock --clip DIR"
+            f"{source.path} holds no vision tower: take --vision-tower stock --tower DIR"
         )
     return own
 

@@ -25,7 +25,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's images, R G B (openai/CLIP, clip/clip.py, commit a1d0717)."""
 
-_OPEN_CLIP_WEIGHTS = "open_clip_pytorch_model.bin"
+OPEN_CLIP_WEIGHTS = "open_clip_pytorch_model.bin"
 _TRUNK = "visual.trunk."
 _CLIP_HEAD_WIDTH = 64  # of every CLIP ViT (arXiv:2103.00020, table 20)
 _VIT_HEAD_WIDTH = 64
@@ -91,7 +91,7 @@ def read_tower(path: Path) -> Tower:
     Raises:
         CheckpointError: it is neither, or incomplete.
     """
-    if (path / _OPEN_CLIP_WEIGHTS).is_file():
+    if (path / OPEN_CLIP_WEIGHTS).is_file():
         return biomedclip_tower(path)
     source = open_tensors(path)
     prefix = next(
@@ -102,7 +102,7 @@ def read_tower(path: Path) -> Tower:
         raise CheckpointError(
             f"{path} holds no CLIP vision tower: give the folder of openai/clip-vit-large-patch14 "
             "(v1.0), openai/clip-vit-large-patch14-336 (v1.5), or BiomedCLIP with its "
-            f"{_OPEN_CLIP_WEIGHTS}"
+            f"{OPEN_CLIP_WEIGHTS}"
         )
     file = path / CONFIG
     return clip_tower(source, prefix, read_json(file) if file.is_file() else {}, path)
@@ -140,7 +140,7 @@ def clip_tower(
         "num_attention_heads": sizes["hidden_size"] // _CLIP_HEAD_WIDTH or 1,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
-        **{key: given[key] for key in _CLIP_KEYS if key in given},
+        **{key: given[key] for key in CLIP_SETTINGS if key in given},
     }
     tensors = {
         name: TowerTensor(tensor, tensor.shape, partial(source.read, tensor.name))
@@ -151,7 +151,8 @@ def clip_tower(
 
 
 _CLIP_PARTS = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
-_CLIP_KEYS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "projection_dim")
+CLIP_SETTINGS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "projection_dim")
+"""What a configuration says of a tower and its tensors do not."""
 
 
 def biomedclip_tower(path: Path) -> Tower:
@@ -162,7 +163,7 @@ def biomedclip_tower(path: Path) -> Tower:
     Raises:
         CheckpointError: the file is damaged, or holds another model.
     """
-    file = path / _OPEN_CLIP_WEIGHTS
+    file = path / OPEN_CLIP_WEIGHTS
     pickled = read_pickle(file)
     known = {
         name: StoredTensor(name, "F32", (*tensor.shape,), file)

@@ -1,0 +1,295 @@
+"""What a checkpoint directory is, and what would be wrong when it is served.
+
+Reads headers and small files, no weights but a few small tensors. What does *not* live here:
+printing (`inspect_command.py`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+
+from modeling.checkpoint_files import (
+    CheckpointError,
+    CheckpointFiles,
+    open_checkpoint,
+    read_json,
+    read_tensors,
+    refuse_without_processor,
+    sampled_fingerprint,
+)
+from modeling.checkpoints import llava_med_v1, llava_med_v15
+from modeling.checkpoints.delta import PROJECTOR_PREFIX
+from modeling.checkpoints.output_folder import read_manifest
+from modeling.checkpoints.tensor_hash import checkpoint_hash, hash_tensor
+from modeling.checkpoints.tensor_source import TensorSource, numel, open_tensors
+from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
+from modeling.checkpoints.towers import OPEN_CLIP_WEIGHTS, read_tower
+from modeling.finite_weights import refuse_non_finite
+from modeling.model_shape import why_incomplete
+
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found.
+
+    Args:
+        kind: in words.
+        facts: label and value, in the order of reading.
+        problems: what would be wrong when it is served here; empty: nothing known.
+        notes: what is worth knowing.
+        advice: what to do with it.
+    """
+
+    kind: str
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+def inspect_folder(path: Path, *, is_hashed: bool = False) -> Report:
+    """Look at a directory.
+
+    Args:
+        is_hashed: read all weights and give their hash (about 2 s per GB).
+
+    Raises:
+        CheckpointError: there are no weights, or they cannot be read.
+    """
+    if (path / OPEN_CLIP_WEIGHTS).is_file():
+        tower = read_tower(path)
+        facts = {"vision tower": f"ViT, {tower.side_px} px", **_sizes(tower.source)}
+        return Report("BiomedCLIP in open_clip's layout: a tower for `galen convert v1`", facts)
+    source = open_tensors(path)
+    file = path / _CONFIG
+    config: Any = read_json(file) if file.is_file() else {}
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds no JSON object")
+    report = _by_kind(path, source, config)
+    facts = {**report.facts, **_sizes(source)}
+    facts["hash"] = _hash(path, source, is_hashed=is_hashed)
+    return replace(report, facts=facts)
+
+
+def _by_kind(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
+    names = source.tensors
+    if f"{PROJECTOR_PREFIX}weight" in names:
+        return _v1(path, source, config)
+    if f"{PROJECTOR_PREFIX}0.weight" in names:
+        return _v15(path, source, config)
+    if any(name.startswith(("multi_modal_projector.", "model.multi_modal_")) for name in names):
+        return _hugging_face(path, config)
+    return _other(source, config)
+
+
+def _other(source: TensorSource, config: dict[str, Any]) -> Report:
+    kind = config.get("model_type")
+    if any(name.endswith("embeddings.class_embedding") for name in source.tensors):
+        return Report("CLIP: a vision tower for `galen convert v1` and `galen convert v15`")
+    if "model.embed_tokens.weight" in source.tensors:
+        advice = "LLaMA-1 7B is the base of LLaVA-Med v1.0's delta: galen convert apply-delta"
+        return Report(f"a language model without images ({kind})", advice=(advice,))
+    return Report(f"no LLaVA that is known here (model_type {kind!r})")
+
+
+def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
+    try:
+        llava_med_v1.refuse_other_kinds(source, config)
+    except CheckpointError:
+        advice = f"galen convert apply-delta --base LLAMA-7B --delta {path} --out MERGED"
+        problem = "a delta answers nothing before it is added to its base"
+        return Report(
+            "LLaVA-Med v1.0 (or LLaVA v0): a delta", problems=(problem,), advice=(advice,)
+        )
+    tokenizer = _tokenizer(path)
+    facts = {
+        "vision tower": f"{config.get('mm_vision_tower', 'not said')} (not in these files)",
+        "projector": "one linear layer",
+        "conversation template": "v0; answers end at '###'",
+        "images": config.get("image_aspect_ratio", "square"),
+        "context": f"{llava_med_v1.context_of(config)} tokens",
+        **_ids(tokenizer),
+    }
+    problems = ["transformers and vLLM do not load this layout"]
+    problems += _said_wrongly(config, tokenizer)
+    advice = f"galen convert v1 {path} --tower CLIP-VIT-LARGE-PATCH14 --out DIR"
+    return Report(
+        "LLaVA-Med v1.0 (or LLaVA v0), original layout", facts, (*problems,), advice=(advice,)
+    )
+
+
+def _v15(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
+    own = llava_med_v15.own_tower(source)
+    tower = config.get("mm_vision_tower", "not said")
+    facts = {
+        "vision tower": tower if own is None else f"{tower}; and one of its own, {own.side_px} px",
+        "projector": str(config.get("mm_projector_type", "two layers")),
+        "conversation template": "mistral_instruct",
+        "images": config.get("image_aspect_ratio", "pad"),
+        "context": f"{config.get('max_position_embeddings')} tokens",
+        **_ids(_tokenizer(path)),
+    }
+    problems = ("transformers and vLLM do not load this layout",)
+    advice = [f"galen convert v15 {path} --vision-tower checkpoint --out DIR"]
+    if own is None:
+        advice = [f"galen convert v15 {path} --vision-tower stock --tower CLIP --out DIR"]
+    return Report("LLaVA-Med v1.5, original layout", facts, problems, advice=(*advice,))
+
+
+def _hugging_face(path: Path, config: dict[str, Any]) -> Report:
+    manifest = read_manifest(path)
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
+    kind = "LLaVA in Hugging Face layout"
+    if manifest is not None:
+        kind += f", converted from {manifest['sources'].get('checkpoint', {}).get('name', '?')} "
+        kind += f"by {manifest['tool']} ({manifest['command']})"
+    generation = _small_json(path / "generation_config.json")
+    template = "its own" if (path / "chat_template.jinja").is_file() else "none"
+    stops = generation.get("stop_strings") or []
+    facts = {
+        "vision tower": f"{vision.get('model_type')}, {vision.get('image_size')} px",
+        "projector": f"two layers, {config.get('projector_hidden_act')}",
+        "conversation template": manifest["template"] if manifest else template,
+        "images": config.get("image_aspect_ratio", "square"),
+        "context": f"{text.get('max_position_embeddings')} tokens",
+        "answers end at": ", ".join(map(repr, [stops] if isinstance(stops, str) else stops))
+        or f"id {generation.get('eos_token_id', text.get('eos_token_id'))}",
+        **_ids(_tokenizer(path)),
+    }
+    problems = (*_serving_problems(path, config),)
+    return Report(kind, facts, problems, (*_serving_notes(config),))
+
+
+def _serving_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
+    """Yield what a worker would refuse, and what would go wrong without a refusal."""
+    try:
+        files = open_checkpoint(path)
+        refuse_without_processor(path)
+        if problem := why_incomplete(files):
+            yield problem
+        refuse_non_finite(files)
+    except CheckpointError as error:
+        yield str(error)
+    if not (path / "chat_template.jinja").is_file() and not _has_template(path):
+        yield "no chat template: chats cannot be rendered (chat_template.jinja)"
+    yield from _token_problems(path, config)
+
+
+def _serving_notes(config: dict[str, Any]) -> Iterator[str]:
+    if (config.get("vision_config") or {}).get("model_type") == "vit":
+        yield "vLLM has no such vision tower: serve it with --engine transformers"
+    if config.get("projector_hidden_act") in {"linear", "identity"}:
+        yield (
+            "`vllm serve` itself needs --hf-overrides "
+            """'{"projector_hidden_act": "torch.nn.modules.linear.Identity"}'; Galen sets it"""
+        )
+    ratio = config.get("image_aspect_ratio", "square")
+    if ratio == "keep":
+        yield "vLLM takes images of one size only: serve it with --engine transformers"
+    elif ratio != "square":
+        yield (
+            f"images are prepared as {ratio!r} by Galen; plain transformers and `vllm serve` cut "
+            "them instead"
+        )
+
+
+def _token_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
+    tokenizer = _tokenizer(path)
+    if tokenizer is None:
+        return
+    text = config.get("text_config") or {}
+    generation = _small_json(path / "generation_config.json")
+    rows = text.get("vocab_size")
+    if isinstance(rows, int) and tokenizer.size > rows:
+        yield f"the tokenizer has {tokenizer.size} tokens, the embedding {rows} rows"
+    eos = generation.get("eos_token_id", text.get("eos_token_id"))
+    ends = eos if isinstance(eos, list) else [eos]
+    found = tokenizer.special_id("eos_token")
+    if found is not None and found not in ends and not generation.get("stop_strings"):
+        yield f"answers would not end: eos_token_id is {eos}, the tokenizer's is {found}"
+    image = config.get("image_token_index", config.get("image_token_id"))
+    name = _small_json(path / "tokenizer_config.json").get("image_token")
+    if isinstance(name, str) and tokenizer.id_of(name) != image:
+        yield f"image_token_index is {image}, the tokenizer's {name!r} is {tokenizer.id_of(name)}"
+
+
+def _said_wrongly(config: dict[str, Any], tokenizer: TokenizerFiles | None) -> list[str]:
+    if tokenizer is None:
+        return ["no tokenizer (tokenizer.model): copy it from where the weights are from"]
+    found: list[str] = []
+    for role in ("bos_token", "eos_token", "pad_token"):
+        said, right = config.get(f"{role}_id"), tokenizer.special_id(role)
+        if said is not None and right is not None and said != right:
+            found.append(f"config.json's {role}_id is {said}, the tokenizer's {right}")
+    return found
+
+
+def _ids(tokenizer: TokenizerFiles | None) -> dict[str, str]:
+    if tokenizer is None:
+        return {"tokens": "no tokenizer"}
+    special = {
+        role.removesuffix("_token"): f"{token!r} ({tokenizer.id_of(token)})"
+        for role, token in tokenizer.special.items()
+    }
+    for token in ("<im_patch>", "<im_start>", "<im_end>", "<image>"):
+        if (index := tokenizer.id_of(token)) is not None:
+            special[token] = str(index)
+    return {"tokens": ", ".join(f"{role} {value}" for role, value in special.items())}
+
+
+def _tokenizer(path: Path) -> TokenizerFiles | None:
+    try:
+        return read_tokenizer(path)
+    except CheckpointError:
+        return None
+
+
+def _sizes(source: TensorSource) -> dict[str, str]:
+    tensors = source.tensors.values()
+    total = sum(tensor.num_bytes for tensor in tensors)
+    types = Counter[str]()
+    for tensor in tensors:
+        types[tensor.dtype] += tensor.num_bytes
+    shares = ", ".join(f"{name} {100 * size / total:.0f} %" for name, size in types.most_common())
+    numbers = sum(numel(tensor.shape) for tensor in tensors)
+    return {
+        "weights": f"{numbers:,} in {len(source.tensors)} tensors, {decimal(total)} in "
+        f"{len(source.files)} file(s)",
+        "types": shares,
+        "format": "pickles" if source.files[0].suffix == ".bin" else "safetensors",
+    }
+
+
+def _hash(path: Path, source: TensorSource, *, is_hashed: bool) -> str:
+    manifest = read_manifest(path)
+    said = None if manifest is None else manifest["result"]["hash"]
+    if is_hashed:
+        found = checkpoint_hash({name: hash_tensor(source.read(name)) for name in source.tensors})
+        if said is not None:
+            same = "as its manifest says" if said == found else f"its manifest says {said}: changed"
+            return f"{found} ({same})"
+        return found
+    if said is not None:
+        return f"{said} (of its manifest; --hash reads the weights)"
+    if source.files[0].suffix == ".bin":
+        return "not read (--hash)"
+    found = sampled_fingerprint(CheckpointFiles(path, {}, read_tensors(path)))
+    return f"{found} (sampled; --hash reads all)"
+
+
+def _has_template(path: Path) -> bool:
+    return any(
+        "chat_template" in _small_json(path / name)
+        for name in ("tokenizer_config.json", "processor_config.json", "chat_template.json")
+    )
+
+
+def _small_json(file: Path) -> dict[str, Any]:
+    found: Any = read_json(file) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}
