@@ -11,7 +11,6 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -117,41 +116,53 @@ class PromptTokeniser:
         self._special_ids = special_ids
         self._image = image
         self._nonce = secrets.token_hex(8)
-        self._twins: dict[_Written, str] = {}
-        self._stands_for: dict[int, tuple[str, tuple[int, ...]]] = {}  # of a twin's id
+        self._twins: dict[int, str] = {}
+        self._stands_for: dict[int, tuple[str, int]] = {}  # of a twin's id: its name, the token
+        self._image_twin, self._image_twin_id = self._add_twin(image.ids[0], image.ids[-1])
 
-    def tokenise(self, pieces: Sequence[Piece]) -> TokenisedPrompt:
-        """Return the tokens of a conversation, image placeholders included."""
+    def tokenise(
+        self, pieces: Sequence[Piece], images: Sequence[ImageTokens] | None = None
+    ) -> TokenisedPrompt:
+        """Return the tokens of a conversation, image placeholders included.
+
+        Args:
+            images: what stands for each image, where they differ; one for each `ImagePiece`.
+        """
+        num_images = sum(isinstance(piece, ImagePiece) for piece in pieces)
+        if images is not None and len(images) != num_images:
+            raise ValueError(f"{len(images)} images for {num_images} places; give one for each")
         before = list(itertools.takewhile(_is_outside, pieces))
         inside = [piece for piece in pieces if not _is_outside(piece)]
         prompt = TokenisedPrompt()
         _add_outside(prompt, before)
-        self._add_text(prompt, inside)
+        self._add_inside(prompt, inside, images or [self._image] * num_images)
         _add_outside(prompt, [piece for piece in pieces[len(before) :] if _is_outside(piece)])
         return prompt
 
-    def _add_text(self, prompt: TokenisedPrompt, pieces: Sequence[Piece]) -> None:
+    def _add_inside(
+        self, prompt: TokenisedPrompt, pieces: Sequence[Piece], images: Sequence[ImageTokens]
+    ) -> None:
         texts = [self._text_of(piece) for piece in pieces]
-        trained_at = [
-            not isinstance(piece, ImagePiece) and piece.is_trained
-            for piece, text in zip(pieces, texts, strict=True)
-            for _ in text
-        ]
+        flags = (not isinstance(piece, ImagePiece) and piece.is_trained for piece in pieces)
+        trained_at = b"".join(
+            (b"\1" if is_trained else b"\0") * len(text)
+            for is_trained, text in zip(flags, texts, strict=True)
+        )
         whole = "".join(texts)
         encoding = self._tokenizer.encode(whole, add_special_tokens=False)
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id in self._stands_for:
-                twin, ids = self._stands_for[token_id]
+            if token_id == self._image_twin_id:
+                first, ids = len(prompt.token_ids), images[len(prompt.image_spans)].ids
+                prompt.image_spans.append((first, first + len(ids)))
+                is_trained = False
+            elif token_id in self._stands_for:
+                twin, own_id = self._stands_for[token_id]
+                ids = (own_id,)
                 # the offsets may hold white space that the token swallows
-                is_trained = trained_at[whole.index(twin, start)]
-                if twin == self._twins.get("image"):
-                    at = len(prompt.token_ids)
-                    prompt.image_spans.append((at, at + len(ids)))
+                is_trained = bool(trained_at[whole.index(twin, start)])
             else:
-                text = whole[start:end]
-                is_literal = token_id in self._special and self._added[token_id].content in text
-                ids = self._plain_ids(text) if is_literal else (token_id,)
-                is_trained = any(trained_at[start:end])
+                ids = self._text_ids(token_id, whole[start:end])
+                is_trained = 1 in trained_at[start:end]
             prompt.token_ids.extend(ids)
             prompt.is_trained.extend([is_trained] * len(ids))
 
@@ -161,7 +172,7 @@ class PromptTokeniser:
             case TextPiece():
                 return piece.text
             case ImagePiece():
-                return self._twin("image")
+                return self._image_twin
             case TokenPiece():
                 return self._twin(piece.token_id)
             case SpecialPiece("bos"):
@@ -170,13 +181,18 @@ class PromptTokeniser:
             case SpecialPiece():
                 return self._twin(self._special_ids.eos)
 
-    def _twin(self, written: "_Written") -> str:
-        """Return the twin's name; it is made, and taught to the copy, when first needed."""
-        if written in self._twins:
-            return self._twins[written]
-        ids = self._image.ids if written == "image" else (written,)
-        name = f"\ue000{self._nonce}{len(self._twins)}\ue001"
-        first, last = self._added.get(ids[0]), self._added.get(ids[-1])
+    def _twin(self, token_id: int) -> str:
+        """Return a token's twin; it is made when first needed."""
+        if token_id not in self._twins:
+            name, twin_id = self._add_twin(token_id, token_id)
+            self._twins[token_id] = name
+            self._stands_for[twin_id] = (name, token_id)
+        return self._twins[token_id]
+
+    def _add_twin(self, first_id: int, last_id: int) -> tuple[str, int]:
+        """Teach the copy a name for tokens from `first_id` to `last_id`; returns it and its id."""
+        name = f"\ue000{self._nonce}{self._tokenizer.get_vocab_size()}\ue001"
+        first, last = self._added.get(first_id), self._added.get(last_id)
         token = AddedToken(
             name,
             lstrip=first is not None and first.lstrip,
@@ -184,21 +200,17 @@ class PromptTokeniser:
             normalized=False,  # a normaliser that writes a space would change the name, too
         )
         self._tokenizer.add_tokens([token])
-        self._twins[written] = name
         twin_id = self._tokenizer.token_to_id(name)
         assert twin_id is not None  # noqa: S101 (it was added)
-        self._stands_for[twin_id] = (name, ids)
-        return name
+        return name, twin_id
 
-    def _plain_ids(self, literal: str) -> tuple[int, ...]:
-        """Return the ids of a special token's text, for models whose vocabulary holds it whole."""
-        halves = (literal[:1], literal[1:])
+    def _text_ids(self, token_id: int, text: str) -> tuple[int, ...]:
+        """Return a token of a text, or others where a vocabulary holds `</s>` whole (Unigram)."""
+        if token_id not in self._special or self._added[token_id].content not in text:
+            return (token_id,)
+        halves = (text[:1], text[1:])
         found = (self._tokenizer.encode(half, add_special_tokens=False).ids for half in halves)
         return tuple(itertools.chain.from_iterable(found))
-
-
-_Written = int | Literal["image"]
-"""What has a twin: a token, or an image's tokens together."""
 
 
 def _plain_copy(tokenizer: Tokenizer, more: set[int]) -> Tokenizer:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoProcessor, LlavaProcessor
 
 from modeling.tiny import IMAGE_ID
 from services.protocol.messages import ImagePart, ImageRef, Message, Role, TextPart
@@ -88,6 +88,72 @@ def test_images_stand_where_the_parts_put_them(prompts: PromptBuilder, processor
     prompt = prompts.build([turn("user", "before ", IMAGE, "after")], [picture(0)])
     text = processor.tokenizer.decode(prompt.token_ids)
     assert text == f"<s>USER: before {'<image>' * TOKENS_PER_IMAGE}\nafter ASSISTANT:"
+
+
+class NativeProcessor(LlavaProcessor):
+    """The same one under another name: `PromptBuilder` takes its way for all other processors."""
+
+
+def natively(processor: Any) -> PromptBuilder:
+    """A builder that does not use the code of training."""
+    return PromptBuilder(
+        NativeProcessor(
+            processor.image_processor,
+            processor.tokenizer,
+            patch_size=processor.patch_size,
+            vision_feature_select_strategy=processor.vision_feature_select_strategy,
+            num_additional_image_tokens=processor.num_additional_image_tokens,
+            chat_template=processor.chat_template,
+        ),
+        IMAGE_ID,
+    )
+
+
+TALKS = {
+    **CONVERSATIONS,
+    "other letters": ([turn("user", f"  {HEART}\n\t{{{{ x }}}}\u4e2d  ", IMAGE)], 1),
+    "empty parts": ([turn("user", "", IMAGE, " ", "", "x"), turn("assistant", "")], 1),
+    "a system message later": ([turn("user", "a"), turn("system", "b"), turn("user", "c")], 0),
+}
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_the_code_of_training_gives_the_inputs_of_the_processors_way(
+    name: str, prompts: PromptBuilder, processor: Any
+) -> None:
+    messages, num_images = TALKS[name]
+    images = [picture(n, 50 + 20 * n) for n in range(num_images)]
+    native = natively(processor)
+    ours, theirs = prompts.build(messages, images), native.build(messages, images)
+    assert ours.token_ids == theirs.token_ids
+    assert ours.num_image_tokens == theirs.num_image_tokens
+    assert ours.inputs.keys() == theirs.inputs.keys()
+    for key, value in theirs.inputs.items():
+        assert torch.equal(ours.inputs[key], value)
+        assert ours.inputs[key].dtype == value.dtype
+    unexpanded = prompts.build_unexpanded(messages, images)
+    assert unexpanded == native.build_unexpanded(messages, images)
+
+
+def test_special_tokens_that_stand_alone_are_the_same_text_on_both_ways(
+    prompts: PromptBuilder, processor: Any
+) -> None:
+    messages = [turn("user", "one\n</s>\ntwo\n<image>")]
+    assert (
+        prompts.build(messages, []).token_ids == natively(processor).build(messages, []).token_ids
+    )
+
+
+def test_a_template_that_rewrites_texts_takes_the_processors_way(tiny_llava: Path) -> None:
+    processor: Any = AutoProcessor.from_pretrained(tiny_llava, backend="pil")
+    processor.chat_template = processor.chat_template.replace(
+        "{{ part['text'] }}", "{{ part['text'] | replace('a', '</s>') }}"
+    )
+    messages, images = [turn("user", IMAGE, "a liver")], [picture(0)]
+    prompt = PromptBuilder(processor, IMAGE_ID).build(messages, images)
+    expected = natively(processor).build(messages, images)
+    assert prompt.token_ids == expected.token_ids
+    assert torch.equal(prompt.inputs["pixel_values"], expected.inputs["pixel_values"])
 
 
 @pytest.mark.parametrize(

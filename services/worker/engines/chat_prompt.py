@@ -1,8 +1,9 @@
 """A conversation to model inputs, through the checkpoint's own processor and chat template.
 
-Lives here: conversion to the content lists of transformers, and keeping what a user types apart
-from what the template says: a literal `<image>` or `</s>` in a text part is ordinary text. What
-does *not* live here: the context limit (`batch_scheduler.py`).
+A LLaVA's ids come from the code that training uses (`own_prompt.py`); other processors make them of
+rendered text. Lives here: conversion to the content lists of transformers, and keeping what a user
+types apart from what the template says: a literal `<image>` or `</s>` in a text part is ordinary
+text. What does *not* live here: the context limit (`batch_scheduler.py`).
 """
 
 import copy
@@ -12,14 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer
-from transformers import ProcessorMixin
+from transformers import LlavaProcessor, ProcessorMixin
 
 from modeling.image_recipe import apply_recipe
+from modeling.own_template import TemplateError
 from services.protocol.messages import ImagePart, ImageRecipe, Message, TextPart
 from services.worker.engines.image_inputs import expand, image_inputs, num_image_tokens
+from services.worker.engines.own_prompt import OwnPrompts
+
+log = structlog.get_logger(__name__)
 
 # Text before a literal, so that a tokenizer that begins every text with a space does so there.
 _ANCHORS = ("\n", "a", ".", "")
@@ -48,10 +54,11 @@ class Prompt:
 class PromptBuilder:
     """Renders, tokenises and preprocesses conversations; not thread-safe.
 
-    Every special token that occurs in user text is replaced by a sentinel before the template runs;
-    the sentinel is one added token of a *copy* of the processor, so everything around it is
-    rendered, expanded and tokenised natively. Afterwards the sentinel's id makes room for the ids
-    of the literal as plain text. Text without literals takes the untouched processor.
+    Where `OwnPrompts` does not do it: every special token that occurs in user text is replaced by a
+    sentinel before the template runs; the sentinel is one added token of a *copy* of the processor,
+    so everything around it is rendered, expanded and tokenised natively. Afterwards the sentinel's
+    id makes room for the ids of the literal as plain text. Text without literals takes the
+    untouched processor.
 
     Args:
         recipe: how images are brought to the model's size; None leaves it to the processor.
@@ -83,6 +90,9 @@ class PromptBuilder:
         self._sentinels: dict[str, str] = {}
         self._literal_ids: dict[int, list[int]] = {}
         self.takes_lists = self._template_takes_lists()
+        self._own: OwnPrompts | None = None
+        if type(processor) is LlavaProcessor and image_token_id is not None:
+            self._own = OwnPrompts(processor, image_token_id)
 
     def build(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> Prompt:
         """Return the prompt of a conversation, with the assistant's turn opened.
@@ -90,8 +100,8 @@ class PromptBuilder:
         Raises:
             PromptError: the template or the processor refuses it.
         """
-        if self._recipe is not None and self._recipe.mode == "keep":
-            return self._build_kept(messages, images, self._recipe)
+        if self._own is not None:
+            return self._build_llava(messages, images)
         conversation = self._to_conversation(messages, self.fitted(images))
         has_literals = self._has_literals(messages)
         processor = self._escaping if has_literals and self._escaping else self._processor
@@ -112,14 +122,15 @@ class PromptBuilder:
         num_image_tokens = token_ids.count(self._image_token_id) if images else 0
         return Prompt(inputs, token_ids, num_image_tokens)
 
-    def _build_kept(
-        self, messages: Sequence[Message], images: Sequence[Image.Image], recipe: ImageRecipe
-    ) -> Prompt:
-        """Build a prompt with images of different sizes, which no processor of a LLaVA does."""
+    def _build_llava(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> Prompt:
+        """Build a LLaVA's prompt: no more than placeholders, and the pixels beside them."""
         processor: Any = self._processor
-        pixels = image_inputs(images, processor.image_processor, recipe)
-        counts = list(num_image_tokens(pixels, recipe.patch_px))
         unexpanded = self.build_unexpanded(messages, images)
+        try:
+            pixels = image_inputs(images, processor.image_processor, self._recipe)
+        except Exception as error:  # image processors raise what they like
+            raise PromptError(type(error).__name__) from error
+        counts = list(num_image_tokens(pixels, processor))
         if self._image_token_id is None or unexpanded.count(self._image_token_id) != len(counts):
             raise PromptError("the chat template leaves images out")
         token_ids = expand(unexpanded, self._image_token_id, counts)
@@ -138,6 +149,12 @@ class PromptBuilder:
         Raises:
             PromptError: the template refuses it.
         """
+        _check_places(messages, images)
+        if self._own is not None:
+            try:
+                return self._own.token_ids(messages)
+            except TemplateError as error:  # what it does to texts, it does below as well
+                log.debug("engine.template.rendered_natively", reason=str(error))
         conversation = self._to_conversation(messages, images)
         has_literals = self._has_literals(messages)
         processor = self._escaping if has_literals and self._escaping else self._processor
@@ -170,9 +187,7 @@ class PromptBuilder:
     def _to_conversation(
         self, messages: Sequence[Message], images: Sequence[Image.Image]
     ) -> list[dict[str, Any]]:  # the shape that `apply_chat_template` takes
-        num_places = sum(isinstance(part, ImagePart) for m in messages for part in m.parts)
-        if num_places != len(images):
-            raise PromptError(f"{num_places} places for {len(images)} images")
+        _check_places(messages, images)
         pictures = iter(images)
         conversation: list[dict[str, Any]] = []
         for message in messages:
@@ -237,6 +252,12 @@ class PromptBuilder:
         except Exception:  # noqa: BLE001 (templates raise what they like)
             return False
         return isinstance(text, str) and probe in text and f"'{probe}'" not in text
+
+
+def _check_places(messages: Sequence[Message], images: Sequence[Image.Image]) -> None:
+    num_places = sum(isinstance(part, ImagePart) for m in messages for part in m.parts)
+    if num_places != len(images):
+        raise PromptError(f"{num_places} places for {len(images)} images")
 
 
 def extend_inputs(inputs: dict[str, Any], token_ids: Sequence[int]) -> dict[str, Any]:

@@ -38,11 +38,19 @@ def take_images(inputs: dict[str, Any]) -> list[torch.Tensor]:
     return [inputs.pop(name) for name in names]
 
 
-def num_image_tokens(inputs: Mapping[str, torch.Tensor], patch_px: int) -> Iterator[int]:
-    """Yield how many patches each image of `image_inputs` has."""
+def num_image_tokens(inputs: Mapping[str, torch.Tensor], processor: Any) -> Iterator[int]:
+    """Yield how many tokens each image of `image_inputs` is: its patches, as LlavaProcessor counts.
+
+    Args:
+        processor: a LlavaProcessor, which says the side of a patch, and whether the class token is
+            among the features.
+    """
+    patch_px = processor.patch_size
+    more = processor.num_additional_image_tokens
+    more -= processor.vision_feature_select_strategy == "default"
     for name in sorted(inputs, key=_number):
         count, _, height, width = inputs[name].shape
-        yield from [(height // patch_px) * (width // patch_px)] * count
+        yield from [(height // patch_px) * (width // patch_px) + more] * count
 
 
 def expand(token_ids: Iterable[int], image_token_id: int, counts: Iterable[int]) -> list[int]:
