@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from modeling.image_features import encode_each
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.checkpoint import text_config_of
 from services.worker.engines.image_inputs import take_images
@@ -81,7 +81,7 @@ class ModelRunner:
         cache = DynamicCache()
         placed = {name: self._to_device(value) for name, value in inputs.items()}
         if images := take_images(placed):
-            placed["mm_encoder_outputs"] = {"image": self._encode_each(images)}
+            placed["mm_encoder_outputs"] = {"image": encode_each(self._model, images)}
         output = self._model(
             **placed,
             past_key_values=cache,
@@ -91,19 +91,6 @@ class ModelRunner:
         deltas = [o.rope_deltas for o in self._rope_owners if o.rope_deltas is not None]
         rope_delta = int(deltas[0].flatten()[0]) if deltas else 0  # type: ignore[union-attr]
         return Prefilled(output.logits[0, -1].float(), cache, rope_delta)
-
-    def _encode_each(self, images: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
-        """Return the features of a LLaVA's images [1, 3, H, W] of several sizes.
-
-        The tower's positions are interpolated to each size (CLIPVisionEmbeddings).
-        """
-        model: Any = self._model
-        features: list[torch.Tensor] = []
-        for image_1CHW in images:
-            features += model.get_image_features(
-                pixel_values=image_1CHW, interpolate_pos_encoding=True
-            ).pooler_output
-        return BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]  # LLaVA's is a list
 
     def add_row(self, prefilled: Prefilled) -> int:
         """Put a prefilled sequence into the batch, as its last row; returns the row."""
