@@ -21,6 +21,7 @@ from PIL import Image
 from modeling.image_processing import (
     apply_fixed_recipe,
     keep_aspect,
+    normalise_to_rgb,
     pad_to_square,
     resize_to_square,
 )
@@ -84,7 +85,9 @@ class CheckpointRecipe:
 
 
 def apply_recipe(image: Image.Image, recipe: ImageRecipe) -> Image.Image:
-    """Return an RGB image as the model's own processor is to get it."""
+    """Return an image as the model's own processor is to get it; other modes than RGB become it."""
+    if image.mode != "RGB":
+        image = normalise_to_rgb(image.copy())
     side_px = recipe.crop_width_px
     match recipe.mode:
         case "pad":

@@ -42,6 +42,7 @@ def expanded_then_resized(image: Image.Image, side_px: int) -> Image.Image:
 
 
 @given(SIZES, st.integers(1, 120))
+@settings(deadline=None)
 def test_padding_in_strips_gives_the_pixels_of_the_whole_square(
     size: tuple[int, int], side_px: int
 ):
@@ -79,7 +80,7 @@ def test_an_image_too_long_for_the_square_is_shrunk_first():
 
 
 @given(SIZES, st.sampled_from(MODES))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_a_mode_applied_twice_is_as_once(size: tuple[int, int], mode: ImageMode):
     once = apply_recipe(noise(*size), recipe(mode))
 
@@ -112,6 +113,17 @@ def test_kept_sizes_are_whole_patches_of_nearly_the_same_aspect(
     for given_px, kept_px in zip(size, (width, height), strict=True):
         assert given_px * scale - patch_px < kept_px + 1e-6
         assert kept_px < given_px * scale + 1e-6 or kept_px == patch_px
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_of_another_kind_becomes_rgb_first(mode: ImageMode):
+    clear = Image.new("RGBA", (90, 40), (255, 0, 0, 0))
+
+    fitted = apply_recipe(clear, recipe(mode))
+
+    assert fitted.mode == "RGB"
+    assert fitted.getpixel((fitted.width // 2, fitted.height // 2)) == (255, 255, 255)
+    assert clear.mode == "RGBA"
 
 
 def test_keep_and_resize_cut_nothing():

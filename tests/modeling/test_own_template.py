@@ -197,7 +197,7 @@ def test_images_stand_where_the_template_puts_them(name: str):
 
 @pytest.mark.parametrize("name", STYLES)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_any_texts_give_the_ids_of_apply_chat_template(name: str, texts: list[str]):
     conversation = talk(*texts)
 

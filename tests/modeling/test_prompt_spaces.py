@@ -126,7 +126,7 @@ TOKENISERS = {name: tokeniser_of(tokenizer) for name, tokenizer in TOKENIZERS.it
 @given(begins=st.booleans(), drawn=PIECES)
 @example(begins=True, drawn=[TextPiece("the heat"), SpecialPiece("eos"), TextPiece(" the")])
 @example(begins=False, drawn=[TextPiece("the"), ImagePiece(), TextPiece("the"), ImagePiece()])
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_pieces_have_the_ids_of_the_rendered_text(
     name: str, *, begins: bool, drawn: Sequence[TextPiece | SpecialPiece | ImagePiece | str]
 ):

@@ -116,6 +116,13 @@ async def test_two_ranks_keep_the_aspect_too(tiny_llava: Path, tmp_path: Path) -
     assert answers(found) == answers(expected)
 
 
+async def test_half_precision_keeps_the_aspect_too(tiny_llava: Path, tmp_path: Path) -> None:
+    path = with_config(tiny_llava, tmp_path / "keep", image_aspect_ratio="keep")
+    async with running(lambda: engine(path, dtype="bfloat16")) as started:
+        recorded = await started.run(*jobs())
+    assert all(each.finished.completion_tokens > 0 for each in recorded)
+
+
 async def test_an_unknown_mode_is_refused_at_start(tiny_llava: Path, tmp_path: Path) -> None:
     path = with_config(tiny_llava, tmp_path / "anyres", image_aspect_ratio="anyres")
     with pytest.raises(EngineStartError, match=r"'anyres' in config\.json is unknown") as caught:
