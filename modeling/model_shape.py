@@ -25,6 +25,7 @@ from modeling.tensor_shapes import (
     image_sizes,
     with_defaults,
 )
+from modeling.vllm_limits import why_model_not_on_vllm
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -79,6 +80,7 @@ class ModelShape:
         has_masks: whether a prefill makes masks of context x context (sliding layers).
         ranks: numbers of cards that divide heads and widths.
         shards_vision: whether the transformers engine divides the vision tower too.
+        vllm_problem: why vLLM cannot serve it, in one line; None where it can.
     """
 
     name: str
@@ -102,6 +104,7 @@ class ModelShape:
     has_masks: bool
     ranks: tuple[int, ...]
     shards_vision: bool
+    vllm_problem: str | None
 
     @property
     def num_weights(self) -> int:
@@ -248,6 +251,7 @@ def _shape(
         has_masks="sliding_attention" in (text.get("layer_types") or ()),
         ranks=tuple(sizes_that_divide(full)),
         shards_vision=shards_vision_tower(full),
+        vllm_problem=why_model_not_on_vllm(full),
     )
 
 

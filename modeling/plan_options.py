@@ -175,7 +175,7 @@ def _possible_layouts(shape: ModelShape, cards: Sequence[Card], asked: Asked) ->
         return
     most = len(cards)
     base = Layout(dtype=_dtype(shape, asked, "bfloat16"), adapter_ranks=asked.adapter_ranks)
-    has_vllm = asked.has_vllm or asked.engine == "vllm"
+    has_vllm = (asked.has_vllm or asked.engine == "vllm") and shape.vllm_problem is None
     for engine in ("vllm", "transformers") if has_vllm else ("transformers",):
         yield from _replicas(replace(base, engine=engine), cards)
         if engine == "transformers" and asked.adapter_ranks:

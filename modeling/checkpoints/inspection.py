@@ -30,6 +30,7 @@ from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from modeling.checkpoints.towers import OPEN_CLIP_WEIGHTS, read_tower
 from modeling.finite_weights import refuse_non_finite
 from modeling.model_shape import why_incomplete
+from modeling.vllm_limits import why_model_not_on_vllm
 
 _CONFIG = "config.json"
 
@@ -182,17 +183,15 @@ def _serving_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
 
 
 def _serving_notes(config: dict[str, Any]) -> Iterator[str]:
-    if (config.get("vision_config") or {}).get("model_type") == "vit":
-        yield "vLLM has no such vision tower: serve it with --engine transformers"
+    if problem := why_model_not_on_vllm(config):
+        yield problem
     if config.get("projector_hidden_act") in {"linear", "identity"}:
         yield (
             "`vllm serve` itself needs --hf-overrides "
             """'{"projector_hidden_act": "torch.nn.modules.linear.Identity"}'; Galen sets it"""
         )
     ratio = config.get("image_aspect_ratio", "square")
-    if ratio == "keep":
-        yield "vLLM takes images of one size only: serve it with --engine transformers"
-    elif ratio != "square":
+    if ratio in {"pad", "resize"}:
         yield (
             f"images are prepared as {ratio!r} by Galen; plain transformers and `vllm serve` cut "
             "them instead"

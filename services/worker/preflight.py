@@ -23,6 +23,7 @@ from modeling.plan_options import ADAPTERS_PER_BATCH
 from modeling.plan_words import why_too_long
 from modeling.sharding import why_not_divisible
 from modeling.tensor_shapes import own_context
+from modeling.vllm_limits import why_model_not_on_vllm
 from services.worker.load_options import load_options, why_impossible, why_not_on_vllm
 from services.worker.settings import WorkerSettings, child_environment
 
@@ -89,6 +90,8 @@ def _open(settings: WorkerSettings) -> CheckpointFiles:
     try:
         files = open_checkpoint(settings.model_path)
         refuse_without_processor(files.path)
+        if settings.engine == "vllm" and (problem := why_model_not_on_vllm(files.config)):
+            raise PreflightError(f"{files.path.name}: {problem}")
         if problem := why_incomplete(files):
             raise PreflightError(problem)
     except CheckpointError as error:

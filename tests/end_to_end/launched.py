@@ -78,9 +78,9 @@ class LaunchedUp:
             self._new_lines.put(line.rstrip("\n"))
         self._new_lines.put(None)
 
-    def line_with(self, text: str) -> str:
+    def line_with(self, text: str, limit_s: float = START_LIMIT_S) -> str:
         """Wait for a line with `text`, and return it."""
-        deadline = time.monotonic() + START_LIMIT_S
+        deadline = time.monotonic() + limit_s
         while True:
             line = self._new_lines.get(timeout=max(0.0, deadline - time.monotonic()))
             assert line is not None, f"ended without {text!r}:\n" + "\n".join(self.lines)
@@ -88,9 +88,9 @@ class LaunchedUp:
             if text in line:
                 return line
 
-    def url(self) -> str:
+    def url(self, limit_s: float = START_LIMIT_S) -> str:
         """Wait until it serves, and return the address of the API."""
-        return self.line_with("Serving ").split(" at ")[1].split(" ")[0]
+        return self.line_with("Serving ", limit_s).split(" at ")[1].split(" ")[0]
 
     def end(self, number: signal.Signals | None = None, limit_s: float = START_LIMIT_S) -> int:
         """Send a signal, if one is given, wait for the end and return the exit code."""

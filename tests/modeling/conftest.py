@@ -11,7 +11,7 @@ from modeling.checkpoints.llava_med_v1 import V1Options
 from modeling.checkpoints.llava_med_v15 import V15Options
 from tests.modeling import original_layouts as originals
 
-SHARD_BYTES = 600_000
+SHARD_BYTES = 1_000_000
 """Small enough that tiny checkpoints have several files."""
 
 

@@ -105,15 +105,15 @@ BAD_V1: dict[str, tuple[Damage, str]] = {
         "'model.layers.2.mlp.up_proj.weight', which its config.json does not describe",
     ),
     "other shape": (
-        edit_tensors(lambda t: t.update({"model.norm.weight": torch.ones(65)})),
-        "'model.norm.weight' is [65], config.json describes [64]",
+        edit_tensors(lambda t: t.update({"model.norm.weight": torch.ones(129)})),
+        "'model.norm.weight' is [129], config.json describes [128]",
     ),
     "other tower width": (
-        edit_tensors(lambda t: t.update({"model.mm_projector.weight": torch.ones(64, 99)})),
-        "'model.mm_projector.weight' is [64, 99]",
+        edit_tensors(lambda t: t.update({"model.mm_projector.weight": torch.ones(128, 99)})),
+        "'model.mm_projector.weight' is [128, 99]",
     ),
     "complex numbers": (
-        edit_tensors(lambda t: t.update({"model.norm.weight": torch.ones(64) * 1j})),
+        edit_tensors(lambda t: t.update({"model.norm.weight": torch.ones(128) * 1j})),
         "of a type that is not known",
     ),
     "infinity": (
@@ -241,7 +241,7 @@ def test_v1_without_a_tower_says_which_one_it_needs(tmp_path: Path):
 def test_a_tower_of_another_width_is_refused(tmp_path: Path):
     source = originals.write_v1(tmp_path / "v1")
     tower = originals.write_clip(tmp_path / "clip", originals.Sizes(tower_hidden=128))
-    with pytest.raises(CheckpointError, match=r"'model.mm_projector.weight' is \[64, 64\]"):
+    with pytest.raises(CheckpointError, match=r"'model.mm_projector.weight' is \[128, 64\]"):
         convert_v1(source, tower, V1Options(), job(tmp_path / "out"))
 
 

@@ -241,9 +241,9 @@ def test_a_trained_second_layer_is_folded_into_one(v1: Converted, tmp_path: Path
             target.symlink_to(file)
     tensors = {n: open_tensors(v1.hf).read(n).clone() for n in open_tensors(v1.hf).tensors}
     generator = torch.Generator().manual_seed(0)
-    second = torch.randn(64, 64, generator=generator) / 8
+    second = torch.randn(128, 128, generator=generator) / 11
     tensors["multi_modal_projector.linear_2.weight"] = second
-    tensors["multi_modal_projector.linear_2.bias"] = torch.randn(64, generator=generator)
+    tensors["multi_modal_projector.linear_2.bias"] = torch.randn(128, generator=generator)
     save_file(tensors, changed / "model.safetensors")
     convert_to_v1(changed, job(tmp_path / "back"))
 

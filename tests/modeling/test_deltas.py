@@ -175,8 +175,8 @@ def test_a_manifest_names_base_delta_and_every_tensor(base: Path, target: Path, 
     [
         ("extra", "only the projector"),
         ("missing", "'lm_head.weight'"),
-        ("shape", "'model.norm.weight' is [64]"),
-        ("narrower", "'model.embed_tokens.weight' is [420, 64]"),
+        ("shape", "'model.norm.weight' is [128]"),
+        ("narrower", "'model.embed_tokens.weight' is [420, 128]"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change: str, words: str, base: Path, tmp_path: Path):
@@ -187,7 +187,7 @@ def test_tensors_that_do_not_fit_are_named(change: str, words: str, base: Path, 
         case "missing":
             del tensors["lm_head.weight"]
         case "shape":
-            tensors["model.norm.weight"] = torch.zeros(65)
+            tensors["model.norm.weight"] = torch.zeros(129)
         case _:
             tensors["model.embed_tokens.weight"] = torch.zeros(424, 32)
     delta = originals.write_v1(tmp_path / "delta", tensors=tensors, dtype=HALF)
@@ -201,11 +201,11 @@ def test_tensors_that_do_not_fit_are_named(change: str, words: str, base: Path, 
 
 def test_a_sum_beyond_float16_is_refused(base: Path, tmp_path: Path):
     tensors = originals.v1_tensors()
-    tensors["model.norm.weight"] = torch.full((64,), 6e4)
+    tensors["model.norm.weight"] = torch.full((128,), 6e4)
     delta = originals.write_v1(tmp_path / "delta", tensors=tensors, dtype=HALF)
     shard = max(base.glob("*.bin"))
     large = torch.load(shard, weights_only=True)
-    large["model.norm.weight"] = torch.full((64,), 6e4, dtype=HALF)
+    large["model.norm.weight"] = torch.full((128,), 6e4, dtype=HALF)
     torch.save(large, shard)
 
     with pytest.raises(CheckpointError, match=r"'model.norm.weight' would hold NaN or infinity"):

@@ -7,7 +7,12 @@ import pytest
 
 from modeling.cards import CardsError, main_memory, parse_cards
 from modeling.memory_forecast import Layout
-from modeling.model_shape import UnknownModelError, preset_config, read_shape
+from modeling.model_shape import (
+    UnknownModelError,
+    preset_config,
+    read_shape,
+    shape_of_config,
+)
 from modeling.plan_options import Asked
 from modeling.planner import PlannerError, check, choose, plan
 from services.launcher.plan_command import run_plan
@@ -163,6 +168,12 @@ def test_bitsandbytes_is_never_planned_on_vllm() -> None:
         choose(
             read_shape(SMALL), parse_cards("1x24GB"), Asked(engine="vllm", quantization="bnb-nf4")
         )
+
+
+def test_a_model_that_vllm_does_not_know_is_never_planned_on_it() -> None:
+    shape = shape_of_config({**preset_config(SMALL), "image_aspect_ratio": "keep"}, "keeping")
+    options = plan(shape, parse_cards("2x24GB"), Asked(has_vllm=True))
+    assert {option.layout.engine for option in options} == {"transformers"}
 
 
 def test_vllm_is_told_of_less_where_a_card_is_in_use() -> None:

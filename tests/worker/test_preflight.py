@@ -47,6 +47,24 @@ def test_what_does_not_go_together_is_said(
     assert message in refusal(tiny_llava, **settings)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_aspect_ratio": "keep"}, "takes images of one size only"),
+        ({"vision_config": {"model_type": "vit"}}, "no vision tower of type 'vit'"),
+    ],
+)
+def test_a_model_that_vllm_does_not_know_is_refused_before_it_is_loaded(
+    change: dict[str, Any], message: str, tiny_llava: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(tiny_llava, tmp_path / "model")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | change))
+    found = refusal(path, engine="vllm", check_memory=False)
+    assert message in found
+    assert "--engine transformers" in found
+
+
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 @pytest.mark.parametrize("context", [2049, 999_999])
 def test_a_context_beyond_the_models_own_is_refused_with_its_limit_not_with_memory(
