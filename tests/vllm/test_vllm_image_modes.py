@@ -37,5 +37,5 @@ async def test_images_that_keep_their_aspect_are_refused_at_start(
             pass
     assert str(caught.value) == (
         "image_aspect_ratio 'keep' in config.json: vLLM's LLaVA takes images of one size only; "
-        "serve it with --engine transformers, or convert it with 'pad'"
+        "serve it with --engine transformers, or convert it with --image-aspect-ratio pad"
     )

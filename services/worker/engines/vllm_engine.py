@@ -49,7 +49,7 @@ from services.worker.engines.checkpoint import (
 from services.worker.engines.endings import failure_of, internal_failure
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
-from services.worker.engines.vllm_options import engine_args, refuse_recipe, refuse_settings
+from services.worker.engines.vllm_options import engine_args, refuse_model, refuse_settings
 from services.worker.engines.vllm_requests import (
     LiveRequest,
     RequestMaker,
@@ -221,9 +221,9 @@ class VllmEngine:
             files = open_checkpoint(settings.model_path)
         except CheckpointError as error:
             raise EngineStartError(str(error)) from error
+        refuse_model(files.config)
         processor = load_processor(files.path)
         recipe = image_recipe_of(files.path, processor)
-        refuse_recipe(recipe)
         args = engine_args(settings, files, on_cpu=self._on_cpu)
         try:
             config = args.create_engine_config()

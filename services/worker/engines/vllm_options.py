@@ -9,10 +9,9 @@ from typing import Any
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from modeling.checkpoint_files import CheckpointFiles
-from modeling.image_recipe import ASPECT_KEY
 from modeling.memory_forecast import VLLM_MEMORY_FRACTION
 from modeling.plan_options import ADAPTERS_PER_BATCH
-from services.protocol.messages import ImageRecipe
+from modeling.vllm_limits import why_model_not_on_vllm
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.vllm_executor import InCoreExecutor
 from services.worker.engines.vllm_sampling import CHOOSER, SCHEDULER
@@ -93,13 +92,10 @@ def refuse_settings(settings: WorkerSettings, *, on_cpu: bool) -> None:
         )
 
 
-def refuse_recipe(recipe: ImageRecipe | None) -> None:
-    """Refuse images of varying size, which vLLM's LLaVA cannot take; raises EngineStartError."""
-    if recipe is not None and recipe.mode == "keep":
-        raise EngineStartError(
-            f"{ASPECT_KEY} 'keep' in config.json: vLLM's LLaVA takes images of one size only; "
-            "serve it with --engine transformers, or convert it with 'pad'"
-        )
+def refuse_model(config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that only the transformers engine serves; raises EngineStartError."""
+    if problem := why_model_not_on_vllm(config):
+        raise EngineStartError(problem)
 
 
 def config_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
