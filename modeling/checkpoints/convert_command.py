@@ -73,9 +73,10 @@ def apply_delta_command(
 
     galen convert apply-delta --base ./llama-7b --delta ./llava-med-7b-delta --out ./merged
     """
+    job = _job(out, max_shard_size, dry_run=dry_run)
     from modeling.checkpoints.conversions import apply_delta
 
-    apply_delta(base, delta, _job(out, max_shard_size, dry_run=dry_run))
+    apply_delta(base, delta, job)
 
 
 @app.command("make-delta")
@@ -93,9 +94,10 @@ def make_delta_command(
 
     galen convert make-delta --base ./llama-7b --target ./merged --out ./my-delta
     """
+    job = _job(out, max_shard_size, dry_run=dry_run)
     from modeling.checkpoints.conversions import make_delta
 
-    make_delta(base, target, _job(out, max_shard_size, dry_run=dry_run))
+    make_delta(base, target, job)
 
 
 @app.command("v1")
@@ -122,10 +124,10 @@ def v1_command(
 
     galen convert v1 ./merged --tower ./clip-vit-large-patch14 --out ./llava-med-v1
     """
+    job = _job(out, max_shard_size, dry_run=dry_run)
     from modeling.checkpoints.conversions import V1Options, convert_v1
 
-    options = V1Options(_DTYPES[dtype], bos, template, image_aspect_ratio)
-    convert_v1(checkpoint, tower, options, _job(out, max_shard_size, dry_run=dry_run))
+    convert_v1(checkpoint, tower, V1Options(_DTYPES[dtype], bos, template, image_aspect_ratio), job)
 
 
 @app.command("v15")
@@ -155,10 +157,12 @@ def v15_command(
     galen convert v15 ./llava-med-v1.5-mistral-7b --vision-tower stock
     --tower ./clip-vit-large-patch14-336 --out ./llava-med-v15 --dry-run
     """
+    job = _job(out, max_shard_size, dry_run=dry_run)
     from modeling.checkpoints.conversions import V15Options, convert_v15
 
-    options = V15Options(vision_tower, _DTYPES[dtype], image_aspect_ratio)
-    convert_v15(checkpoint, tower, options, _job(out, max_shard_size, dry_run=dry_run))
+    convert_v15(
+        checkpoint, tower, V15Options(vision_tower, _DTYPES[dtype], image_aspect_ratio), job
+    )
 
 
 @app.command("to-v1")
@@ -177,9 +181,10 @@ def to_v1_command(
 
     galen convert to-v1 ./llava-med-v1 --out ./for-the-old-code
     """
+    job = _job(out, max_shard_size, dry_run=dry_run)
     from modeling.checkpoints.conversions import convert_to_v1
 
-    convert_to_v1(checkpoint, _job(out, max_shard_size, dry_run=dry_run))
+    convert_to_v1(checkpoint, job)
 
 
 def _job(out: Path, max_shard_size: str, *, dry_run: bool) -> Job:

@@ -16,7 +16,7 @@ def run_tool(app: typer.Typer, name: str) -> None:
         sys.exit(app(prog_name=name, standalone_mode=False) or 0)
     except typer.TyperException as error:
         if message := error.format_message():  # no arguments at all: the help is printed
-            _say(f"{message} (see --help)")
+            _say(f"{' '.join(message.split())} (see --help)")
         sys.exit(error.exit_code)
     except CheckpointError as error:
         _say(str(error))
