@@ -77,7 +77,9 @@ def bench(
             for row in rows
         ],
     )
-    text = f"### Converting a checkpoint ({size})\n\n{lines}\n"
+    about = "Beside what the original tool does with its memory, in the same run.\n" if peer else ""
+    command = f"`python -m benchmarks.convert_checkpoints --size {size}`"
+    text = f"### Converting a checkpoint ({size})\n\n{about}{command}\n\n{lines}\n"
     print(text)
     if write_page:
         replace_section(PAGE, f"converting-{size}", text)

@@ -32,6 +32,7 @@ _MOST_JSON_BYTES = 64 << 20
 """Of a configuration or an index; those of published models stay below 1 MiB."""
 _LFS_POINTER = b"version https://git-lfs"
 _SAMPLE_BYTES = 4096
+_ORIGINAL_PROJECTOR = "model.mm_projector."  # of LLaVA's and LLaVA-Med's own code
 
 
 class CheckpointError(Exception):
@@ -94,7 +95,13 @@ def _open(path: Path) -> CheckpointFiles:
     config = read_json(path / "config.json")
     if not isinstance(config, dict):
         raise CheckpointError(f"{path / 'config.json'} holds no JSON object")
-    return CheckpointFiles(path, config, read_tensors(path))
+    tensors = read_tensors(path)
+    if any(name.startswith(_ORIGINAL_PROJECTOR) for name in tensors):
+        raise CheckpointError(
+            f"{path} is a LLaVA in its original layout, which no engine loads: convert it first, "
+            f"`galen inspect {path}` says with which command"
+        )
+    return CheckpointFiles(path, config, tensors)
 
 
 def refuse_without_processor(path: Path) -> None:
@@ -123,7 +130,8 @@ def refuse_code(path: Path) -> None:
             raise CheckpointError(f"{file} is code: checkpoints that bring code are not loaded")
         if file.suffix in _PICKLES:
             raise CheckpointError(
-                f"{file} may be a pickle, which can run code: keep safetensors only"
+                f"{file} may be a pickle, which can run code: only safetensors are loaded; "
+                f"`galen inspect {path}` says how it is converted"
             )
     for file in sorted(path.rglob("*config.json")):
         if "auto_map" in _keys_in(read_json(file)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoint_files import CheckpointError, open_checkpoint
 from modeling.checkpoints.conversions import convert_to_v1, convert_v1, convert_v15
 from modeling.checkpoints.llava_med_v1 import V1Options
 from modeling.checkpoints.llava_med_v15 import V15Options
@@ -301,6 +301,12 @@ def test_towers_of_different_shapes_are_not_compared(tmp_path: Path):
 def test_v15_does_not_go_to_v1s_layout(v15: Converted, tmp_path: Path):
     with pytest.raises(CheckpointError, match="projector with an activation"):
         convert_to_v1(v15.hf, job(tmp_path / "out"))
+
+
+def test_a_worker_says_how_an_original_checkpoint_is_converted(v1: Converted, v15: Converted):
+    for original in (v1.original, v15.original):
+        with pytest.raises(CheckpointError, match=r"`galen inspect .*` says"):
+            open_checkpoint(original)
 
 
 def test_an_index_of_safetensors_that_points_outside_is_refused(tmp_path: Path):
