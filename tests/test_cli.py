@@ -72,6 +72,7 @@ def test_help_takes_less_than_half_a_second_of_work() -> None:
     "command",
     [
         *("up", "gateway", "worker", "plan", "ask", "version", "models", "workers"),
+        *("convert", "inspect"),
         *("models list", "models load", "models unload"),
         *("workers list", "workers cordon", "workers uncordon", "workers drain"),
     ],
@@ -128,6 +129,8 @@ def test_no_command_is_answered_with_the_help_alone() -> None:
         (["worker", "--model-id", "a b"], "--model-id: 'a b' cannot be a model's name: take 1 to"),
         (["worker", "--config", "no-such-file"], "no-such-file"),
         (["worker", "--slots", "0"], "--slots: Input should be greater than or equal to 1"),
+        (["worker", "--redis-url", "queue:6379"], "--redis-url: it must begin with redis://"),
+        (["gateway", "--redis-url", "redis://queue:x"], "--redis-url: its port is no number"),
         (["gateway", "--slots", "1"], "--slots"),
         (["ask"], "question"),
         (["ask", " "], "the question is empty"),

@@ -1,11 +1,20 @@
 """Settings of the gateway: environment variables with the prefix `GALEN_GATEWAY_`."""
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.protocol.keys import why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_GATEWAY_"
+
+
+def _redis_address(url: SecretStr) -> SecretStr:
+    if problem := why_no_redis_address(url.get_secret_value()):
+        raise ValueError(problem)
+    return url
 
 
 class GatewaySettings(BaseSettings):
@@ -13,7 +22,7 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
-    redis_url: SecretStr = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_address)] = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="redis://, rediss:// or unix:// address",
     )

@@ -29,7 +29,7 @@ next part of a key and `|` can separate fields in a hash value.
     galen:fenced_renewals     string count of renewals refused because the lease was over
 """
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 PREFIX = "galen:"
 GROUP = "workers"
@@ -76,6 +76,21 @@ FENCED_RENEWALS = PREFIX + "fenced_renewals"
 
 MOST_MODEL_NAME = 200
 """Characters; see `why_no_model_name`."""
+
+
+def why_no_redis_address(url: str) -> str | None:
+    """Return one line on an address that is none of a Redis; None where it may be one.
+
+    It never quotes the address, which may hold a password.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"redis", "rediss", "unix"} or not rest:
+        return "it must begin with redis://, rediss:// or unix:// and name a place"
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return "its port is no number from 0 to 65535; write redis://HOST:6379/0"
+    return None
 
 
 def why_no_model_name(name: str) -> str | None:

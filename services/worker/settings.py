@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.protocol.keys import why_no_model_name
+from services.protocol.keys import why_no_model_name, why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
@@ -20,12 +20,18 @@ def _model_name(name: str) -> str:
     return name
 
 
+def _redis_address(url: SecretStr) -> SecretStr:
+    if problem := why_no_redis_address(url.get_secret_value()):
+        raise ValueError(problem)
+    return url
+
+
 class WorkerSettings(BaseSettings):
     """Read once, at the start; a bad value stops the start."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
-    redis_url: SecretStr = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_address)] = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="redis://, rediss:// or unix:// address",
     )
