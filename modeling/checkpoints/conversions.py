@@ -30,6 +30,11 @@ from modeling.checkpoints.tensor_source import TensorSource, open_tensors
 from modeling.checkpoints.tensor_writer import Output, plan_shards
 from modeling.checkpoints.towers import read_tower
 
+_OTHER_TYPE = (
+    "a number is too large for this type, or a source is damaged; convert with --dtype bfloat16 or "
+    "float32, or copy the source again"
+)
+
 
 def apply_delta(base: Path, delta: Path, job: Job) -> None:
     """Add a delta to its base; raises CheckpointError."""
@@ -95,7 +100,7 @@ def _convert(
 ) -> None:
     for note in model.notes:
         _note(note)
-    recipe = Recipe(command, {**asdict(options), "dtype": model.dtype}, sources)
+    recipe = Recipe(command, {**asdict(options), "dtype": model.dtype}, sources, _OTHER_TYPE)
     details = list(model_lines(model))
     _do(job, outputs_of(model), 0, lambda to: write_model(model, recipe, to), details)
 

@@ -33,6 +33,10 @@ from modeling.checkpoints.tensor_writer import Output, Progress
 
 PROJECTOR_PREFIX = "model.mm_projector."
 _MAY_GROW = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
+_REMEDY = (
+    "float16 is the type of all deltas, so the two are not of one model, or one of them is "
+    "damaged: give the base that the other was made from, or copy both again"
+)
 _RECOMPUTED = "rotary_emb.inv_freq"
 """In old files; zeros in the published deltas, and made from the configuration by every loader."""
 
@@ -44,7 +48,7 @@ def apply_delta(base: TensorSource, delta: TensorSource, to: Destination) -> Non
         CheckpointError: they do not fit together, or `to.out` cannot be written.
     """
     outputs = list(merged_outputs(base, delta))
-    recipe = Recipe("apply-delta", {}, {"base": base, "delta": delta})
+    recipe = Recipe("apply-delta", {}, {"base": base, "delta": delta}, _REMEDY)
     files = read_copied_files(delta.path)
     hashes = {"base": _base_hash(base, to.progress), "delta": _used_hash(delta, to.progress)}
     refuse_other_base(delta, hashes["base"])
@@ -58,7 +62,7 @@ def make_delta(base: TensorSource, target: TensorSource, to: Destination) -> Non
         CheckpointError: they do not fit together, or `to.out` cannot be written.
     """
     outputs = list(delta_outputs(base, target))
-    recipe = Recipe("make-delta", {}, {"base": base, "target": target})
+    recipe = Recipe("make-delta", {}, {"base": base, "target": target}, _REMEDY)
     files = read_copied_files(target.path)
     hashes = {"base": _base_hash(base, to.progress), "target": _used_hash(target, to.progress)}
     _write(to, recipe, outputs, files, hashes)

@@ -17,6 +17,8 @@ _KEPT = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
+_ORIGINAL = "original"  # hf_layout.ORIGINAL, which loads torch
+_SMALL = frozenset({".json", ".model"})
 _MOST_BYTES = 64 << 20
 
 
@@ -46,6 +48,12 @@ def read_copied_files(path: Path) -> CopiedFiles:
     """
     blobs = {name: _blob(path / name) for name in _KEPT if (path / name).is_file()}
     return CopiedFiles(read_config(path), blobs)
+
+
+def small_files(path: Path) -> list[Path]:
+    """Return what a conversion may read beside the weights."""
+    found = (*path.glob("*"), *(path / _ORIGINAL).glob("*"))
+    return sorted(file for file in found if file.suffix in _SMALL and file.is_file())
 
 
 def read_config(path: Path) -> dict[str, Any]:

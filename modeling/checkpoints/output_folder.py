@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from modeling.checkpoint_files import CheckpointError, read_header, read_json
+from modeling.checkpoints.model_files import small_files
 from modeling.checkpoints.tensor_hash import TensorHash, checkpoint_hash
 from modeling.checkpoints.tensor_source import TensorSource
 from modeling.checkpoints.tensor_writer import (
@@ -44,17 +45,25 @@ class Recipe:
     Args:
         command: such as v1.
         sources: directories by their part in it, such as base and delta.
+        remedy: what a user does about a number that does not fit its type; decides nothing.
     """
 
     command: str
     options: Mapping[str, Any]
     sources: Mapping[str, TensorSource]
+    remedy: str = "a source is damaged: copy it again"
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the options, and with each file's name, size or time of change."""
+        """Changes with the options, the weights' files and the small files beside them.
+
+        Of weights name, size and time of change count, of small files the contents.
+        """
         files = {
-            role: [_identity(file) for file in source.files]
+            role: [
+                [_identity(file) for file in source.files],
+                [_content(file, source.path) for file in small_files(source.path)],
+            ]
             for role, source in self.sources.items()
         }
         text = json.dumps([self.command, dict(self.options), files, tool()], sort_keys=True)
@@ -98,34 +107,35 @@ def write_folder(
         CheckpointError: something has that name, the disk is full, another conversion's rest is in
             the way, or a tensor cannot be made.
     """
-    out, progress = to.out, to.progress
-    refuse_existing(out)
+    out = to.out
     shards = plan_shards(outputs, to.max_shard_bytes)
     partial = out.parent / f"{out.name}.partial"
     try:
+        fingerprint = _fingerprint(recipe, shards)
+        if _lacks_last_step(out, fingerprint):
+            _drop_journal(out)
+            return
+        _refuse_anything(out)
         with _locked(partial):
-            journal = _Journal(partial, recipe.fingerprint)
-            _refuse_full_disk(out, sum(s.num_bytes for s in shards if not journal.has(s)))
-            for shard in shards:
-                if journal.has(shard):
-                    progress.advance(shard.num_bytes, shard.outputs[-1].name)
-                else:
-                    journal.note(shard, write_shard(partial, shard, progress))
+            journal = _Journal(partial, fingerprint)
+            _write_shards(partial, shards, journal, to, recipe.remedy)
             write_index(partial, shards)
             write_rest(partial, journal.hashes)
-            journal.remove()
             _make_durable(partial)
-            refuse_existing(out)
+            _refuse_anything(out)
             partial.rename(out)
-            _sync(out.parent)
+            _drop_journal(out)
     except OSError as error:
         raise _in_words(error, out, partial) from error
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise CheckpointError where something has that name already."""
-    if out.exists() or out.is_symlink():
-        raise CheckpointError(f"{out} is there already: remove it, or choose another --out")
+    """Raise CheckpointError where something has that name already.
+
+    A folder that only lacks the last step passes: `write_folder` takes that step, or refuses it.
+    """
+    if not (out / _JOURNAL).is_file():
+        _refuse_anything(out)
 
 
 def write_manifest(
@@ -175,6 +185,55 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def _fingerprint(recipe: Recipe, shards: Sequence[Shard]) -> str:
+    """Return what a journal has to say so that a conversion may go on."""
+    plan = [[s.file, [[o.name, o.dtype, o.shape] for o in s.outputs]] for s in shards]
+    return hashlib.sha256(json.dumps([recipe.fingerprint, plan]).encode()).hexdigest()
+
+
+def _write_shards(
+    partial: Path, shards: Sequence[Shard], journal: "_Journal", to: Destination, remedy: str
+) -> None:
+    """Write what is missing; what nobody planned is taken away before."""
+    finished = {shard.file for shard in shards if journal.has(shard)}
+    _keep_only(partial, {*finished, _JOURNAL})
+    _refuse_full_disk(to.out, sum(s.num_bytes for s in shards if s.file not in finished))
+    for shard in shards:
+        if shard.file in finished:
+            to.progress.advance(shard.num_bytes, shard.outputs[-1].name)
+        else:
+            journal.note(shard, write_shard(partial, shard, to.progress, remedy))
+
+
+def _keep_only(partial: Path, names: Collection[str]) -> None:
+    for path in partial.iterdir():
+        if path.name in names:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _refuse_anything(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise CheckpointError(f"{out} is there already: remove it, or choose another --out")
+
+
+def _lacks_last_step(out: Path, fingerprint: str) -> bool:
+    """Whether a folder is this conversion's, stopped after it got its name."""
+    file = out / _JOURNAL
+    found = read_json(file) if file.is_file() else None
+    return isinstance(found, dict) and found.get("fingerprint") == fingerprint
+
+
+def _drop_journal(out: Path) -> None:
+    """Take the last step; its place on the disk is certain before and after."""
+    _sync(out.parent)
+    (out / _JOURNAL).unlink()
+    _sync(out)
+
+
 class _Journal:
     """Which shards of a partial folder are finished, and the hashes of their tensors."""
 
@@ -187,8 +246,8 @@ class _Journal:
             found = read_json(self._file)
             if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
                 raise CheckpointError(
-                    f"{folder} is left of a conversion with other sources or options: remove it, "
-                    "or choose another --out"
+                    f"{folder} is left of a conversion with other sources or options "
+                    "(--max-shard-size too): give the same ones, remove it, or choose another --out"
                 )
             self._entries = found
         elif any(file.name != self._fresh.name for file in folder.iterdir()):
@@ -209,12 +268,14 @@ class _Journal:
         }
 
     def has(self, shard: Shard) -> bool:
-        """Whether a shard stands whole in the folder."""
-        noted = self._entries["shards"].get(shard.file)
-        if noted is None or set(noted) != {output.name for output in shard.outputs}:
+        """Whether a shard stands whole in the folder, with all types and shapes."""
+        planned = {output.name: (output.dtype, output.shape) for output in shard.outputs}
+        noted = self._entries["shards"].get(shard.file, {})
+        if {name: (dtype, tuple(shape)) for name, (dtype, shape, _) in noted.items()} != planned:
             return False
         try:
-            return set(read_header(self._folder / shard.file)) == set(noted)
+            header = read_header(self._folder / shard.file)
+            return {name: (info.dtype, info.shape) for name, info in header.items()} == planned
         except CheckpointError:  # what was noted was lost with the machine's power: once more
             return False
 
@@ -224,10 +285,6 @@ class _Journal:
             name: (each.dtype, each.shape, each.sha256) for name, each in hashes.items()
         }
         self._save()
-
-    def remove(self) -> None:
-        """Take it out of the folder, which is whole now."""
-        self._file.unlink()
 
     def _save(self) -> None:
         with self._fresh.open("w", encoding="utf-8") as stream:
@@ -274,6 +331,11 @@ def _in_words(error: OSError, out: Path, partial: Path) -> CheckpointError:
 def _identity(file: Path) -> tuple[str, int, int]:
     status = file.stat()
     return file.name, status.st_size, status.st_mtime_ns
+
+
+def _content(file: Path, folder: Path) -> tuple[str, str]:
+    with file.open("rb") as stream:
+        return str(file.relative_to(folder)), hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _make_durable(folder: Path) -> None:

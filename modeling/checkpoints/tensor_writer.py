@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import torch
 
@@ -87,8 +87,13 @@ def plan_shards(outputs: Sequence[Output], max_shard_bytes: int = MAX_SHARD_BYTE
     ]
 
 
-def write_shard(folder: Path, shard: Shard, progress: Progress) -> dict[str, TensorHash]:
+def write_shard(
+    folder: Path, shard: Shard, progress: Progress, remedy: str
+) -> dict[str, TensorHash]:
     """Write one file under its final name, all of it or nothing.
+
+    Args:
+        remedy: what to do about a number that does not fit; ends the error.
 
     Returns:
         The hash of each tensor in it.
@@ -97,26 +102,19 @@ def write_shard(folder: Path, shard: Shard, progress: Progress) -> dict[str, Ten
         CheckpointError: a tensor would hold NaN or infinity.
         OSError: the disk is full, or gone.
     """
-    hashes: dict[str, TensorHash] = {}
     unfinished = folder / f"{shard.file}.unfinished"
-    with unfinished.open("wb") as stream:
-        stream.write(_header(shard))
-        for output in shard.outputs:
-            tensor = output.make()
-            if (*tensor.shape,) != output.shape or tensor.dtype != DTYPES[output.dtype]:
-                raise AssertionError(f"{output.name} was made otherwise than announced")
-            digest = hashlib.sha256()
-            for piece in pieces_of(tensor):
-                _refuse_non_finite(output, piece)
-                numbers = numbers_of(piece)
-                stream.write(numbers)
-                digest.update(numbers)
-                progress.advance(len(numbers), output.name)
-            hashes[output.name] = TensorHash(output.dtype, output.shape, digest.hexdigest())
-            del tensor
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.rename(folder / shard.file)
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(_header(shard))
+            hashes = {
+                output.name: _write_tensor(stream, output, progress, remedy)
+                for output in shard.outputs
+            }
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.rename(folder / shard.file)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return hashes
 
 
@@ -128,6 +126,20 @@ def write_index(folder: Path, shards: Sequence[Shard]) -> None:
     total = sum(shard.num_bytes for shard in shards)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _write_tensor(stream: BinaryIO, output: Output, progress: Progress, remedy: str) -> TensorHash:
+    tensor = output.make()
+    if (*tensor.shape,) != output.shape or tensor.dtype != DTYPES[output.dtype]:
+        raise AssertionError(f"{output.name} was made otherwise than announced")
+    digest = hashlib.sha256()
+    for piece in pieces_of(tensor):
+        _refuse_non_finite(output, piece, remedy)
+        numbers = numbers_of(piece)
+        stream.write(numbers)
+        digest.update(numbers)
+        progress.advance(len(numbers), output.name)
+    return TensorHash(output.dtype, output.shape, digest.hexdigest())
 
 
 def _header(shard: Shard) -> bytes:
@@ -145,10 +157,8 @@ def _header(shard: Shard) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _refuse_non_finite(output: Output, piece: torch.Tensor) -> None:
+def _refuse_non_finite(output: Output, piece: torch.Tensor, remedy: str) -> None:
     if piece.is_floating_point() and not bool(piece.isfinite().all()):
         raise CheckpointError(
-            f"{output.name!r} would hold NaN or infinity as {output.dtype}: a number is too large "
-            "for this type, or a source is damaged; convert with --dtype bfloat16 or float32, or "
-            "copy the source again"
+            f"{output.name!r} would hold NaN or infinity as {output.dtype}: {remedy}"
         )

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from modeling.checkpoints.output_folder import (
     MANIFEST,
     Destination,
     Recipe,
+    refuse_existing,
     write_folder,
 )
 from modeling.checkpoints.tensor_hash import checkpoint_hash, hash_tensor
@@ -117,6 +120,141 @@ def test_a_source_that_changed_is_noticed(tmp_path: Path):
     os.utime(file, ns=(1, 1))
     assert Recipe("v1", {}, {"checkpoint": open_tensors(source)}).fingerprint != before
     convert_v1(source, tower, options, job(tmp_path / "hf"))
+
+
+def test_a_small_file_that_changed_is_noticed(v1: Converted, tmp_path: Path):
+    """By its contents: a file may keep its size and its time."""
+    source = originals.write_v1(tmp_path / "v1")
+    (source / "original").mkdir()
+    (source / "original" / "config.json").write_text("{}")
+
+    def fingerprint() -> str:
+        return Recipe("v1", {}, {"checkpoint": open_tensors(source)}).fingerprint
+
+    for name in ("config.json", "tokenizer.model", "original/config.json"):
+        before, file = fingerprint(), source / name
+        times = file.stat()
+        file.write_bytes(file.read_bytes()[::-1])
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert fingerprint() != before
+
+
+def test_a_result_inside_its_source_may_go_on(tmp_path: Path):
+    source = originals.write_v1(tmp_path / "v1")
+    out = source / "out"
+
+    def once_more(write_rest: Callable[[Path, object], None]) -> None:
+        sources = {"checkpoint": open_tensors(source)}
+        write_folder(destination(out), Recipe("v1", {}, sources), outputs(), write_rest)
+
+    with pytest.raises(RuntimeError):
+        once_more(_fails)
+    once_more(nothing_more)
+    assert out.is_dir()
+
+
+def test_another_split_into_files_is_another_conversion(tmp_path: Path):
+    """Else files of the first split would stay in the result."""
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        write_folder(destination(out), recipe(), outputs(), _fails)
+    with pytest.raises(CheckpointError, match="--max-shard-size too"):
+        write_folder(Destination(out, Silent()), recipe(), outputs(), nothing_more)
+    assert not out.exists()
+
+
+def test_what_nobody_planned_does_not_get_into_the_result(tmp_path: Path):
+    out = tmp_path / "out"
+
+    def stops(folder: Path, hashes: object) -> None:
+        (folder / "original").mkdir()
+        (folder / "original" / "left.json").write_text("{}")
+        (folder / "model-00009-of-00009.safetensors").write_bytes(b"x")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_folder(destination(out), recipe(), outputs(), stops)
+    write_folder(destination(out), recipe(), outputs(), nothing_more)
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(f"model-{i:05d}-of-00003.safetensors" for i in (1, 2, 3)),
+        "model.safetensors.index.json",
+    ]
+
+
+def test_a_noted_shard_of_another_type_is_made_again(tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        write_folder(destination(out), recipe(), outputs(), _fails)
+    shard = tmp_path / "out.partial/model-00002-of-00003.safetensors"
+    save_file({n: torch.ones(ROWS, 10, dtype=torch.float16) for n in ("t2", "t3")}, shard)
+
+    calls: list[str] = []
+    write_folder(destination(out), recipe(), outputs(calls), nothing_more)
+    assert calls == ["t2", "t3"]
+
+
+def test_a_name_that_could_not_be_given_is_given_by_the_same_command(tmp_path: Path):
+    out = tmp_path / "out"
+
+    def takes_the_name(folder: Path, hashes: object) -> None:
+        out.mkdir()
+
+    with pytest.raises(CheckpointError, match="is there already"):
+        write_folder(destination(out), recipe(), outputs(), takes_the_name)
+    out.rmdir()
+    calls: list[str] = []
+    write_folder(destination(out), recipe(), outputs(calls), nothing_more)
+    assert calls == []
+    assert not any("journal" in path.name for path in out.iterdir())
+
+
+def test_a_conversion_that_stopped_after_its_last_rename_ends_with_the_same_command(
+    tmp_path: Path,
+):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        write_folder(destination(out), recipe(), outputs(), _fails)
+    (tmp_path / "out.partial").rename(out)
+
+    with pytest.raises(CheckpointError, match="is there already"):
+        write_folder(destination(out), recipe(dtype="F16"), outputs(), nothing_more)
+    refuse_existing(out)
+    calls: list[str] = []
+    write_folder(destination(out), recipe(), outputs(calls), nothing_more)
+    assert calls == []
+    assert not any("journal" in path.name for path in out.iterdir())
+    with pytest.raises(CheckpointError, match="is there already"):
+        refuse_existing(out)
+
+
+def test_an_unfinished_file_does_not_stay(tmp_path: Path):
+    class Stops:
+        def advance(self, num_bytes: int, name: str) -> None:
+            raise KeyboardInterrupt(num_bytes, name)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(Destination(tmp_path / "out", Stops()), recipe(), outputs(), nothing_more)
+    assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["galen_journal.json"]
+
+
+def test_an_unfinished_file_of_a_killed_run_makes_room_before_room_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError):
+        write_folder(destination(out), recipe(), outputs(), _fails)
+    partial = tmp_path / "out.partial"
+    shard = partial / "model-00002-of-00003.safetensors"
+    shard.rename(f"{shard}.unfinished")
+    seen: list[list[str]] = []
+
+    def disk_usage(path: Path) -> object:
+        seen.append([p.name for p in partial.glob("*.unfinished")])
+        return SimpleNamespace(free=1 << 40)
+
+    monkeypatch.setattr("shutil.disk_usage", disk_usage)
+    write_folder(destination(out), recipe(), outputs(), nothing_more)
+    assert seen == [[]]
 
 
 def test_a_folder_that_is_there_is_not_touched(tmp_path: Path):

@@ -208,8 +208,11 @@ def test_a_sum_beyond_float16_is_refused(base: Path, tmp_path: Path):
     large["model.norm.weight"] = torch.full((128,), 6e4, dtype=HALF)
     torch.save(large, shard)
 
-    with pytest.raises(CheckpointError, match=r"'model.norm.weight' would hold NaN or infinity"):
+    with pytest.raises(CheckpointError, match="would hold NaN or infinity") as failure:
         apply_delta(base, delta, job(tmp_path / "out"))
+    assert "'model.norm.weight'" in str(failure.value)
+    assert "--dtype" not in str(failure.value)  # deltas have no such option
+    assert "give the base that the other was made from" in str(failure.value)
     assert not (tmp_path / "out").exists()
 
 
