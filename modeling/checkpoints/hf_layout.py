@@ -18,7 +18,6 @@ from transformers import (
     GenerationConfig,
     LlavaConfig,
     LlavaProcessor,
-    PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -94,47 +93,6 @@ class HfModel:
         """Return the id of a special token."""
         token = self.special.get(role)
         return None if token is None else self.tokenizer.id_of(token)
-
-
-def joined_config(
-    text: PreTrainedConfig,
-    tower: Tower,
-    image_token_id: int,
-    *,
-    activation: str,
-    feature_layer: int,
-) -> LlavaConfig:
-    """Return how language model, projector and tower belong together.
-
-    Args:
-        activation: between the projector's two layers.
-        feature_layer: of the tower's hidden states, the embeddings being 0; negative from the end.
-    """
-    return LlavaConfig(
-        vision_config=tower.config,
-        text_config=text,
-        image_token_index=image_token_id,
-        projector_hidden_act=activation,
-        multimodal_projector_bias=True,
-        vision_feature_layer=feature_layer,
-        vision_feature_select_strategy="default",  # without the class token
-        image_seq_length=tower.num_patches,
-        tie_word_embeddings=False,
-        architectures=["LlavaForConditionalGeneration"],
-    )
-
-
-def set_ids(config: LlavaConfig, tokenizer: TokenizerFiles, special: Mapping[str, str]) -> None:
-    """Put the tokenizer's ids into the language model's configuration."""
-    for role in ("bos_token", "eos_token", "pad_token"):
-        setattr(config.text_config, f"{role}_id", tokenizer.known_id(special[role]))
-
-
-def needed(config: Mapping[str, Any], key: str, path: Path) -> Any:
-    """Return an entry of config.json; raises CheckpointError where it is missing."""
-    if config.get(key) is None:
-        raise CheckpointError(f"{path}/config.json has no {key}: copy it from its publisher again")
-    return config[key]
 
 
 def published_name(name: str, tower_kind: str) -> str:

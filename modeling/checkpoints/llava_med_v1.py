@@ -19,6 +19,14 @@ from transformers import LlamaConfig, LlavaConfig
 
 from modeling.chat_template import jinja_of
 from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoints.config_values import (
+    chosen_mode,
+    first_said,
+    joined_config,
+    needed,
+    refuse_odd_values,
+    set_ids,
+)
 from modeling.checkpoints.delta import PROJECTOR_PREFIX
 from modeling.checkpoints.hf_layout import (
     TORCH_DTYPES,
@@ -26,16 +34,13 @@ from modeling.checkpoints.hf_layout import (
     Origin,
     check_origins,
     decoder_origins,
-    joined_config,
     most_common_dtype,
-    needed,
-    set_ids,
     tower_origins,
 )
 from modeling.checkpoints.model_files import read_copied_files
 from modeling.checkpoints.tensor_source import DTYPES, TensorSource
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
-from modeling.checkpoints.towers import Tower
+from modeling.checkpoints.towers import Tower, why_not_trained_with
 from modeling.conversation_templates import TEMPLATES, TemplateName
 
 PATCH_TOKEN, START_TOKEN, END_TOKEN = "<im_patch>", "<im_start>", "<im_end>"
@@ -72,7 +77,7 @@ def read_v1(source: TensorSource, tower: Tower, options: V1Options) -> HfModel:
     path = source.path
     files = read_copied_files(path)
     refuse_other_kinds(source, files.config)
-    tokenizer = read_tokenizer(path)
+    tokenizer = read_tokenizer(path, swallows_spaces=True)
     dtype = options.dtype or most_common_dtype(source)
     rows = source.info("model.embed_tokens.weight").shape[0]
     special, image_text = _special_tokens(tokenizer, options, path, files.config)
@@ -81,8 +86,11 @@ def read_v1(source: TensorSource, tower: Tower, options: V1Options) -> HfModel:
             f"{path}: the tokenizer has {tokenizer.size} tokens, the embedding {rows} rows: they "
             "are not of one checkpoint"
         )
-    ratio = options.image_aspect_ratio or files.config.get("image_aspect_ratio") or "square"
-    config = _config(files.config, tower, tokenizer, rows, path)
+    said = files.config.get("image_aspect_ratio")
+    ratio = chosen_mode(options.image_aspect_ratio, said, "square", path)
+    if problem := why_not_trained_with(tower, files.config.get("mm_vision_tower")):
+        raise CheckpointError(f"{path}: {problem}; give the right one with --tower")
+    config = refuse_odd_values(lambda: _config(files.config, tower, tokenizer, rows, path), path)
     set_ids(config, tokenizer, special)
     config.dtype = TORCH_DTYPES[dtype]
     config.image_aspect_ratio = ratio
@@ -180,9 +188,9 @@ def _config(
         intermediate_size=needed(config, "intermediate_size", path),
         num_hidden_layers=needed(config, "num_hidden_layers", path),
         num_attention_heads=heads,
-        num_key_value_heads=config.get("num_key_value_heads", heads),
-        hidden_act=config.get("hidden_act", "silu"),
-        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        num_key_value_heads=first_said(config.get("num_key_value_heads"), heads),
+        hidden_act=first_said(config.get("hidden_act"), "silu"),
+        rms_norm_eps=first_said(config.get("rms_norm_eps"), 1e-6),
         max_position_embeddings=context_of(config),
         tie_word_embeddings=False,
         architectures=["LlamaForCausalLM"],
@@ -192,14 +200,15 @@ def _config(
         tower,
         tokenizer.known_id(PATCH_TOKEN),
         activation="linear",
-        feature_layer=config.get("mm_vision_select_layer", _PUBLISHED_LAYER),
+        feature_layer=first_said(config.get("mm_vision_select_layer"), _PUBLISHED_LAYER),
     )
 
 
 def context_of(config: dict[str, Any]) -> int:
     """Return the tokens of a context; v1.0 calls them `max_sequence_length`."""
-    found = config.get("max_position_embeddings", config.get("max_sequence_length", _CONTEXT))
-    return int(found)
+    return first_said(
+        config.get("max_position_embeddings"), config.get("max_sequence_length"), _CONTEXT
+    )
 
 
 def _origins(
@@ -247,7 +256,9 @@ def _notes(config: dict[str, Any], tokenizer: TokenizerFiles) -> Iterator[str]:
     bos = tokenizer.special.get("bos_token")
     if bos is not None and bos == tokenizer.special.get("eos_token"):
         yield f"prompts begin with {bos!r}, as this checkpoint was trained ({tokenizer.bos_from})"
-    if "mm_vision_select_layer" not in config:
+    if config.get("mm_vision_select_layer") is None:
         yield f"config.json has no mm_vision_select_layer: {_PUBLISHED_LAYER}, as published runs"
+    if not config.get("mm_vision_tower"):
+        yield "config.json has no mm_vision_tower: whether --tower is the right one is not known"
     if "mm_use_im_start_end" not in config:
         yield "config.json has no mm_use_im_start_end: decided by the tokenizer's tokens"

@@ -17,6 +17,14 @@ from transformers import LlavaConfig, MistralConfig
 
 from modeling.chat_template import jinja_of
 from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoints.config_values import (
+    chosen_mode,
+    first_said,
+    joined_config,
+    needed,
+    refuse_odd_values,
+    set_ids,
+)
 from modeling.checkpoints.delta import PROJECTOR_PREFIX
 from modeling.checkpoints.hf_layout import (
     TORCH_DTYPES,
@@ -24,16 +32,13 @@ from modeling.checkpoints.hf_layout import (
     Origin,
     check_origins,
     decoder_origins,
-    joined_config,
     most_common_dtype,
-    needed,
-    set_ids,
     tower_origins,
 )
 from modeling.checkpoints.model_files import read_copied_files
 from modeling.checkpoints.tensor_source import TensorSource
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
-from modeling.checkpoints.towers import CLIP_SETTINGS, Tower, clip_tower
+from modeling.checkpoints.towers import CLIP_SETTINGS, Tower, clip_tower, why_not_trained_with
 from modeling.conversation_templates import TEMPLATES, TemplateName
 
 TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
@@ -42,6 +47,11 @@ _IMAGE_TOKEN, _PAD_TOKEN = "<image>", "<pad>"
 _ROWS_MULTIPLE = 64  # as transformers' own converter pads (convert_llava_weights_to_hf.py)
 _PUBLISHED_LAYER = -2
 _UNUSED = ("model.image_newline",)
+_KNOWN_FEATURES = {
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_select_feature": "patch",
+    "mm_patch_merge_type": "flat",
+}
 _LAYERS = {"0": "linear_1", "2": "linear_2"}
 
 
@@ -87,16 +97,17 @@ def read_v15(source: TensorSource, stock: Tower | None, options: V15Options) -> 
     path = source.path
     files = read_copied_files(path)
     refuse_other_kinds(source, files.config)
-    tower = _chosen_tower(source, stock, options.vision_tower)
+    tower = _chosen_tower(source, stock, options.vision_tower, files.config)
     tokenizer = read_tokenizer(path)
     special = _special_tokens(tokenizer, source)
     dtype = options.dtype or most_common_dtype(source)
     known = source.info("model.embed_tokens.weight").shape[0]
     rows = max(known, -(-tokenizer.size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE)
-    config = _config(files.config, tower, tokenizer, rows, path)
+    config = refuse_odd_values(lambda: _config(files.config, tower, tokenizer, rows, path), path)
     set_ids(config, tokenizer, special)
     config.dtype = TORCH_DTYPES[dtype]
-    ratio = options.image_aspect_ratio or files.config.get("image_aspect_ratio") or "pad"
+    said = files.config.get("image_aspect_ratio")
+    ratio = chosen_mode(options.image_aspect_ratio, said, "pad", path)
     config.image_aspect_ratio = ratio
     model = HfModel(
         origins=dict(_origins(source, tower, rows, options.vision_tower)),
@@ -113,7 +124,19 @@ def read_v15(source: TensorSource, stock: Tower | None, options: V15Options) -> 
         notes=tuple(_notes(source, options)),
     )
     check_origins(model, source)
+    _refuse_unused(model, source)
     return model
+
+
+def _refuse_unused(model: HfModel, source: TensorSource) -> None:
+    used = {o.stored.name for o in model.origins.values() if o.stored and o.role == "checkpoint"}
+    for name in source.tensors:
+        is_known = name in _UNUSED or name.startswith(TOWER_PREFIX)
+        if not (name in used or is_known or name.endswith("rotary_emb.inv_freq")):
+            raise CheckpointError(
+                f"{source.path} holds {name!r}, which no LLaVA-Med v1.5 has: a checkpoint of "
+                "another kind (`galen inspect` says which)"
+            )
 
 
 def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
@@ -124,6 +147,7 @@ def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
     """
     path, names = source.path, source.tensors
     if f"{PROJECTOR_PREFIX}0.weight" in names and f"{PROJECTOR_PREFIX}2.weight" in names:
+        _refuse_other_features(path, config)
         return
     if f"{PROJECTOR_PREFIX}weight" in names:
         raise CheckpointError(
@@ -135,6 +159,16 @@ def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
         f"{path} ({config.get('model_type')!r}) has no {PROJECTOR_PREFIX}0.weight: it is no "
         "LLaVA-Med v1.5, or a file of it is missing"
     )
+
+
+def _refuse_other_features(path: Path, config: dict[str, Any]) -> None:
+    for key, known in _KNOWN_FEATURES.items():
+        said = config.get(key)
+        if said is not None and said != known:
+            raise CheckpointError(
+                f"{path}/config.json: {key} is {said!r}; LLaVA-Med v1.5 has {known!r}, and nothing "
+                "else is converted"
+            )
 
 
 def own_tower(source: TensorSource, described_by: Tower | None = None) -> Tower | None:
@@ -152,7 +186,7 @@ def own_tower(source: TensorSource, described_by: Tower | None = None) -> Tower 
 
 
 def tower_difference(own: Tower, stock: Tower) -> list[TensorDifference]:
-    """Compare two towers tensor by tensor, the largest relative difference first.
+    """Compare two towers tensor by tensor, in the first one's type; the most different comes first.
 
     Raises:
         CheckpointError: they are of different shapes.
@@ -165,7 +199,9 @@ def tower_difference(own: Tower, stock: Tower) -> list[TensorDifference]:
                 f"{stock.source.path} is another tower than the checkpoint's: {name!r} differs in "
                 "shape; v1.5 needs openai/clip-vit-large-patch14-336"
             )
-        mine, theirs = tensor.read().float(), other.read().float()
+        stored = tensor.read()
+        # compared as stored: the stock one is published in float32, a checkpoint's is rounded
+        mine, theirs = stored.float(), other.read().to(stored.dtype).float()
         largest = float((mine - theirs).abs().max())
         found.append(TensorDifference(name, largest, float(theirs.abs().max())))
     return sorted(found, key=lambda each: -each.largest / (each.scale or 1.0))
@@ -197,13 +233,19 @@ def with_tower_difference(model: HfModel, source: TensorSource, stock: Tower | N
     return replace(model, notes=(*model.notes, note), facts=facts)
 
 
-def _chosen_tower(source: TensorSource, stock: Tower | None, choice: TowerChoice) -> Tower:
+def _chosen_tower(
+    source: TensorSource, stock: Tower | None, choice: TowerChoice, config: dict[str, Any]
+) -> Tower:
     if choice == "stock":
         if stock is None:
             raise CheckpointError(
                 "--vision-tower stock needs --tower DIR: a folder with "
                 "openai/clip-vit-large-patch14-336"
             )
+        if own_tower(source) is None and (
+            problem := why_not_trained_with(stock, config.get("mm_vision_tower"))
+        ):
+            raise CheckpointError(f"{source.path}: {problem}; give the right one with --tower")
         return stock
     own = own_tower(source, stock)
     if own is None:
@@ -240,7 +282,7 @@ def _config(
         num_hidden_layers=needed(config, "num_hidden_layers", path),
         num_attention_heads=needed(config, "num_attention_heads", path),
         num_key_value_heads=needed(config, "num_key_value_heads", path),
-        hidden_act=config.get("hidden_act", "silu"),
+        hidden_act=first_said(config.get("hidden_act"), "silu"),
         rms_norm_eps=needed(config, "rms_norm_eps", path),
         max_position_embeddings=needed(config, "max_position_embeddings", path),
         sliding_window=config.get("sliding_window"),
@@ -253,7 +295,7 @@ def _config(
         tower,
         tokenizer.known_id(_IMAGE_TOKEN),
         activation="gelu",
-        feature_layer=config.get("mm_vision_select_layer", _PUBLISHED_LAYER),
+        feature_layer=first_said(config.get("mm_vision_select_layer"), _PUBLISHED_LAYER),
     )
 
 

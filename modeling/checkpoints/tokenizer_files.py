@@ -1,12 +1,12 @@
 """LLaMA's and Mistral's tokenizer files as a fast tokenizer that gives the ids of the old slow one.
 
-The slow tokenizer of 2023 cut a text at its added tokens and gave each stretch a space of its own
-at the front; weights were trained so (LLaVA-Med v1.0: transformers 4.28, `use_fast=False`). The
-fast one here does the same. Ids are never assumed: releases differ in the order of their added
+The slow tokenizer of 2023 cut a text at its added tokens, took white space away on both sides of
+each, and gave each stretch a space of its own at the front; weights were trained so (LLaVA-Med
+v1.0: `use_fast=False`; transformers 4.28.1, tokenization_utils.py, `PreTrainedTokenizer.tokenize`).
+The fast one here does the same. Ids are never assumed: releases differ in the order of their added
 tokens.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,13 @@ class TokenizerFiles:
         return self.tokenizer.get_vocab_size(with_added_tokens=True)
 
 
-def read_tokenizer(path: Path) -> TokenizerFiles:
+def read_tokenizer(path: Path, *, swallows_spaces: bool = False) -> TokenizerFiles:
     """Read tokenizer.model (or tokenizer.json) and the added and special tokens beside it.
 
     special_tokens_map.json wins over tokenizer_config.json, as in the release that wrote them.
+
+    Args:
+        swallows_spaces: added tokens take the white space around them away, as in 2023.
 
     Raises:
         CheckpointError: there is none, or its files contradict one another.
@@ -83,10 +86,12 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
             f"{path} has no tokenizer ({SENTENCEPIECE} or {_FAST}): copy it from where the weights "
             "are from"
         )
-    _add_tokens(path / _ADDED, tokenizer)
+    _add_tokens(path / _ADDED, tokenizer, swallows_spaces=swallows_spaces)
     special, bos_from = _special_tokens(path)
     special = {role: token for role, token in special.items() if _is_known(token, tokenizer)}
-    tokenizer.add_special_tokens([_special(token) for token in sorted(set(special.values()))])
+    known = tokenizer.get_added_tokens_decoder()
+    missing = {t for t in special.values() if tokenizer.token_to_id(t) not in known}
+    tokenizer.add_special_tokens([_special(token) for token in sorted(missing)])
     return TokenizerFiles(tokenizer, special, bos_from)
 
 
@@ -132,7 +137,7 @@ def _from_json(file: Path) -> Tokenizer:
         raise CheckpointError(f"{file} is damaged; copy it again") from error
 
 
-def _add_tokens(file: Path, tokenizer: Tokenizer) -> None:
+def _add_tokens(file: Path, tokenizer: Tokenizer, *, swallows_spaces: bool) -> None:
     """Add tokens in the order of their ids; each must get the id that the file says."""
     if not file.is_file():
         return
@@ -140,7 +145,7 @@ def _add_tokens(file: Path, tokenizer: Tokenizer) -> None:
     if not isinstance(added, dict) or not all(type(index) is int for index in added.values()):
         raise CheckpointError(f"{file} is no table of tokens and ids")
     for token, index in sorted(added.items(), key=lambda item: item[1]):
-        tokenizer.add_special_tokens([_special(token)])
+        tokenizer.add_special_tokens([_special(token, swallows_spaces=swallows_spaces)])
         found = tokenizer.token_to_id(token)
         if found != index:
             raise CheckpointError(
@@ -170,11 +175,7 @@ def _is_known(token: str, tokenizer: Tokenizer) -> bool:
     return tokenizer.token_to_id(token) is not None
 
 
-def _special(token: str) -> AddedToken:
-    return AddedToken(token, normalized=False, special=True)
-
-
-def added_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Return the added tokens of a tokenizer, in the order of their ids."""
-    listed = json.loads(tokenizer.to_str())["added_tokens"]
-    return [entry["content"] for entry in sorted(listed, key=lambda entry: entry["id"])]
+def _special(token: str, *, swallows_spaces: bool = False) -> AddedToken:
+    return AddedToken(
+        token, normalized=False, special=True, lstrip=swallows_spaces, rstrip=swallows_spaces
+    )

@@ -29,6 +29,8 @@ OPEN_CLIP_WEIGHTS = "open_clip_pytorch_model.bin"
 _TRUNK = "visual.trunk."
 _CLIP_HEAD_WIDTH = 64  # of every CLIP ViT (arXiv:2103.00020, table 20)
 _VIT_HEAD_WIDTH = 64
+_SIDE = re.compile(r"patch\d+-(\d+)$")  # openai/clip-vit-large-patch14-336
+_STOCK_SIDE = 224
 _LAYER = re.compile(r"(?:encoder\.layers|blocks)\.(\d+)\.")
 _VIT_LAYER: Mapping[str, str] = {
     "attention.o_proj": "attn.proj",
@@ -85,6 +87,27 @@ class Tower:
         return (self.side_px // self.config["patch_size"]) ** 2
 
 
+def why_not_trained_with(tower: Tower, name: object) -> str | None:
+    """Return one line on a tower that is another one than a checkpoint names; None: it may be.
+
+    Args:
+        name: `mm_vision_tower` of the checkpoint's config.json.
+    """
+    if not isinstance(name, str) or not name:
+        return None
+    is_vit = any(part in name.lower() for part in ("biomedclip", "biomed_clip"))
+    if is_vit != (tower.kind == "vit"):
+        return f"it was trained with {name}, and {tower.source.path} is another kind of tower"
+    match = _SIDE.search(name)
+    side = int(match[1]) if match else _STOCK_SIDE
+    if not is_vit and side != tower.side_px:
+        return (
+            f"it was trained with {name} ({side} px), and {tower.source.path} takes "
+            f"{tower.side_px} px"
+        )
+    return None
+
+
 def read_tower(path: Path) -> Tower:
     """Read a tower's directory: a CLIP model in Hugging Face layout, or BiomedCLIP in open_clip's.
 
@@ -127,7 +150,11 @@ def clip_tower(
     }
     if not prefix:
         stored = {n: t for n, t in stored.items() if n.startswith(_CLIP_PARTS)}
-    given = config.get("vision_config", config)
+    given = config.get("vision_config", config) if isinstance(config, Mapping) else None
+    if not isinstance(given, Mapping):
+        raise CheckpointError(
+            f"{source.path}: config.json describes no vision tower; copy it again"
+        )
     sizes = _clip_sizes(source, prefix, stored)
     for key, size in sizes.items():
         if given.get(key, size) != size:
@@ -142,6 +169,12 @@ def clip_tower(
         "layer_norm_eps": 1e-5,
         **{key: given[key] for key in CLIP_SETTINGS if key in given},
     }
+    heads = full["num_attention_heads"]
+    if type(heads) is not int or heads < 1 or full["hidden_size"] % heads:
+        raise CheckpointError(
+            f"{source.path}: config.json says {heads!r} attention heads, which do not divide "
+            f"{full['hidden_size']} channels; copy it again"
+        )
     tensors = {
         name: TowerTensor(tensor, tensor.shape, partial(source.read, tensor.name))
         for name, tensor in stored.items()
@@ -255,5 +288,14 @@ def _num_layers(names: Mapping[str, object]) -> int:
 def _statistics(path: Path | None) -> tuple[Any, Any]:  # three numbers each
     file = None if path is None else path / "preprocessor_config.json"
     said = read_json(file) if file is not None and file.is_file() else {}
+    said = said if isinstance(said, dict) else {}
     mean, std = said.get("image_mean", CLIP_MEAN), said.get("image_std", CLIP_STD)
+    if not all(_is_of_three(each) for each in (mean, std)):
+        raise CheckpointError(f"{file}: image_mean and image_std must be three numbers each")
     return tuple(mean), tuple(std)
+
+
+def _is_of_three(value: object) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    return len(value) == 3 and all(isinstance(number, float | int) for number in value)

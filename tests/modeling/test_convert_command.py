@@ -167,7 +167,7 @@ def test_options_are_part_of_what_may_go_on(v1: Converted, tmp_path: Path, tool:
     """Chosen settings reach the result."""
     assert v1.tower is not None
     out = tmp_path / "out"
-    options = ("--dtype", "bfloat16", "--bos", "<s>", "--template", "v1")
+    options = ("--dtype", "bfloat16", "--bos", "<s>", "--template", "vicuna_v1_1")
     words = (v1.original, "--tower", v1.tower, "--out", out, "--image-aspect-ratio", "pad")
     assert tool("convert", "v1", *words, *options).returncode == 0
     config = json.loads((out / "config.json").read_text())

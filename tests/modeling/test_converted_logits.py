@@ -215,22 +215,33 @@ class Original:
         )
 
     def _token_ids(self, parts: Sequence[Part], num_patches: list[int]) -> list[int]:
-        """As the slow tokenizer did: each stretch between added tokens by itself."""
+        """Each stretch of text between images by itself."""
         token_ids = [self.bos]
-        stretch, counts = self.template[0], iter(num_patches)
         start, end = self.around
-        for part in (*parts, self.template[1]):
-            if isinstance(part, str):
-                stretch += part
-                continue
+        counts = iter([*num_patches, None])
+        for stretch in self.stretches([self.template[0], *parts, self.template[1]]):
             token_ids += self._slow.encode(stretch)
-            token_ids += [*start, *([self.placeholder] * next(counts)), *end]
-            stretch = ""
-        return token_ids + self._slow.encode(stretch)
+            if (count := next(counts)) is not None:
+                token_ids += [*start, *([self.placeholder] * count), *end]
+        return token_ids
+
+    def stretches(self, parts: Sequence[Part]) -> list[str]:
+        found = [""]
+        for part in parts:
+            if isinstance(part, str):
+                found[-1] += part
+            else:
+                found.append("")
+        return found
 
 
 class V1(Original):
-    pass
+    def stretches(self, parts: Sequence[Part]) -> list[str]:
+        """transformers 4.28 took white space away on both sides of an added token."""
+        found = super().stretches(parts)
+        last = len(found) - 1
+        found = [text.lstrip() if index else text for index, text in enumerate(found)]
+        return [text.rstrip() if index < last else text for index, text in enumerate(found)]
 
 
 class V15(Original):

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,46 @@ def test_ids_become_the_text_again(folder: Path, text: str):
     assert fast.decode(fast.encode(text, add_special_tokens=False).ids) == text
 
 
-def test_each_stretch_between_added_tokens_begins_with_a_space_of_its_own(folder: Path):
+SLOW = Path(__file__).parents[1] / "golden/slow_tokenizer"
+SLOW_CASES: list[tuple[str, list[int]]] = json.loads((SLOW / "cases.json").read_text("utf-8"))[
+    "cases"
+]
+
+
+@pytest.mark.parametrize(("text", "token_ids"), SLOW_CASES)
+def test_ids_are_those_of_the_library_that_the_weights_were_trained_with(
+    text: str, token_ids: list[int]
+):
+    found = read_tokenizer(SLOW, swallows_spaces=True)
+    assert found.tokenizer.encode(text, add_special_tokens=False).ids == token_ids
+
+
+@pytest.mark.parametrize(
+    ("text", "stretches"),
+    [  # what `LlamaTokenizer` of transformers 4.28.1 says of such files
+        (
+            "Human: <im_start><im_patch><im_end>\nWhat is shown?",
+            ("Human:", "", "", "What is shown?"),
+        ),
+        ("shown?\n<im_start>", ("shown?", "")),
+        ("x [PAD] y", ("x", "y")),
+        ("What<im_start>What", ("What", "What")),
+    ],
+)
+def test_added_tokens_swallow_spaces_and_each_stretch_gets_one_of_its_own(
+    text: str, stretches: tuple[str, ...], folder: Path
+):
     """As the slow tokenizer of 2023 did, with which the weights were trained."""
+    found = read_tokenizer(folder, swallows_spaces=True)
+    slow = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    added = [found.id_of(token) for token in re.findall(r"<im_\w+>|\[PAD\]", text)]
+    expected = [*slow.encode(stretches[0])]
+    for token_id, stretch in zip(added, stretches[1:], strict=True):
+        expected += [token_id, *slow.encode(stretch)]
+    assert found.tokenizer.encode(text, add_special_tokens=False).ids == expected
+
+
+def test_later_tokenizers_keep_spaces(folder: Path):
     found = read_tokenizer(folder)
     slow = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     ids = found.tokenizer.encode("What<im_start>\nWhat", add_special_tokens=False).ids
