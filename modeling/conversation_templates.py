@@ -5,8 +5,9 @@ loss counts it. Training and serving take the same pieces. What does *not* live 
 (`prompt.py`), and the same templates for libraries that render by themselves (`chat_template.py`).
 
 Layouts and masks are facts of LLaVA-Med v1.0.0 and v1.5 (arXiv:2306.00890 and its published code,
-read at commits b9a98a7 and d406e3f). System texts and greeting are our own words; weights that were
-trained with other ones get them through `Conversation.system`.
+read at commits b9a98a7 and d406e3f). System texts, greeting and example are our own words, but for
+the user's `Hi!`; weights that were trained with another system text get it through
+`Conversation.system`.
 """
 
 from collections.abc import Iterator
@@ -23,9 +24,32 @@ _CURIOUS = (
     "A curious user talks with an artificial intelligence assistant, who answers helpfully, in "
     "detail and politely."
 )
-_GREETING = (Turn("user", ("Hello!",)), Turn("assistant", ("Hello! What shall we look at?\n",)))
+_WRITTEN = (
+    "You are a careful biomedical assistant. You answer what the user asks in writing, helpfully, "
+    "in detail and politely."
+)
+_BEGINNING = "Here a conversation begins."  # Koala's opener, for weights that know it: as `system`
+_GREETED = Turn("assistant", ("Hello! What shall we look at?\n",))
+_HI = (Turn("user", ("Hi!",)), _GREETED)
+_HELLO = (Turn("user", ("Hello!",)), _GREETED)
+# The cue with which Stanford Alpaca's prompts end.
+_HI_WITH_CUE = (Turn("user", ("Hi!\n\n### Response:",)), _GREETED)
+_EXAMPLE = (
+    Turn("user", ("What sets renewable energy apart from other energy?",)),
+    Turn(
+        "assistant",
+        (
+            "Its sources come back as fast as they are used: sun, wind, flowing water, plants and "
+            "the heat of the ground. Coal, oil and gas took millions of years to form, so what is "
+            "burnt of them is gone, and their smoke warms the climate.\n",
+        ),
+    ),
+)
 
-TemplateName = Literal["v0", "v0_training", "v1", "vicuna_v1_1", "mistral_instruct"]
+TemplateName = Literal[
+    "v0", "v0_training", "default", "v1", "simple", "simple_legacy", "multimodal",
+    "llava_v1", "vicuna_v1_1", "bair_v1", "mistral_instruct",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +119,27 @@ class ConversationTemplate:
     is_system_asked: bool = False
 
 
-def _vicuna(name: TemplateName, system: str) -> ConversationTemplate:
+def _hashes(name: TemplateName, system: str, greeting: tuple[Turn, ...]) -> ConversationTemplate:
+    """`system###Human: text###Assistant: text###`, as published v1.0 weights are asked.
+
+    LLaVA-Med's scripts for chat and VQA ended a prompt behind the question's `###`, so that the
+    model wrote `Assistant:` itself: that is `write` without `opens_answer`.
+    """
+    return ConversationTemplate(
+        name,
+        system,
+        after_system="###",
+        before_question=(TextPiece("Human: "),),
+        after_question=(TextPiece("###"),),
+        before_answer=(TextPiece("Assistant: "),),
+        after_answer=(TextPiece("###", is_trained=True),),
+        opening="Assistant:",
+        stop="###",
+        greeting=greeting,
+    )
+
+
+def _vicuna(name: TemplateName, system: str, answerer: str = "ASSISTANT") -> ConversationTemplate:
     """`system USER: text ASSISTANT: text</s>` (FastChat's Vicuna v1.1)."""
     return ConversationTemplate(
         name,
@@ -103,26 +147,13 @@ def _vicuna(name: TemplateName, system: str) -> ConversationTemplate:
         after_system=" ",
         before_question=(TextPiece("USER: "),),
         after_question=(TextPiece(" "),),
-        before_answer=(TextPiece("ASSISTANT: "),),
+        before_answer=(TextPiece(f"{answerer}: "),),
         after_answer=(SpecialPiece("eos", is_trained=True),),
-        opening="ASSISTANT:",
+        opening=f"{answerer}:",
     )
 
 
-# How the published v1.0 weights are asked: `system###Human: text###Assistant: text###`. They were
-# trained with the next one: other white space, another header, no greeting.
-_V0 = ConversationTemplate(
-    "v0",
-    PERSONA,
-    after_system="###",
-    before_question=(TextPiece("Human: "),),
-    after_question=(TextPiece("###"),),
-    before_answer=(TextPiece("Assistant: "),),
-    after_answer=(TextPiece("###", is_trained=True),),
-    opening="Assistant:",
-    stop="###",
-    greeting=_GREETING,
-)
+# How the published v1.0 weights were trained: other white space than `_hashes`, no greeting.
 # The `###` before a question is trained: these models know no other sign of an answer's end. What
 # opens an answer is trained as well: the model writes its own role.
 _V0_TRAINING = ConversationTemplate(
@@ -149,13 +180,22 @@ _MISTRAL_INSTRUCT = ConversationTemplate(
     is_system_asked=True,
 )
 
+# The names are LLaVA-Med's own, but for `v0` (`multimodal`, greeted otherwise) and `v0_training`.
+# There, `v1` is of the `###` kind; and v1.0's training with `--version v1`, or any version but v0,
+# wrote `vicuna_v1_1`.
 TEMPLATES: dict[TemplateName, ConversationTemplate] = {
     template.name: template
     for template in (
-        _V0,
+        _hashes("v0", PERSONA, _HELLO),
         _V0_TRAINING,
-        _vicuna("v1", PERSONA),
+        _hashes("default", _CURIOUS, _EXAMPLE),
+        _hashes("v1", _CURIOUS, _EXAMPLE),
+        _hashes("simple", _CURIOUS, _HI),
+        _hashes("simple_legacy", _WRITTEN, _HI_WITH_CUE),
+        _hashes("multimodal", PERSONA, _HI),
+        _vicuna("llava_v1", PERSONA),
         _vicuna("vicuna_v1_1", _CURIOUS),
+        _vicuna("bair_v1", _BEGINNING, answerer="GPT"),
         _MISTRAL_INSTRUCT,
     )
 }

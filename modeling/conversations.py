@@ -85,6 +85,24 @@ def parse_item(item: Mapping[str, object]) -> Conversation:
     return Conversation(tuple(_turns(name, turns)))
 
 
+def drop_leading_answer(conversation: Conversation) -> tuple[Conversation, Turn | None]:
+    """Return a conversation without a first turn of the assistant's, and that turn; None: has none.
+
+    What LLaVA-Med v1.0's training did in silence in all versions but v0 (its code at commit
+    b9a98a7). `parse_item` keeps the turn and templates refuse it, so nobody loses it unasked: count
+    what this one drops.
+
+    Raises:
+        ConversationError: no turn is left.
+    """
+    first, *rest = conversation.turns
+    if first.role != "assistant":
+        return conversation, None
+    if not rest:
+        raise ConversationError("turn 0 is the assistant's and the only one; leave the item out")
+    return Conversation(tuple(rest), conversation.system), first
+
+
 def split_markers(text: str) -> tuple[Part, ...]:
     """Return a text with an `ImageSlot` for each `<image>` in it; empty texts are left out."""
     parts: list[Part] = []

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from modeling.conversations import (
@@ -5,11 +7,13 @@ from modeling.conversations import (
     ConversationError,
     ImageSlot,
     Turn,
+    drop_leading_answer,
     parse_item,
 )
 
 _QUESTION = {"from": "human", "value": "<image>\nWhat is it?"}
 _ANSWER = {"from": "gpt", "value": "A lung."}
+_LEADING = {"from": "gpt", "value": "Ask me."}
 
 
 @pytest.mark.parametrize("key", ["conversations", "conversatons"])
@@ -57,3 +61,32 @@ def test_images_stand_where_their_markers_do_and_numbers_are_texts(value: object
 def test_an_item_of_another_shape_is_refused_with_its_place(item: dict[str, object], words: str):
     with pytest.raises(ConversationError, match=words):
         parse_item(item)
+
+
+def test_an_answer_in_front_is_dropped_when_asked_and_returned():
+    read = parse_item({"id": 1, "conversations": [_LEADING, _QUESTION, _ANSWER]})
+
+    kept, dropped = drop_leading_answer(replace(read, system="Be brief."))
+
+    assert dropped == Turn("assistant", ("Ask me.",)) == read.turns[0]
+    assert kept == Conversation(read.turns[1:], "Be brief.")
+    assert kept.turns == parse_item({"id": 1, "conversations": [_QUESTION, _ANSWER]}).turns
+
+
+def test_a_conversation_that_a_human_begins_loses_nothing():
+    read = parse_item({"id": 1, "conversations": [_QUESTION, _ANSWER]})
+
+    assert drop_leading_answer(read) == (read, None)
+
+
+def test_only_the_first_answer_is_dropped():
+    read = parse_item({"id": 1, "conversations": [_LEADING, _LEADING, _QUESTION]})
+
+    kept, _ = drop_leading_answer(read)
+
+    assert [turn.role for turn in kept.turns] == ["assistant", "user"]
+
+
+def test_an_answer_alone_is_refused_and_not_an_empty_conversation():
+    with pytest.raises(ConversationError, match="turn 0 is the assistant's and the only one"):
+        drop_leading_answer(parse_item({"id": 1, "conversations": [_LEADING]}))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from tests.golden_files import GoldenFiles
 from tests.modeling.sentencepiece_style import BOS_ID, EOS_ID, UNK_ID, sentencepiece_style
 
 NAMES = tuple(TEMPLATES)
+HASHES: tuple[TemplateName, ...] = (
+    "v0", "default", "v1", "simple", "simple_legacy", "multimodal",
+)  # fmt: skip
 ADDED = ("[PAD]", "<im_patch>", "<im_start>", "<im_end>")
 NUM_PATCHES = 3
 TOKENIZER = sentencepiece_style(ADDED)
@@ -56,7 +60,14 @@ def test_v0_trains_answers_with_their_role_and_the_hashes_that_end_a_turn():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["v1", "vicuna_v1_1"])
+@pytest.mark.parametrize("name", HASHES)
+def test_the_hashes_behind_an_answer_are_trained_and_greetings_are_not(name: TemplateName):
+    prompt = tokenised(name, talk("<image>\nWhich organ?", "Lung.", "Sure?", "Yes."))
+
+    assert [text.strip() for text in trained_stretches(prompt)] == ["Lung.###", "Yes.###"]
+
+
+@pytest.mark.parametrize("name", ["llava_v1", "vicuna_v1_1", "bair_v1"])
 def test_vicuna_trains_answers_and_their_ends(name: TemplateName):
     prompt = tokenised(name, talk("<image>\nWhich organ?", "Lung.", "Sure?", "Yes."))
 
@@ -83,6 +94,64 @@ def test_labels_are_the_trained_tokens_and_no_image_is_trained(name: TemplateNam
         assert not any(prompt.is_trained[start:end])
 
 
+# ------------------------------------------------------------------------------------- layouts
+
+
+@pytest.mark.parametrize(
+    ("name", "greeting"),
+    [
+        ("simple", "Human: Hi!###Assistant: <greeting>\n###"),
+        ("simple_legacy", "Human: Hi!\n\n### Response:###Assistant: <greeting>\n###"),
+        ("multimodal", "Human: Hi!###Assistant: <greeting>\n###"),
+        ("v1", "Human: <question>###Assistant: <answer>\n###"),
+        ("default", "Human: <question>###Assistant: <answer>\n###"),
+    ],
+)
+def test_a_published_name_of_the_hashes_kind_has_its_layout(name: TemplateName, greeting: str):
+    words = {
+        "<greeting>": "Hello! What shall we look at?",
+        "<question>": TEMPLATES["default"].greeting[0].text,
+        "<answer>": TEMPLATES["default"].greeting[1].text.removesuffix("\n"),
+    }
+    for mark, text in words.items():
+        greeting = greeting.replace(mark, text)
+    begun = f"</s>Be brief.###{greeting}Human: Which organ?###"
+
+    assert written(name, "Which organ?", opens_answer=True) == begun + "Assistant:"
+    # as LLaVA-Med's evaluation asked: the model writes its role itself
+    assert written(name, "Which organ?") == begun
+    assert written(name, "Which organ?", "Lung.") == begun + "Assistant: Lung.###"
+
+
+@pytest.mark.parametrize(
+    ("name", "answerer"),
+    [("llava_v1", "ASSISTANT"), ("vicuna_v1_1", "ASSISTANT"), ("bair_v1", "GPT")],
+)
+def test_a_published_name_of_the_vicuna_kind_has_its_layout(name: TemplateName, answerer: str):
+    begun = f"</s>Be brief. USER: Which organ? {answerer}:"
+
+    assert written(name, "Which organ?", opens_answer=True) == begun
+    assert written(name, "Which organ?", "Lung.") == begun + " Lung.</s>"
+
+
+def test_default_and_v1_are_two_names_of_one_template():
+    assert replace(TEMPLATES["default"], name="v1") == TEMPLATES["v1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "says_images"),
+    [(("v0", "multimodal", "llava_v1"), True), (("simple", "v1", "vicuna_v1_1"), False)],
+)
+def test_templates_share_their_system_text(names: tuple[TemplateName, ...], *, says_images: bool):
+    [text] = {TEMPLATES[name].system for name in names}
+
+    assert ("images" in text) == says_images
+
+
+def written(name: TemplateName, *texts: str, opens_answer: bool = False) -> str:
+    return _as_text(name, talk(*texts, system="Be brief."), "<image>", opens_answer=opens_answer)
+
+
 # -------------------------------------------------------------------------------------- tokens
 
 
@@ -101,7 +170,7 @@ def test_stretches_of_text_are_tokenised_whole():
 
 
 def test_the_beginning_is_the_checkpoints():
-    pieces = write(TEMPLATES["v1"], talk("Hi"), opens_answer=True)
+    pieces = write(TEMPLATES["llava_v1"], talk("Hi"), opens_answer=True)
 
     with_s = PromptTokeniser(TOKENIZER, SpecialIds(BOS_ID, EOS_ID), IMAGE).tokenise(pieces)
     without = PromptTokeniser(TOKENIZER, SpecialIds(None, EOS_ID), IMAGE).tokenise(pieces)
@@ -112,9 +181,9 @@ def test_the_beginning_is_the_checkpoints():
 
 @pytest.mark.parametrize("literal", ["</s>", "<s>", "<im_patch>", "<im_start>", "[PAD]"])
 def test_special_tokens_that_somebody_types_are_text(literal: str):
-    plain = tokenised("v1", talk("Is it so?"), opens_answer=True)
+    plain = tokenised("llava_v1", talk("Is it so?"), opens_answer=True)
 
-    prompt = tokenised("v1", talk(f"Is {literal} it so?"), opens_answer=True)
+    prompt = tokenised("llava_v1", talk(f"Is {literal} it so?"), opens_answer=True)
 
     special = {UNK_ID, BOS_ID, *ADDED_IDS}
     assert not special & set(prompt.token_ids)
@@ -219,8 +288,10 @@ def _as_messages(conversation: Conversation) -> Any:  # transformers' type of it
     return [{"role": "system", "content": conversation.system}, *turns]
 
 
-def _as_text(name: TemplateName, conversation: Conversation, image_text: str) -> str:
-    pieces = write(TEMPLATES[name], conversation, opens_answer=True)
+def _as_text(
+    name: TemplateName, conversation: Conversation, image_text: str, *, opens_answer: bool = True
+) -> str:
+    pieces = write(TEMPLATES[name], conversation, opens_answer=opens_answer)
     kinds = {"ImagePiece": image_text, "SpecialPiece": "</s>"}
     return "".join(
         piece.text if isinstance(piece, TextPiece) else kinds[type(piece).__name__]
