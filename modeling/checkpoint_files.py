@@ -160,6 +160,25 @@ def read_tensors(path: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Return which file holds which tensor, by a checkpoint's index.
+
+    Raises:
+        CheckpointError: it is no index, or it names a file anywhere but beside it.
+    """
+    entries = read_json(index)
+    named = entries.get("weight_map") if isinstance(entries, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+        raise CheckpointError(f"{index} has no weight_map of tensors and files; copy it again")
+    for file in named.values():
+        if file != Path(file).name or file in {"", ".", ".."} or "\\" in file or "\0" in file:
+            raise CheckpointError(
+                f"{index} names {file!r}, which is outside its directory: shards lie beside it; "
+                "take the index from its publisher again"
+            )
+    return named
+
+
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Read one file's header and check it against the file's size; reads no weights.
 
@@ -255,12 +274,8 @@ def _check_layout(file: Path, tensors: Mapping[str, TensorInfo], start: int, siz
 
 
 def _check_index(index: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    entries = read_json(index)
-    named = entries.get("weight_map") if isinstance(entries, dict) else None
-    if not isinstance(named, dict):
-        raise CheckpointError(f"{index} has no weight_map")
-    for name, file in named.items():
-        if not (index.parent / str(file)).is_file():
+    for name, file in read_weight_map(index).items():
+        if not (index.parent / file).is_file():
             raise CheckpointError(f"{index.parent} is incomplete: {file} is missing")
         if name not in tensors:
             raise CheckpointError(f"{index.parent} is incomplete: {name!r} is in no file")

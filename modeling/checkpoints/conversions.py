@@ -40,6 +40,7 @@ def apply_delta(base: Path, delta: Path, job: Job) -> None:
     """Add a delta to its base; raises CheckpointError."""
     refuse_existing(job.out)
     ours, theirs = open_tensors(base), open_tensors(delta)
+    _refuse_unread_types(ours, theirs)
     outputs = list(differences.merged_outputs(ours, theirs))
     if differences.expected_base(theirs) is None:
         _note(f"unverified base: {delta} has no manifest that says which base it was made from")
@@ -51,6 +52,7 @@ def make_delta(base: Path, target: Path, job: Job) -> None:
     """Subtract a base from a model; raises CheckpointError."""
     refuse_existing(job.out)
     ours, theirs = open_tensors(base), open_tensors(target)
+    _refuse_unread_types(ours, theirs)
     outputs = list(differences.delta_outputs(ours, theirs))
     to_check = differences.bytes_to_check(ours, theirs)
     _do(job, outputs, to_check, lambda to: differences.make_delta(ours, theirs, to))
@@ -60,6 +62,7 @@ def convert_v1(checkpoint: Path, tower: Path | None, options: V1Options, job: Jo
     """Convert LLaVA-Med v1.0; raises CheckpointError."""
     refuse_existing(job.out)
     source = open_tensors(checkpoint)
+    _refuse_unread_types(source)
     refuse_other_kinds(source, read_config(checkpoint))
     if tower is None:
         raise CheckpointError(
@@ -67,6 +70,7 @@ def convert_v1(checkpoint: Path, tower: Path | None, options: V1Options, job: Jo
             "openai/clip-vit-large-patch14 (or BiomedCLIP, if it was trained with it)"
         )
     vision = read_tower(tower)
+    _refuse_unread_types(vision.source)
     model = read_v1(source, vision, options)
     _convert("v1", model, options, {"checkpoint": source, "vision_tower": vision.source}, job)
 
@@ -76,6 +80,7 @@ def convert_v15(checkpoint: Path, tower: Path | None, options: V15Options, job: 
     refuse_existing(job.out)
     source = open_tensors(checkpoint)
     stock = None if tower is None else read_tower(tower)
+    _refuse_unread_types(source, *(() if stock is None else (stock.source,)))
     model = with_tower_difference(read_v15(source, stock, options), source, stock)
     sources = {"checkpoint": source}
     if options.vision_tower == "stock" and stock is not None:
@@ -87,6 +92,7 @@ def convert_to_v1(checkpoint: Path, job: Job) -> None:
     """Convert back into v1.0's layout; raises CheckpointError."""
     refuse_existing(job.out)
     source = open_tensors(checkpoint)
+    _refuse_unread_types(source)
     to_v1.read_original(checkpoint)
     _do(job, list(to_v1.v1_outputs(source)), 0, lambda to: to_v1.convert_to_v1(source, to))
 
@@ -125,6 +131,11 @@ def _do(
         convert(Destination(job.out, progress, job.shard_bytes))
     manifest = read_manifest(job.out)
     print(f"{job.out} is ready; sha256 {manifest['result']['hash'] if manifest else '?'}")
+
+
+def _refuse_unread_types(*sources: TensorSource) -> None:
+    for source in sources:
+        source.refuse_unread_types()
 
 
 def _note(text: str) -> None:

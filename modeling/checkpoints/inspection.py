@@ -25,7 +25,7 @@ from modeling.checkpoints import llava_med_v1, llava_med_v15
 from modeling.checkpoints.delta import PROJECTOR_PREFIX
 from modeling.checkpoints.output_folder import read_manifest
 from modeling.checkpoints.tensor_hash import checkpoint_hash, hash_tensor
-from modeling.checkpoints.tensor_source import TensorSource, numel, open_tensors
+from modeling.checkpoints.tensor_source import DTYPES, TensorSource, numel, open_tensors
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from modeling.checkpoints.towers import OPEN_CLIP_WEIGHTS, read_tower
 from modeling.finite_weights import refuse_non_finite
@@ -33,6 +33,8 @@ from modeling.model_shape import why_incomplete
 from modeling.vllm_limits import why_model_not_on_vllm
 
 _CONFIG = "config.json"
+_NORM = "model.norm.weight"
+_TELLS_A_DELTA = (_NORM, "rotary_emb.inv_freq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,7 @@ def _other(source: TensorSource, config: dict[str, Any]) -> Report:
 
 
 def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
-    try:
-        llava_med_v1.refuse_other_kinds(source, config)
-    except CheckpointError:
+    if _is_delta(source, config):
         advice = f"galen convert apply-delta --base LLAMA-7B --delta {path} --out MERGED"
         problem = "a delta answers nothing before it is added to its base"
         return Report(
@@ -123,6 +123,17 @@ def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
     return Report(
         "LLaVA-Med v1.0 (or LLaVA v0), original layout", facts, (*problems,), advice=(advice,)
     )
+
+
+def _is_delta(source: TensorSource, config: dict[str, Any]) -> bool:
+    looked_at = [t for n, t in source.tensors.items() if n.endswith(_TELLS_A_DELTA)]
+    if _NORM not in source.tensors or any(tensor.dtype not in DTYPES for tensor in looked_at):
+        return False
+    try:
+        llava_med_v1.refuse_other_kinds(source, config)
+    except CheckpointError:
+        return True
+    return False
 
 
 def _v15(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from modeling.checkpoint_files import CheckpointError, open_checkpoint
 from modeling.checkpoints.conversions import convert_to_v1, convert_v1, convert_v15
+from modeling.checkpoints.inspection import inspect_folder
 from modeling.checkpoints.llava_med_v1 import V1Options
 from modeling.checkpoints.llava_med_v15 import V15Options
 from modeling.checkpoints.tensor_source import PICKLE_INDEX, open_tensors
@@ -69,6 +72,28 @@ class Runs:
         return os.system, (f"touch {self._marker}",)
 
 
+def without_numbers(folder: Path) -> None:
+    tensors = torch.load(shard(folder), weights_only=True)
+    torch.save({n: torch.zeros(3, device="meta") for n in tensors}, shard(folder))
+
+
+def compressed(folder: Path) -> None:
+    """The same records, but made small: a mapped one would be other numbers."""
+    with zipfile.ZipFile(shard(folder)) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(shard(folder), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, blob in records.items():
+            archive.writestr(name, blob)
+
+
+def large_and_old(folder: Path) -> None:
+    """Two files of 150 MB in the format that cannot be mapped; most of them are holes."""
+    for file in folder.glob("*.bin"):
+        tensors = torch.load(file, weights_only=True)
+        torch.save(tensors, file, _use_new_zipfile_serialization=False)
+        os.truncate(file, 150_000_000)
+
+
 BAD_V1: dict[str, tuple[Damage, str]] = {
     "missing shard": (lambda f: shard(f).unlink(), "pytorch_model-00002-of-00002.bin is missing"),
     "index outside": (with_index_to("../../secret.bin"), "'../../secret.bin', which is outside"),
@@ -125,6 +150,24 @@ BAD_V1: dict[str, tuple[Damage, str]] = {
         edit_tensors(lambda t: [v.zero_() for n, v in t.items() if n.endswith("inv_freq")]),
         "is a delta",
     ),
+    "float8": (
+        edit_tensors(
+            lambda t: t.update({"model.norm.weight": torch.ones(128).to(torch.float8_e4m3fn)})
+        ),
+        "'model.norm.weight' is of a type that is not known to conversions: F8_E4M3",
+    ),
+    "no tensor": (edit_tensors(lambda t: t.clear()), "files of weights without a tensor"),
+    "no numbers": (
+        edit_tensors(lambda t: t.update({"model.norm.weight": torch.zeros(0, 128)})),
+        "'model.norm.weight' has no numbers, its shape is [0, 128]",
+    ),
+    "sparse": (
+        edit_tensors(lambda t: t.update({"model.norm.weight": torch.eye(3).to_sparse()})),
+        "of a layout that is not known",
+    ),
+    "shapes only": (without_numbers, "was saved without its numbers (device 'meta')"),
+    "compressed": (compressed, "is compressed ("),
+    "large and old": (large_and_old, "256 MB are taken in a directory, not 300; load it and save"),
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "config without a size": (edit_json("config.json", hidden_size=None), "has no hidden_size"),
     "config is no object": (lambda f: (f / "config.json").write_text("[1]"), "no JSON object"),
@@ -196,13 +239,54 @@ def test_code_in_a_directory_is_neither_run_nor_copied(v1: Converted, tmp_path: 
     assert "auto_map" not in config
 
 
-def test_old_pickles_that_cannot_be_mapped_are_read(tmp_path: Path):
+def test_small_old_pickles_that_cannot_be_mapped_are_read(tmp_path: Path):
     source = originals.write_v1(tmp_path / "v1")
     for file in source.glob("*.bin"):
         tensors = torch.load(file, weights_only=True)
         torch.save(tensors, file, _use_new_zipfile_serialization=False)
     found = open_tensors(source)
     assert torch.equal(found.read("lm_head.weight"), originals.v1_tensors()["lm_head.weight"])
+
+
+def test_parameters_are_read_as_tensors(tmp_path: Path):
+    source = originals.write_v1(tmp_path / "v1")
+    tensors = torch.load(shard(source), weights_only=True)
+    torch.save({n: torch.nn.Parameter(t) for n, t in tensors.items()}, shard(source))
+    tower = originals.write_clip(tmp_path / "clip")
+    convert_v1(source, tower, V1Options(), job(tmp_path / "out"))
+
+
+HEADERS: dict[str, tuple[dict, str]] = {
+    "no tensor": ({}, "files of weights without a tensor"),
+    "no numbers": (
+        {"a": {"dtype": "F32", "shape": [0, 2**70], "data_offsets": [0, 0]}},
+        f"'a' has no numbers, its shape is [0, {2**70}]",
+    ),
+    "metadata of numbers": (
+        {
+            "__metadata__": {"format": 1},
+            "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        },
+        "is damaged (",
+    ),
+    "unread type": (
+        {"a": {"dtype": "U16", "shape": [2], "data_offsets": [0, 4]}},
+        "'a' is of a type that is not known to conversions: U16",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_strange_header_is_one_line(name: str, tmp_path: Path):
+    header, words = HEADERS[name]
+    blob = json.dumps(header).encode()
+    size = max((e["data_offsets"][1] for n, e in header.items() if n != "__metadata__"), default=0)
+    content = len(blob).to_bytes(8, "little") + blob + bytes(size)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError) as failure:
+        inspect_folder(tmp_path, is_hashed=True)
+    assert words in str(failure.value)
+    assert "\n" not in str(failure.value)
 
 
 def test_v15_given_to_v1_is_told_the_right_command(tmp_path: Path):
@@ -317,3 +401,16 @@ def test_an_index_of_safetensors_that_points_outside_is_refused(tmp_path: Path):
     index.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="outside its directory"):
         convert_v15(source, None, V15Options("checkpoint"), job(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("target", ["../model.safetensors", "/etc/hostname", "..", ""])
+def test_a_worker_refuses_an_index_that_points_outside(target: str, v1: Converted, tmp_path: Path):
+    folder = tmp_path / "copy" / "hf"
+    shutil.copytree(v1.hf, folder)
+    (tmp_path / "copy" / "model.safetensors").write_bytes(b"")
+    index = folder / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"][min(content["weight_map"])] = target
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="outside its directory"):
+        open_checkpoint(folder)

@@ -2,6 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.conversions import make_delta
@@ -100,6 +102,20 @@ def test_what_would_be_wrong_when_served_is_said(
         content = {name: value for name, value in content.items() if value is not None}
         (folder / file).write_text(json.dumps(content))
     assert any(words in problem for problem in inspect_folder(folder).problems)
+
+
+def test_types_that_are_not_read_are_described(tmp_path: Path):
+    tensors = {n: t.to(torch.float8_e4m3fn) for n, t in originals.v1_tensors().items()}
+    pickled = originals.write_v1(tmp_path / "pickled", tensors=tensors, dtype=torch.float8_e4m3fn)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    save_file(tensors, flat / "model.safetensors")
+    for folder in (pickled, flat):
+        report = inspect_folder(folder)
+        assert report.kind.startswith("LLaVA-Med v1.0 (or LLaVA v0), original layout")
+        assert report.facts["types"] == "F8_E4M3 100 %"
+        with pytest.raises(CheckpointError, match="not known to conversions: F8_E4M3"):
+            inspect_folder(folder, is_hashed=True)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path):
