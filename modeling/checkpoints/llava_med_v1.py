@@ -106,7 +106,7 @@ def read_v1(source: TensorSource, tower: Tower, options: V1Options) -> HfModel:
         template_name=options.template,
         stop_strings=tuple(s for s in (TEMPLATES[options.template].stop,) if s is not None),
         original=files.blobs,
-        notes=tuple(_notes(files.config, tokenizer)),
+        notes=tuple(_notes(files.config, tokenizer, special)),
     )
     check_origins(model, source)
     _refuse_unused(model, source)
@@ -248,14 +248,21 @@ def _refuse_unused(model: HfModel, source: TensorSource) -> None:
         )
 
 
-def _notes(config: dict[str, Any], tokenizer: TokenizerFiles) -> Iterator[str]:
+def _notes(
+    config: dict[str, Any], tokenizer: TokenizerFiles, special: dict[str, str]
+) -> Iterator[str]:
+    wrong: list[str] = []
     for role in ("bos_token", "eos_token", "pad_token"):
-        said, found = config.get(f"{role}_id"), tokenizer.special_id(role)
-        if said is not None and found is not None and said != found:
-            yield f"config.json's {role}_id {said} was replaced by the tokenizer's {found}"
-    bos = tokenizer.special.get("bos_token")
-    if bos is not None and bos == tokenizer.special.get("eos_token"):
-        yield f"prompts begin with {bos!r}, as this checkpoint was trained ({tokenizer.bos_from})"
+        said, found = config.get(f"{role}_id"), tokenizer.known_id(special[role])
+        if said is not None and said != found:
+            wrong.append(f"{role}_id {said} -> {found}")
+    if wrong:
+        yield f"ids in config.json were put right by the tokenizer's: {', '.join(wrong)}"
+    own, chosen = tokenizer.special.get("bos_token"), special["bos_token"]
+    if own != chosen:
+        yield f"prompts begin with {chosen!r}, as --bos says; {tokenizer.bos_from} says {own!r}"
+    elif own == special["eos_token"]:
+        yield f"prompts begin with {own!r}, as this checkpoint was trained ({tokenizer.bos_from})"
     if config.get("mm_vision_select_layer") is None:
         yield f"config.json has no mm_vision_select_layer: {_PUBLISHED_LAYER}, as published runs"
     if not config.get("mm_vision_tower"):

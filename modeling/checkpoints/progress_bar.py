@@ -9,7 +9,6 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -27,7 +26,6 @@ class ProgressBar:
         console = Console(stderr=True)
         self._is_terminal = console.is_terminal
         self._bar = Progress(
-            TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -54,7 +52,7 @@ class ProgressBar:
         """Note that so many bytes more are done."""
         self._done += num_bytes
         if self._is_terminal:
-            self._bar.update(self._task, advance=num_bytes, description=name)
+            self._bar.update(self._task, advance=num_bytes)
         elif time.monotonic() - self._said_s > _LINE_EVERY_S:
             self._said_s = time.monotonic()
             done, total = self._done / 1e9, self._total / 1e9

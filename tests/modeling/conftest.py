@@ -40,8 +40,7 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Converted:
 @pytest.fixture(scope="session")
 def v1_biomedclip(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     folder = tmp_path_factory.mktemp("v1-biomedclip")
-    name = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
-    original = originals.write_v1(folder / "original", mm_vision_tower=name)
+    original = originals.write_v1(folder / "original", mm_vision_tower=originals.BIOMEDCLIP)
     tower = originals.write_biomedclip(folder / "biomedclip")
     convert_v1(original, tower, V1Options(), job(folder / "hf"))
     return Converted(original, tower, folder / "hf")

@@ -22,6 +22,7 @@ LINES = (
     "USER: Is the heart enlarged? ASSISTANT: No, it is not. [INST] Which organ? [/INST] Liver.",
     "You are a careful biomedical assistant. Human: Hello! Describe the picture in detail.",
 )
+BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 VOCAB = 420
 ADDED = ("[PAD]", "<im_patch>", "<im_start>", "<im_end>")
 

@@ -85,7 +85,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(v1: Converted, tmp_path
         "images: square",
     ):
         assert words in done.stdout
-    assert "config.json's eos_token_id 1 was replaced by the tokenizer's 2" in done.stderr
+    assert "bos_token_id 0 -> 2, eos_token_id 1 -> 2, pad_token_id -1 -> 420" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -169,7 +169,9 @@ def test_options_are_part_of_what_may_go_on(v1: Converted, tmp_path: Path, tool:
     out = tmp_path / "out"
     options = ("--dtype", "bfloat16", "--bos", "<s>", "--template", "vicuna_v1_1")
     words = (v1.original, "--tower", v1.tower, "--out", out, "--image-aspect-ratio", "pad")
-    assert tool("convert", "v1", *words, *options).returncode == 0
+    done = tool("convert", "v1", *words, *options)
+    assert done.returncode == 0
+    assert "prompts begin with '<s>', as --bos says" in done.stderr
     config = json.loads((out / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
     assert config["image_aspect_ratio"] == "pad"

@@ -22,6 +22,7 @@ from modeling.checkpoints.llava_med_v15 import V15Options
 from tests.end_to_end.launched import LaunchedUp, galen
 from tests.modeling import original_layouts as originals
 from tests.modeling.conftest import Converted, job
+from tests.modeling.stopping import STOP, write_v1_that_stops
 from tests.modeling.test_converted_logits import (
     V1,
     V15,
@@ -36,7 +37,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 MAX_TOKENS = 12
 START_LIMIT_S = 180.0  # two workers with vLLM on two cores
-STOP = "###"
 PROMPTS: dict[str, list[Part]] = {
     "image first": [picture(1), "\nWhat is shown?"],
     "image last": ["What is shown?\n", picture(2, 50, 120)],
@@ -49,7 +49,7 @@ PROMPTS: dict[str, list[Part]] = {
 def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Converted]:
     folder = tmp_path_factory.mktemp("llava-med")
     tower = originals.write_clip(folder / "clip")
-    v1 = originals.write_v1(folder / "v1")
+    v1 = write_v1_that_stops(folder / "v1")
     v15 = originals.write_v15(folder / "v15")
     convert_v1(v1, tower, V1Options(), job(folder / "v1-hf"))
     convert_v15(v15, None, V15Options("checkpoint"), job(folder / "v15-hf"))
@@ -101,8 +101,15 @@ def test_both_engines_answer_as_the_original_to_the_token(
     assert found.prompt_tokens == len(original.run(PROMPTS[prompt]).token_ids)
 
 
+def test_both_engines_end_at_the_stop_that_the_checkpoint_names(served: Answers) -> None:
+    found = served["v1", "image first"]
+    assert found.finish_reason == "stop"
+    assert found.text
+    assert STOP not in found.text
+
+
 def test_a_tower_that_vllm_does_not_know_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    source = originals.write_v1(tmp_path / "v1")
+    source = originals.write_v1(tmp_path / "v1", mm_vision_tower=originals.BIOMEDCLIP)
     tower = originals.write_biomedclip(tmp_path / "biomedclip")
     convert_v1(source, tower, V1Options(), job(tmp_path / "hf"))
     done = galen("up", "--engine", "vllm", "--model", str(tmp_path / "hf"), "--port", "0")
