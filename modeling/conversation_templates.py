@@ -31,7 +31,6 @@ _WRITTEN = (
 _BEGINNING = "Here a conversation begins."  # Koala's opener, for weights that know it: as `system`
 _GREETED = Turn("assistant", ("Hello! What shall we look at?\n",))
 _HI = (Turn("user", ("Hi!",)), _GREETED)
-_HELLO = (Turn("user", ("Hello!",)), _GREETED)
 # The cue with which Stanford Alpaca's prompts end.
 _HI_WITH_CUE = (Turn("user", ("Hi!\n\n### Response:",)), _GREETED)
 _EXAMPLE = (
@@ -180,13 +179,13 @@ _MISTRAL_INSTRUCT = ConversationTemplate(
     is_system_asked=True,
 )
 
-# The names are LLaVA-Med's own, but for `v0` (`multimodal`, greeted otherwise) and `v0_training`.
+# The names are LLaVA-Med's own, but for `v0` (`multimodal`) and `v0_training`.
 # There, `v1` is of the `###` kind; and v1.0's training with `--version v1`, or any version but v0,
 # wrote `vicuna_v1_1`.
 TEMPLATES: dict[TemplateName, ConversationTemplate] = {
     template.name: template
     for template in (
-        _hashes("v0", PERSONA, _HELLO),
+        _hashes("v0", PERSONA, _HI),
         _V0_TRAINING,
         _hashes("default", _CURIOUS, _EXAMPLE),
         _hashes("v1", _CURIOUS, _EXAMPLE),

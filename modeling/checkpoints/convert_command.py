@@ -111,8 +111,21 @@ def v1_command(
         str | None, typer.Option(help="Token that prompts begin with; default: the checkpoint's.")
     ] = None,
     template: Annotated[
-        Literal["v0", "v0_training", "v1", "vicuna_v1_1"],
-        typer.Option(help="How it is asked; published LLaVA-Med v1.0 models: v0."),
+        Literal[
+            "v0",
+            "v0_training",
+            "v1",
+            "simple",
+            "simple_legacy",
+            "multimodal",
+            "llava_v1",
+            "vicuna_v1_1",
+            "bair_v1",
+        ],
+        typer.Option(
+            help="How it is asked, by LLaVA-Med's own names; published v1.0 models: v0. Beware: v1 "
+            "is of the kind with ###; USER and ASSISTANT are llava_v1's."
+        ),
     ] = "v0",
     image_aspect_ratio: _AspectRatio = None,
     max_shard_size: _ShardSize = "5GB",

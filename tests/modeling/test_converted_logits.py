@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 # What the templates put around a question (modeling/conversation_templates.py, as text).
 V0 = (
     "You are a careful biomedical assistant. You understand the images that the user shows and "
-    "answer helpfully, in detail and politely.###Human: Hello!###Assistant: Hello! What shall we "
+    "answer helpfully, in detail and politely.###Human: Hi!###Assistant: Hello! What shall we "
     "look at?\n###Human: ",
     "###Assistant:",
 )
