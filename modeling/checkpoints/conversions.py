@@ -18,7 +18,7 @@ from modeling.checkpoints.hf_layout import HfModel, outputs_of, write_model
 from modeling.checkpoints.job import Job
 from modeling.checkpoints.llava_med_v1 import V1Options, read_v1, refuse_other_kinds
 from modeling.checkpoints.llava_med_v15 import V15Options, read_v15, with_tower_difference
-from modeling.checkpoints.model_files import read_config
+from modeling.checkpoints.model_files import CopiedFiles, read_config, read_copied_files
 from modeling.checkpoints.output_folder import (
     Destination,
     Recipe,
@@ -42,10 +42,14 @@ def apply_delta(base: Path, delta: Path, job: Job) -> None:
     ours, theirs = open_tensors(base), open_tensors(delta)
     _refuse_unread_types(ours, theirs)
     outputs = list(differences.merged_outputs(ours, theirs))
-    if differences.expected_base(theirs) is None:
+    expected = differences.expected_base(theirs)
+    details = [f"base: not checked now; the delta was made from the one with hash {expected}"]
+    if expected is None:
+        details = ["base: cannot be checked"]
         _note(f"unverified base: {delta} has no manifest that says which base it was made from")
+    _note_left_out(read_copied_files(delta))
     to_check = differences.bytes_to_check(ours, theirs)
-    _do(job, outputs, to_check, lambda to: differences.apply_delta(ours, theirs, to))
+    _do(job, outputs, to_check, lambda to: differences.apply_delta(ours, theirs, to), details)
 
 
 def make_delta(base: Path, target: Path, job: Job) -> None:
@@ -54,6 +58,7 @@ def make_delta(base: Path, target: Path, job: Job) -> None:
     ours, theirs = open_tensors(base), open_tensors(target)
     _refuse_unread_types(ours, theirs)
     outputs = list(differences.delta_outputs(ours, theirs))
+    _note_left_out(read_copied_files(target))
     to_check = differences.bytes_to_check(ours, theirs)
     _do(job, outputs, to_check, lambda to: differences.make_delta(ours, theirs, to))
 
@@ -93,7 +98,7 @@ def convert_to_v1(checkpoint: Path, job: Job) -> None:
     refuse_existing(job.out)
     source = open_tensors(checkpoint)
     _refuse_unread_types(source)
-    to_v1.read_original(checkpoint)
+    _note_left_out(to_v1.read_original(checkpoint))
     _do(job, list(to_v1.v1_outputs(source)), 0, lambda to: to_v1.convert_to_v1(source, to))
 
 
@@ -106,6 +111,7 @@ def _convert(
 ) -> None:
     for note in model.notes:
         _note(note)
+    _note_left_out(read_copied_files(sources["checkpoint"].path))
     recipe = Recipe(command, {**asdict(options), "dtype": model.dtype}, sources, _OTHER_TYPE)
     details = list(model_lines(model))
     _do(job, outputs_of(model), 0, lambda to: write_model(model, recipe, to), details)
@@ -136,6 +142,11 @@ def _do(
 def _refuse_unread_types(*sources: TensorSource) -> None:
     for source in sources:
         source.refuse_unread_types()
+
+
+def _note_left_out(files: CopiedFiles) -> None:
+    for note in files.notes:
+        _note(note)
 
 
 def _note(text: str) -> None:

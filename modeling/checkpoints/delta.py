@@ -11,7 +11,7 @@ Rounding to float16 makes `apply` after `make` close to the target, not equal to
 live here: files (`tensor_source.py`, `output_folder.py`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from modeling.checkpoints.output_folder import (
 )
 from modeling.checkpoints.tensor_hash import TensorHash, checkpoint_hash, hash_tensor
 from modeling.checkpoints.tensor_source import StoredTensor, TensorSource, numel
-from modeling.checkpoints.tensor_writer import Output, Progress
+from modeling.checkpoints.tensor_writer import Output
 
 PROJECTOR_PREFIX = "model.mm_projector."
 _MAY_GROW = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
@@ -37,8 +37,13 @@ _REMEDY = (
     "float16 is the type of all deltas, so the two are not of one model, or one of them is "
     "damaged: give the base that the other was made from, or copy both again"
 )
-_RECOMPUTED = "rotary_emb.inv_freq"
-"""In old files; zeros in the published deltas, and made from the configuration by every loader."""
+_RECOMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
+"""In old files; made from the configuration by every loader, and zeros in published deltas."""
+_Told = Callable[[int, str], None]
+
+
+def _nobody(num_bytes: int, name: str) -> None:
+    """Tell nobody."""
 
 
 def apply_delta(base: TensorSource, delta: TensorSource, to: Destination) -> None:
@@ -50,7 +55,10 @@ def apply_delta(base: TensorSource, delta: TensorSource, to: Destination) -> Non
     outputs = list(merged_outputs(base, delta))
     recipe = Recipe("apply-delta", {}, {"base": base, "delta": delta}, _REMEDY)
     files = read_copied_files(delta.path)
-    hashes = {"base": _base_hash(base, to.progress), "delta": _used_hash(delta, to.progress)}
+    hashes = {
+        "base": base_hash(base, to.progress.advance),
+        "delta": stored_hash(delta, to.progress.advance),
+    }
     refuse_other_base(delta, hashes["base"])
     _write(to, recipe, outputs, files, hashes)
 
@@ -64,7 +72,10 @@ def make_delta(base: TensorSource, target: TensorSource, to: Destination) -> Non
     outputs = list(delta_outputs(base, target))
     recipe = Recipe("make-delta", {}, {"base": base, "target": target}, _REMEDY)
     files = read_copied_files(target.path)
-    hashes = {"base": _base_hash(base, to.progress), "target": _used_hash(target, to.progress)}
+    hashes = {
+        "base": base_hash(base, to.progress.advance),
+        "target": stored_hash(target, to.progress.advance),
+    }
     _write(to, recipe, outputs, files, hashes)
 
 
@@ -96,7 +107,8 @@ def refuse_other_base(delta: TensorSource, found: str) -> None:
     if expected is not None and expected != found:
         raise CheckpointError(
             f"this is not the base that {delta.path} was made from: its hash is {found}, the "
-            f"delta's manifest names {expected}; give that one with --base"
+            f"delta's manifest names {expected}; give that one with --base (`galen inspect --hash "
+            "DIR` prints it as 'hash as a base')"
         )
 
 
@@ -104,6 +116,28 @@ def bytes_to_check(base: TensorSource, other: TensorSource) -> int:
     """Return how many bytes are read for hashes: the base's as float16."""
     ours = sum(numel(tensor.shape) * 2 for tensor in used_tensors(base).values())
     return ours + sum(tensor.num_bytes for tensor in used_tensors(other).values())
+
+
+def base_hash(base: TensorSource, told: _Told = _nobody) -> str:
+    """Return the hash of the float16 numbers that the rules add.
+
+    Args:
+        told: bytes and name of each tensor that was read.
+    """
+    hashes: dict[str, TensorHash] = {}
+    for name, tensor in used_tensors(base).items():
+        hashes[name] = hash_tensor(base.read(name).to(torch.float16))
+        told(numel(tensor.shape) * 2, name)
+    return checkpoint_hash(hashes)
+
+
+def stored_hash(source: TensorSource, told: _Told = _nobody) -> str:
+    """Return the hash of a directory's numbers as they are stored, by which manifests name it."""
+    hashes: dict[str, TensorHash] = {}
+    for name, tensor in used_tensors(source).items():
+        hashes[name] = hash_tensor(source.read(name))
+        told(tensor.num_bytes, name)
+    return checkpoint_hash(hashes)
 
 
 def used_tensors(source: TensorSource) -> dict[str, StoredTensor]:
@@ -155,23 +189,6 @@ def _refuse_shapes(name: str, base: StoredTensor, other: StoredTensor) -> None:
             "only embedding and output layer may have more rows; give the base that the delta was "
             "made from"
         )
-
-
-def _base_hash(base: TensorSource, progress: Progress) -> str:
-    """Return the hash of the float16 numbers that the rules add."""
-    hashes: dict[str, TensorHash] = {}
-    for name, tensor in used_tensors(base).items():
-        hashes[name] = hash_tensor(base.read(name).to(torch.float16))
-        progress.advance(numel(tensor.shape) * 2, name)
-    return checkpoint_hash(hashes)
-
-
-def _used_hash(source: TensorSource, progress: Progress) -> str:
-    hashes: dict[str, TensorHash] = {}
-    for name, tensor in used_tensors(source).items():
-        hashes[name] = hash_tensor(source.read(name))
-        progress.advance(tensor.num_bytes, name)
-    return checkpoint_hash(hashes)
 
 
 def _write(

@@ -4,6 +4,7 @@ Reads headers and small files, no weights but a few small tensors. What does *no
 printing (`inspect_command.py`).
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,17 +23,18 @@ from modeling.checkpoint_files import (
     sampled_fingerprint,
 )
 from modeling.checkpoints import llava_med_v1, llava_med_v15
-from modeling.checkpoints.delta import PROJECTOR_PREFIX
+from modeling.checkpoints.delta import PROJECTOR_PREFIX, base_hash, stored_hash
 from modeling.checkpoints.output_folder import read_manifest
-from modeling.checkpoints.tensor_hash import checkpoint_hash, hash_tensor
 from modeling.checkpoints.tensor_source import DTYPES, TensorSource, numel, open_tensors
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from modeling.checkpoints.towers import OPEN_CLIP_WEIGHTS, read_tower
 from modeling.finite_weights import refuse_non_finite
+from modeling.image_recipe import ImageModeError, mode_of
 from modeling.model_shape import why_incomplete
 from modeling.vllm_limits import why_model_not_on_vllm
 
 _CONFIG = "config.json"
+_WRONG_KIND = (TypeError, ValueError, AttributeError, OverflowError)
 _NORM = "model.norm.weight"
 _TELLS_A_DELTA = (_NORM, "rotary_emb.inv_freq")
 
@@ -77,6 +79,8 @@ def inspect_folder(path: Path, *, is_hashed: bool = False) -> Report:
     report = _by_kind(path, source, config)
     facts = {**report.facts, **_sizes(source)}
     facts["hash"] = _hash(path, source, is_hashed=is_hashed)
+    if is_hashed and _is_language_model(source):
+        facts["hash as a base"] = f"{base_hash(source)} (in float16, as deltas name their base)"
     return replace(report, facts=facts)
 
 
@@ -95,10 +99,16 @@ def _other(source: TensorSource, config: dict[str, Any]) -> Report:
     kind = config.get("model_type")
     if any(name.endswith("embeddings.class_embedding") for name in source.tensors):
         return Report("CLIP: a vision tower for `galen convert v1` and `galen convert v15`")
-    if "model.embed_tokens.weight" in source.tensors:
+    if _is_language_model(source):
         advice = "LLaMA-1 7B is the base of LLaVA-Med v1.0's delta: galen convert apply-delta"
         return Report(f"a language model without images ({kind})", advice=(advice,))
     return Report(f"no LLaVA that is known here (model_type {kind!r})")
+
+
+def _is_language_model(source: TensorSource) -> bool:
+    parts = ("model.mm_projector.", "multi_modal_projector.", "model.multi_modal_")
+    has_images = any(name.startswith(parts) for name in source.tensors)
+    return "model.embed_tokens.weight" in source.tensors and not has_images
 
 
 def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
@@ -156,7 +166,7 @@ def _v15(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
 
 def _hugging_face(path: Path, config: dict[str, Any]) -> Report:
     manifest = read_manifest(path)
-    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
+    vision, text = _table(config, "vision_config"), _table(config, "text_config")
     kind = "LLaVA in Hugging Face layout"
     if manifest is not None:
         kind += f", converted from {manifest['sources'].get('checkpoint', {}).get('name', '?')} "
@@ -164,13 +174,14 @@ def _hugging_face(path: Path, config: dict[str, Any]) -> Report:
     generation = _small_json(path / "generation_config.json")
     template = "its own" if (path / "chat_template.jinja").is_file() else "none"
     stops = generation.get("stop_strings") or []
+    stops = stops if isinstance(stops, list) else [stops]
     facts = {
         "vision tower": f"{vision.get('model_type')}, {vision.get('image_size')} px",
         "projector": f"two layers, {config.get('projector_hidden_act')}",
-        "conversation template": manifest["template"] if manifest else template,
+        "conversation template": (manifest or {}).get("template", template),
         "images": config.get("image_aspect_ratio", "square"),
         "context": f"{text.get('max_position_embeddings')} tokens",
-        "answers end at": ", ".join(map(repr, [stops] if isinstance(stops, str) else stops))
+        "answers end at": ", ".join(map(repr, stops))
         or f"id {generation.get('eos_token_id', text.get('eos_token_id'))}",
         **_ids(_tokenizer(path)),
     }
@@ -188,21 +199,28 @@ def _serving_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
         refuse_non_finite(files)
     except CheckpointError as error:
         yield str(error)
+    except _WRONG_KIND as error:
+        yield f"config.json holds an entry of a wrong kind ({error}): copy it again"
+    try:
+        mode_of(config)
+    except ImageModeError as error:
+        yield str(error)
     if not (path / "chat_template.jinja").is_file() and not _has_template(path):
         yield "no chat template: chats cannot be rendered (chat_template.jinja)"
     yield from _token_problems(path, config)
 
 
 def _serving_notes(config: dict[str, Any]) -> Iterator[str]:
-    if problem := why_model_not_on_vllm(config):
-        yield problem
-    if config.get("projector_hidden_act") in {"linear", "identity"}:
+    with contextlib.suppress(*_WRONG_KIND):  # which `_serving_problems` has said
+        if problem := why_model_not_on_vllm(config):
+            yield problem
+    if config.get("projector_hidden_act") in ("linear", "identity"):  # it may be a list
         yield (
             "`vllm serve` itself needs --hf-overrides "
             """'{"projector_hidden_act": "torch.nn.modules.linear.Identity"}'; Galen sets it"""
         )
     ratio = config.get("image_aspect_ratio", "square")
-    if ratio in {"pad", "resize"}:
+    if ratio in ("pad", "resize"):
         yield (
             f"images are prepared as {ratio!r} by Galen; plain transformers and `vllm serve` cut "
             "them instead"
@@ -213,7 +231,7 @@ def _token_problems(path: Path, config: dict[str, Any]) -> Iterator[str]:
     tokenizer = _tokenizer(path)
     if tokenizer is None:
         return
-    text = config.get("text_config") or {}
+    text = _table(config, "text_config")
     generation = _small_json(path / "generation_config.json")
     rows = text.get("vocab_size")
     if isinstance(rows, int) and tokenizer.size > rows:
@@ -280,7 +298,7 @@ def _hash(path: Path, source: TensorSource, *, is_hashed: bool) -> str:
     manifest = read_manifest(path)
     said = None if manifest is None else manifest["result"]["hash"]
     if is_hashed:
-        found = checkpoint_hash({name: hash_tensor(source.read(name)) for name in source.tensors})
+        found = stored_hash(source)
         if said is not None:
             same = "as its manifest says" if said == found else f"its manifest says {said}: changed"
             return f"{found} ({same})"
@@ -298,6 +316,11 @@ def _has_template(path: Path) -> bool:
         "chat_template" in _small_json(path / name)
         for name in ("tokenizer_config.json", "processor_config.json", "chat_template.json")
     )
+
+
+def _table(config: dict[str, Any], key: str) -> dict[str, Any]:
+    found = config.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _small_json(file: Path) -> dict[str, Any]:

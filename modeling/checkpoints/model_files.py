@@ -1,5 +1,6 @@
 """The small files beside a checkpoint's weights: configuration and tokenizer, as they are."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ _KEPT = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
+_CODE = "auto_map"
+_CODE_IN = "config.json"  # at a name's end
 _ORIGINAL = "original"  # hf_layout.ORIGINAL, which loads torch
 _SMALL = frozenset({".json", ".model"})
 _MOST_BYTES = 64 << 20
@@ -29,10 +32,12 @@ class CopiedFiles:
     Args:
         config: config.json, parsed.
         blobs: by name, config.json too.
+        notes: what was left out.
     """
 
     config: dict[str, Any]
     blobs: dict[str, bytes]
+    notes: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Put them into a folder."""
@@ -41,13 +46,28 @@ class CopiedFiles:
 
 
 def read_copied_files(path: Path) -> CopiedFiles:
-    """Read a checkpoint's small files.
+    """Read a checkpoint's small files, without the names of code in them.
+
+    No engine loads a checkpoint whose configuration names code (`checkpoint_files.refuse_code`).
 
     Raises:
         CheckpointError: config.json is missing, or a file is damaged.
     """
+    config = read_config(path)
     blobs = {name: _blob(path / name) for name in _KEPT if (path / name).is_file()}
-    return CopiedFiles(read_config(path), blobs)
+    notes: list[str] = []
+    for name in [name for name in blobs if name.endswith(_CODE_IN)]:
+        content = read_json(path / name)
+        try:
+            without = _without_code(content)
+        except RecursionError as error:
+            raise CheckpointError(
+                f"{path / name} is nested too deeply: no configuration"
+            ) from error
+        if without != content:
+            blobs[name] = json.dumps(without, indent=2).encode() + b"\n"
+            notes.append(f"{name} names code ({_CODE}), which was left out")
+    return CopiedFiles(_without_code(config), blobs, tuple(notes))
 
 
 def small_files(path: Path) -> list[Path]:
@@ -68,6 +88,12 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds no JSON object")
     return config
+
+
+def _without_code(value: Any) -> Any:  # whatever JSON holds
+    if isinstance(value, dict):
+        return {key: _without_code(item) for key, item in value.items() if key != _CODE}
+    return [_without_code(item) for item in value] if isinstance(value, list) else value
 
 
 def _blob(file: Path) -> bytes:

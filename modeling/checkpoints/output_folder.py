@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ MANIFEST = "galen_manifest.json"
 """What a conversion was made of, beside its result."""
 MANIFEST_FORMAT = "galen-conversion/1"
 _JOURNAL = "galen_journal.json"
+_HASH = re.compile("[0-9a-f]{64}")
+_LONGEST_LINE = 300
 _SPARE_BYTES = 64 << 20  # tokenizer and configuration
 
 
@@ -161,7 +164,7 @@ def write_manifest(
         "command": recipe.command,
         "options": dict(recipe.options),
         "sources": {
-            role: {"name": source.path.resolve().name, "hash": source_hashes[role]}
+            role: {"name": _printable(source.path.resolve().name), "hash": source_hashes[role]}
             for role, source in recipe.sources.items()
         },
         **more,
@@ -181,8 +184,48 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     manifest = read_json(file)
     if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
-        raise CheckpointError(f"{file} is no manifest of format {MANIFEST_FORMAT}")
+        raise CheckpointError(
+            f"{file} is no manifest of format {MANIFEST_FORMAT}: take it from its publisher again, "
+            "or remove it"
+        )
+    if wrong := next(_wrong_in(manifest), None):
+        raise CheckpointError(
+            f"{file} is damaged ({wrong}): take it from its publisher again, or remove it"
+        )
     return manifest
+
+
+def _wrong_in(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the readers of a manifest would stumble over; strangers write them too."""
+    for key in ("tool", "command", "template"):
+        if key in manifest and not _is_line(manifest[key]):
+            yield f"{key} is no short line"
+    if missing := [key for key in ("tool", "command") if key not in manifest]:
+        yield f"{missing[0]} is missing"
+    sources = manifest.get("sources")
+    if not isinstance(sources, dict) or not all(map(_is_source, sources.values())):
+        yield "sources are no table of names and hashes"
+    elif manifest.get("command") == "make-delta" and "base" not in sources:
+        yield "sources has no base"
+    result = manifest.get("result")
+    if not isinstance(result, dict) or not _is_hash(result.get("hash")):
+        yield "result has no hash"
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def _is_source(entry: object) -> bool:
+    return isinstance(entry, dict) and _is_line(entry.get("name")) and _is_hash(entry.get("hash"))
+
+
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_LINE
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
 
 
 def _fingerprint(recipe: Recipe, shards: Sequence[Shard]) -> str:

@@ -28,7 +28,7 @@ from modeling.checkpoints.tensor_writer import Output
 
 _PROJECTOR = "multi_modal_projector."
 _DECODER = "language_model."
-_NO_ACTIVATION = frozenset({"linear", "identity"})
+_NO_ACTIVATION = ("linear", "identity")
 
 
 def convert_to_v1(source: TensorSource, to: Destination) -> None:

@@ -21,6 +21,10 @@ def run_tool(app: typer.Typer, name: str) -> None:
     except CheckpointError as error:
         _say(str(error))
         sys.exit(_EXIT_FAILED)
+    except OSError as error:  # a name too long, a folder that may not be read, a disk that is gone
+        where = "" if error.filename is None else f"{error.filename}: "
+        _say(f"{where}{error.strerror or type(error).__name__}; correct the path or its rights")
+        sys.exit(_EXIT_FAILED)
     except ModuleNotFoundError as error:
         _say(f"{name} needs {error.name}: pip install 'galen[worker]'")
         sys.exit(_EXIT_FAILED)

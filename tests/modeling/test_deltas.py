@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,22 @@ def test_a_delta_without_a_manifest_warns(
     apply_delta(base, tmp_path / "delta", job(tmp_path / "unknown"))
     assert "unverified base" in capsys.readouterr().err
     assert manifest(tmp_path / "unknown")["sources"]["base"]["hash"]
+
+
+def test_a_dry_run_says_whether_the_base_was_checked(
+    base: Path, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    make_delta(base, target, job(tmp_path / "delta"))
+    expected = manifest(tmp_path / "delta")["sources"]["base"]["hash"]
+    dry = replace(job(tmp_path / "merged"), is_dry_run=True)
+    capsys.readouterr()
+    apply_delta(base, tmp_path / "delta", dry)
+    assert f"base: not checked now; the delta was made from the one with hash {expected}" in (
+        capsys.readouterr().out
+    )
+    (tmp_path / "delta" / MANIFEST).unlink()
+    apply_delta(base, tmp_path / "delta", dry)
+    assert "base: cannot be checked" in capsys.readouterr().out
 
 
 def test_a_manifest_names_base_delta_and_every_tensor(base: Path, target: Path, tmp_path: Path):
