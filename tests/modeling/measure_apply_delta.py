@@ -1,6 +1,7 @@
 """Apply a delta of about 0.6 GB in this process and print how much anonymous memory it took.
 
-Base and delta are sparse files: zeros that take no disk.
+Base and delta are pickled shards, as LLaVA-Med v1.0 was published, of numbers other than zero. A
+third of the base is in float32, which is made float16 on the way.
 """
 
 import json
@@ -10,8 +11,11 @@ import sys
 import threading
 from pathlib import Path
 
+import torch
+
 from modeling.checkpoints.conversions import apply_delta
 from modeling.checkpoints.job import Job
+from modeling.checkpoints.tensor_source import PICKLE_INDEX
 
 HIDDEN, LAYERS, ROWS = 2048, 4, 8192
 SHARD_BYTES = 200_000_000
@@ -19,8 +23,8 @@ SHARD_BYTES = 200_000_000
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    write_sparse(folder / "base", ROWS, has_projector=False)
-    write_sparse(folder / "delta", ROWS + 4, has_projector=True)
+    write_pickles(folder / "base", ROWS, has_projector=False)
+    write_pickles(folder / "delta", ROWS + 4, has_projector=True)
     peak = PeakAnonymous()
     apply_delta(folder / "base", folder / "delta", Job(folder / "out", SHARD_BYTES, False))
     largest = (ROWS + 4) * HIDDEN * 2
@@ -50,22 +54,27 @@ def shapes(rows: int, *, has_projector: bool) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def write_sparse(folder: Path, rows: int, *, has_projector: bool) -> None:
-    """Write three shards of float16 zeros."""
+def write_pickles(folder: Path, rows: int, *, has_projector: bool) -> None:
+    """Write three shards; in the first of a base the numbers are float32."""
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     items = list(shapes(rows, has_projector=has_projector).items())
     size = math.ceil(len(items) / 3)
+    weight_map: dict[str, str] = {}
     for number, start in enumerate(range(0, len(items), size), start=1):
-        header, at = {}, 0
-        for name, shape in items[start : start + size]:
-            end = at + 2 * math.prod(shape)
-            header[name] = {"dtype": "F16", "shape": shape, "data_offsets": (at, end)}
-            at = end
-        text = json.dumps(header).encode()
-        with (folder / f"model-{number:05d}-of-00003.safetensors").open("wb") as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            stream.truncate(8 + len(text) + at)
+        is_wide = number == 1 and not has_projector
+        dtype = torch.float32 if is_wide else torch.float16
+        file = f"pytorch_model-{number:05d}-of-00003.bin"
+        part = {name: numbers(shape, dtype) for name, shape in items[start : start + size]}
+        torch.save(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / PICKLE_INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+
+def numbers(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    count = math.prod(shape)
+    period = torch.linspace(-1, 1, 4097).to(dtype)  # no page is like the one before
+    return period.repeat(-(-count // len(period)))[:count].reshape(shape)
 
 
 class PeakAnonymous:

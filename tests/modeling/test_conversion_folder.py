@@ -55,6 +55,18 @@ def recipe(**options: object) -> Recipe:
     return Recipe("test", options, {})
 
 
+def stop_before_the_end(out: Path) -> None:
+    with pytest.raises(RuntimeError):
+        write_folder(destination(out), recipe(), outputs(), _fails)
+
+
+def assert_only_the_rest_is_done(out: Path) -> None:
+    calls: list[str] = []
+    write_folder(destination(out), recipe(), outputs(calls), nothing_more)
+    assert calls == []
+    assert not any("journal" in path.name for path in out.iterdir())
+
+
 def destination(out: Path) -> Destination:
     return Destination(out, Silent(), 2 * ROWS * 10 * 4)  # two tensors per file
 
@@ -94,8 +106,7 @@ def test_a_stopped_conversion_makes_only_what_is_left(tmp_path: Path):
 
 def test_a_noted_shard_that_is_damaged_is_made_again(tmp_path: Path):
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError):
-        write_folder(destination(out), recipe(), outputs(), _fails)
+    stop_before_the_end(out)
     shard = tmp_path / "out.partial/model-00002-of-00003.safetensors"
     shard.write_bytes(shard.read_bytes()[:100])
 
@@ -156,8 +167,7 @@ def test_a_result_inside_its_source_may_go_on(tmp_path: Path):
 def test_another_split_into_files_is_another_conversion(tmp_path: Path):
     """Else files of the first split would stay in the result."""
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError):
-        write_folder(destination(out), recipe(), outputs(), _fails)
+    stop_before_the_end(out)
     with pytest.raises(CheckpointError, match="--max-shard-size too"):
         write_folder(Destination(out, Silent()), recipe(), outputs(), nothing_more)
     assert not out.exists()
@@ -183,8 +193,7 @@ def test_what_nobody_planned_does_not_get_into_the_result(tmp_path: Path):
 
 def test_a_noted_shard_of_another_type_is_made_again(tmp_path: Path):
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError):
-        write_folder(destination(out), recipe(), outputs(), _fails)
+    stop_before_the_end(out)
     shard = tmp_path / "out.partial/model-00002-of-00003.safetensors"
     save_file({n: torch.ones(ROWS, 10, dtype=torch.float16) for n in ("t2", "t3")}, shard)
 
@@ -202,38 +211,31 @@ def test_a_name_that_could_not_be_given_is_given_by_the_same_command(tmp_path: P
     with pytest.raises(CheckpointError, match="is there already"):
         write_folder(destination(out), recipe(), outputs(), takes_the_name)
     out.rmdir()
-    calls: list[str] = []
-    write_folder(destination(out), recipe(), outputs(calls), nothing_more)
-    assert calls == []
-    assert not any("journal" in path.name for path in out.iterdir())
+    assert_only_the_rest_is_done(out)
 
 
 def test_a_conversion_that_stopped_after_its_last_rename_ends_with_the_same_command(
     tmp_path: Path,
 ):
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError):
-        write_folder(destination(out), recipe(), outputs(), _fails)
+    stop_before_the_end(out)
     (tmp_path / "out.partial").rename(out)
 
     with pytest.raises(CheckpointError, match="is there already"):
         write_folder(destination(out), recipe(dtype="F16"), outputs(), nothing_more)
     refuse_existing(out)
-    calls: list[str] = []
-    write_folder(destination(out), recipe(), outputs(calls), nothing_more)
-    assert calls == []
-    assert not any("journal" in path.name for path in out.iterdir())
+    assert_only_the_rest_is_done(out)
     with pytest.raises(CheckpointError, match="is there already"):
         refuse_existing(out)
 
 
 def test_an_unfinished_file_does_not_stay(tmp_path: Path):
-    class Stops:
-        def advance(self, num_bytes: int, name: str) -> None:
-            raise KeyboardInterrupt(num_bytes, name)
+    def stops() -> torch.Tensor:
+        raise KeyboardInterrupt
 
+    planned = [Output("t0", "F32", (1,), stops)]
     with pytest.raises(KeyboardInterrupt):
-        write_folder(Destination(tmp_path / "out", Stops()), recipe(), outputs(), nothing_more)
+        write_folder(destination(tmp_path / "out"), recipe(), planned, nothing_more)
     assert [p.name for p in (tmp_path / "out.partial").iterdir()] == ["galen_journal.json"]
 
 
@@ -241,8 +243,7 @@ def test_an_unfinished_file_of_a_killed_run_makes_room_before_room_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError):
-        write_folder(destination(out), recipe(), outputs(), _fails)
+    stop_before_the_end(out)
     partial = tmp_path / "out.partial"
     shard = partial / "model-00002-of-00003.safetensors"
     shard.rename(f"{shard}.unfinished")
@@ -283,9 +284,7 @@ def test_two_conversions_into_one_folder_are_refused(tmp_path: Path):
     write_folder(destination(tmp_path / "out"), recipe(), outputs(), second)
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path: Path):
     huge = Output("t", "F32", (1 << 40, 1 << 10), lambda: torch.zeros(1))
     with pytest.raises(CheckpointError, match="GB free, out needs"):
         write_folder(destination(tmp_path / "out"), recipe(), [huge], nothing_more)
