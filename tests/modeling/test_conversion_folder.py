@@ -214,9 +214,7 @@ def test_a_name_that_could_not_be_given_is_given_by_the_same_command(tmp_path: P
     assert_only_the_rest_is_done(out)
 
 
-def test_a_conversion_that_stopped_after_its_last_rename_ends_with_the_same_command(
-    tmp_path: Path,
-):
+def test_a_conversion_stopped_after_its_rename_ends_with_the_same_command(tmp_path: Path):
     out = tmp_path / "out"
     stop_before_the_end(out)
     (tmp_path / "out.partial").rename(out)
@@ -290,9 +288,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path: Pat
         write_folder(destination(tmp_path / "out"), recipe(), [huge], nothing_more)
 
 
-def test_a_disk_that_fills_up_leaves_nothing_under_the_name_and_the_same_command_goes_on(
-    tmp_path: Path,
-):
+def test_a_disk_that_fills_up_leaves_nothing_and_the_same_command_goes_on(tmp_path: Path):
     """A limit on the size of files stands for a full disk: both are a write that fails half-way."""
     out = tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
