@@ -55,7 +55,9 @@ def write_llama(folder: Path, shape: Shape, rows: int, seed: int) -> None:
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
         file = f"pytorch_model-{number:05d}-of-{len(shards):05d}.bin"
-        torch.save({name: drawn(pool, each) for name, each in shard.items()}, folder / file)
+        norm = 0 if is_llava else 1  # what has a projector is a delta
+        numbers = {name: drawn(pool, each, norm) for name, each in shard.items()}
+        torch.save(numbers, folder / file)
         weight_map |= dict.fromkeys(shard, file)
     write_json(folder / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": weight_map})
     config = {
@@ -69,11 +71,11 @@ def write_llama(folder: Path, shape: Shape, rows: int, seed: int) -> None:
         write_tokenizer(folder)
 
 
-def drawn(pool: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return random numbers out of a pool that is repeated; norms are around 1."""
+def drawn(pool: torch.Tensor, shape: tuple[int, ...], norm: int) -> torch.Tensor:
+    """Return random numbers out of a pool that is repeated; vectors are around `norm`."""
     count = math.prod(shape)
     tensor = pool.repeat(-(-count // len(pool)))[:count].reshape(shape).clone()
-    return tensor + 1 if len(shape) == 1 else tensor
+    return tensor + norm if len(shape) == 1 else tensor
 
 
 def write_tokenizer(folder: Path) -> None:

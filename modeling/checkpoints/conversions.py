@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 from rich.filesize import decimal
 
@@ -22,6 +23,7 @@ from modeling.checkpoints.model_files import CopiedFiles, read_config, read_copi
 from modeling.checkpoints.output_folder import (
     Destination,
     Recipe,
+    partial_of,
     read_manifest,
     refuse_existing,
 )
@@ -49,7 +51,14 @@ def apply_delta(base: Path, delta: Path, job: Job) -> None:
         _note(f"unverified base: {delta} has no manifest that says which base it was made from")
     _note_left_out(read_copied_files(delta))
     to_check = differences.bytes_to_check(ours, theirs)
-    _do(job, outputs, to_check, lambda to: differences.apply_delta(ours, theirs, to), details)
+    _do(
+        job,
+        outputs,
+        to_check,
+        lambda to: differences.apply_delta(ours, theirs, to),
+        details if job.is_dry_run else (),
+        f"galen convert v1 {quote(str(job.out))} --tower CLIP-VIT-LARGE-PATCH14 --out DIR",
+    )
 
 
 def make_delta(base: Path, target: Path, job: Job) -> None:
@@ -114,7 +123,8 @@ def _convert(
     _note_left_out(read_copied_files(sources["checkpoint"].path))
     recipe = Recipe(command, {**asdict(options), "dtype": model.dtype}, sources, _OTHER_TYPE)
     details = list(model_lines(model))
-    _do(job, outputs_of(model), 0, lambda to: write_model(model, recipe, to), details)
+    following = f"galen up --model {quote(str(job.out))}"
+    _do(job, outputs_of(model), 0, lambda to: write_model(model, recipe, to), details, following)
 
 
 def _do(
@@ -123,8 +133,9 @@ def _do(
     bytes_to_check: int,
     convert: Callable[[Destination], None],
     details: Sequence[str] = (),
+    following: str = "",
 ) -> None:
-    """Say what would be done, or do it."""
+    """Say what would be done, or do it and say what may be done `following`."""
     num_bytes = sum(output.num_bytes for output in outputs)
     num_files = len(plan_shards(outputs, job.shard_bytes))
     if job.is_dry_run:
@@ -133,10 +144,16 @@ def _do(
         for line in details:
             print(f"  {line}")
         return
+    for line in details:
+        _note(line)
+    if (partial := partial_of(job.out)).is_dir():
+        _note(f"{partial} is there: what is finished in it is kept")
     with ProgressBar(bytes_to_check + num_bytes) as progress:
         convert(Destination(job.out, progress, job.shard_bytes))
     manifest = read_manifest(job.out)
     print(f"{job.out} is ready; sha256 {manifest['result']['hash'] if manifest else '?'}")
+    if following:
+        print(f"next: {following}")
 
 
 def _refuse_unread_types(*sources: TensorSource) -> None:

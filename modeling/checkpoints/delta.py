@@ -33,6 +33,8 @@ from modeling.checkpoints.tensor_writer import Output
 
 PROJECTOR_PREFIX = "model.mm_projector."
 _MAY_GROW = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
+# RMS norms of LLaMA are around 0.1 to 2; the differences of a fine-tuning are below 0.02.
+_LEAST_NORM = 0.06
 _REMEDY = (
     "float16 is the type of all deltas, so the two are not of one model, or one of them is "
     "damaged: give the base that the other was made from, or copy both again"
@@ -83,14 +85,36 @@ def merged_outputs(base: TensorSource, delta: TensorSource) -> Iterator[Output]:
     """Yield the tensors of base + delta.
 
     Raises:
-        CheckpointError: a tensor is missing, is extra, or has a shape that the rules do not allow.
+        CheckpointError: `delta` is no delta, or a tensor is missing, is extra, or has a shape that
+            the rules do not allow.
     """
+    if any(n.startswith(PROJECTOR_PREFIX) for n in base.tensors.keys() - delta.tensors.keys()):
+        raise CheckpointError(
+            f"the base {base.path} has a projector, the delta {delta.path} has none: exchange "
+            "--base and --delta"
+        )
+    if not is_delta(delta):
+        raise CheckpointError(
+            f"{delta.path} is a whole model, no delta: convert it with `galen convert v1`, without "
+            "a base"
+        )
     yield from _outputs(base, delta, 1)
 
 
 def delta_outputs(base: TensorSource, target: TensorSource) -> Iterator[Output]:
     """Yield the tensors of target - base; raises as `merged_outputs` does."""
     yield from _outputs(base, target, -1)
+
+
+def is_delta(source: TensorSource) -> bool:
+    """Whether these are differences: its manifest says so, or its numbers do."""
+    manifest = read_manifest(source.path)
+    if manifest is not None:
+        return manifest["command"] == "make-delta"
+    zeros = [name for name in source.tensors if name.endswith(_RECOMPUTED)]
+    if zeros and not bool(source.read(zeros[0]).any()):
+        return True
+    return float(source.read("model.norm.weight").float().abs().mean()) < _LEAST_NORM
 
 
 def expected_base(delta: TensorSource) -> str | None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.filesize import decimal
@@ -24,7 +25,7 @@ from modeling.checkpoint_files import (
 )
 from modeling.checkpoints import llava_med_v1, llava_med_v15
 from modeling.checkpoints.delta import PROJECTOR_PREFIX, base_hash, stored_hash
-from modeling.checkpoints.output_folder import read_manifest
+from modeling.checkpoints.output_folder import JOURNAL, read_manifest
 from modeling.checkpoints.tensor_source import DTYPES, TensorSource, numel, open_tensors
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from modeling.checkpoints.towers import OPEN_CLIP_WEIGHTS, read_tower
@@ -85,6 +86,9 @@ def inspect_folder(path: Path, *, is_hashed: bool = False) -> Report:
 
 
 def _by_kind(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
+    if path.name.endswith(".partial") and (path / JOURNAL).is_file():
+        advice = "run the command that was stopped once more: it goes on"
+        return Report("a conversion that was not finished", {}, ("it is not whole",), (), (advice,))
     names = source.tensors
     if f"{PROJECTOR_PREFIX}weight" in names:
         return _v1(path, source, config)
@@ -113,7 +117,9 @@ def _is_language_model(source: TensorSource) -> bool:
 
 def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
     if _is_delta(source, config):
-        advice = f"galen convert apply-delta --base LLAMA-7B --delta {path} --out MERGED"
+        advice = (
+            f"galen convert apply-delta --base LLAMA-7B --delta {quote(str(path))} --out MERGED"
+        )
         problem = "a delta answers nothing before it is added to its base"
         return Report(
             "LLaVA-Med v1.0 (or LLaVA v0): a delta", problems=(problem,), advice=(advice,)
@@ -129,7 +135,7 @@ def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
     }
     problems = ["transformers and vLLM do not load this layout"]
     problems += _said_wrongly(config, tokenizer)
-    advice = f"galen convert v1 {path} --tower CLIP-VIT-LARGE-PATCH14 --out DIR"
+    advice = f"galen convert v1 {quote(str(path))} --tower CLIP-VIT-LARGE-PATCH14 --out DIR"
     return Report(
         "LLaVA-Med v1.0 (or LLaVA v0), original layout", facts, (*problems,), advice=(advice,)
     )
@@ -158,9 +164,11 @@ def _v15(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
         **_ids(_tokenizer(path)),
     }
     problems = ("transformers and vLLM do not load this layout",)
-    advice = [f"galen convert v15 {path} --vision-tower checkpoint --out DIR"]
+    command = f"galen convert v15 {quote(str(path))}"
+    stock = f"{command} --vision-tower stock --tower CLIP-VIT-LARGE-PATCH14-336 --out DIR"
+    advice = [f"{command} --vision-tower checkpoint --out DIR", f"or: {stock}"]
     if own is None:
-        advice = [f"galen convert v15 {path} --vision-tower stock --tower CLIP --out DIR"]
+        advice = [stock]
     return Report("LLaVA-Med v1.5, original layout", facts, problems, advice=(*advice,))
 
 

@@ -27,7 +27,7 @@ from modeling.checkpoints.config_values import (
     refuse_odd_values,
     set_ids,
 )
-from modeling.checkpoints.delta import PROJECTOR_PREFIX
+from modeling.checkpoints.delta import PROJECTOR_PREFIX, is_delta
 from modeling.checkpoints.hf_layout import (
     TORCH_DTYPES,
     HfModel,
@@ -46,8 +46,6 @@ from modeling.conversation_templates import TEMPLATES, TemplateName
 PATCH_TOKEN, START_TOKEN, END_TOKEN = "<im_patch>", "<im_start>", "<im_end>"
 _CONTEXT = 2048  # of LLaMA-1 (arXiv:2302.13971); no v1.0 checkpoint has more
 _PUBLISHED_LAYER = -2
-# RMS norms of LLaMA are around 0.1 to 1; the differences of one fine-tuning are below 0.01.
-_LEAST_NORM = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,11 @@ def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
     """
     path, names = source.path, source.tensors
     if f"{PROJECTOR_PREFIX}weight" in names:
-        _refuse_delta(source)
+        if is_delta(source):
+            raise CheckpointError(
+                f"{path} is a delta, not a model: first run `galen convert apply-delta --base "
+                f"LLAMA-7B --delta {path} --out DIR`, and convert DIR"
+            )
         return
     if f"{PROJECTOR_PREFIX}0.weight" in names:
         raise CheckpointError(
@@ -133,18 +135,6 @@ def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
         f"{path} ({config.get('model_type')!r}) has no {PROJECTOR_PREFIX}weight: it is no LLaVA; "
         "if this is the base of a delta, run `galen convert apply-delta` first"
     )
-
-
-def _refuse_delta(source: TensorSource) -> None:
-    """Refuse differences from a base, which look like a checkpoint."""
-    zeros = [name for name in source.tensors if name.endswith("rotary_emb.inv_freq")]
-    is_delta = bool(zeros) and not bool(source.read(zeros[0]).any())
-    norm = source.read("model.norm.weight").float().abs().mean()
-    if is_delta or float(norm) < _LEAST_NORM:
-        raise CheckpointError(
-            f"{source.path} is a delta, not a model: first run `galen convert apply-delta --base "
-            f"LLAMA-7B --delta {source.path} --out DIR`, and convert DIR"
-        )
 
 
 def _special_tokens(

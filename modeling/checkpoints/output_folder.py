@@ -35,7 +35,7 @@ from modeling.checkpoints.tensor_writer import (
 MANIFEST = "galen_manifest.json"
 """What a conversion was made of, beside its result."""
 MANIFEST_FORMAT = "galen-conversion/1"
-_JOURNAL = "galen_journal.json"
+JOURNAL = "galen_journal.json"
 _HASH = re.compile("[0-9a-f]{64}")
 _LONGEST_LINE = 300
 _SPARE_BYTES = 64 << 20  # tokenizer and configuration
@@ -112,7 +112,7 @@ def write_folder(
     """
     out = to.out
     shards = plan_shards(outputs, to.max_shard_bytes)
-    partial = out.parent / f"{out.name}.partial"
+    partial = partial_of(out)
     try:
         fingerprint = _fingerprint(recipe, shards)
         if _lacks_last_step(out, fingerprint):
@@ -132,12 +132,17 @@ def write_folder(
         raise _in_words(error, out, partial) from error
 
 
+def partial_of(out: Path) -> Path:
+    """Return where a result stands until it is whole."""
+    return out.parent / f"{out.name}.partial"
+
+
 def refuse_existing(out: Path) -> None:
     """Raise CheckpointError where something has that name already.
 
     A folder that only lacks the last step passes: `write_folder` takes that step, or refuses it.
     """
-    if not (out / _JOURNAL).is_file():
+    if not (out / JOURNAL).is_file():
         _refuse_anything(out)
 
 
@@ -239,7 +244,7 @@ def _write_shards(
 ) -> None:
     """Write what is missing; what nobody planned is taken away before."""
     finished = {shard.file for shard in shards if journal.has(shard)}
-    _keep_only(partial, {*finished, _JOURNAL})
+    _keep_only(partial, {*finished, JOURNAL})
     _refuse_full_disk(to.out, sum(s.num_bytes for s in shards if s.file not in finished))
     for shard in shards:
         if shard.file in finished:
@@ -265,7 +270,7 @@ def _refuse_anything(out: Path) -> None:
 
 def _lacks_last_step(out: Path, fingerprint: str) -> bool:
     """Whether a folder is this conversion's, stopped after it got its name."""
-    file = out / _JOURNAL
+    file = out / JOURNAL
     found = read_json(file) if file.is_file() else None
     return isinstance(found, dict) and found.get("fingerprint") == fingerprint
 
@@ -273,7 +278,7 @@ def _lacks_last_step(out: Path, fingerprint: str) -> bool:
 def _drop_journal(out: Path) -> None:
     """Take the last step; its place on the disk is certain before and after."""
     _sync(out.parent)
-    (out / _JOURNAL).unlink()
+    (out / JOURNAL).unlink()
     _sync(out)
 
 
@@ -282,7 +287,7 @@ class _Journal:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
-        self._file = folder / _JOURNAL
+        self._file = folder / JOURNAL
         self._fresh = self._file.with_suffix(".fresh")
         self._entries: dict[str, Any] = {"fingerprint": fingerprint, "shards": {}}
         if self._file.is_file():

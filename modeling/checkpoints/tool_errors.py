@@ -13,7 +13,10 @@ _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 def run_tool(app: typer.Typer, name: str) -> None:
     """Run a command line and end the process."""
     try:
-        sys.exit(app(prog_name=name, standalone_mode=False) or 0)
+        code = app(prog_name=name, standalone_mode=False) or 0
+        if code == _EXIT_INTERRUPTED:  # Typer's own way to end at Ctrl-C
+            _say("stopped; a conversion goes on when the same command is run again")
+        sys.exit(code)
     except typer.TyperException as error:
         if message := error.format_message():  # no arguments at all: the help is printed
             _say(f"{' '.join(message.split())} (see --help)")
@@ -28,9 +31,6 @@ def run_tool(app: typer.Typer, name: str) -> None:
     except ModuleNotFoundError as error:
         _say(f"{name} needs {error.name}: pip install 'galen[worker]'")
         sys.exit(_EXIT_FAILED)
-    except (KeyboardInterrupt, typer.Abort):
-        _say("stopped; a conversion goes on when the same command is run again")
-        sys.exit(_EXIT_INTERRUPTED)
 
 
 def _say(message: str) -> None:

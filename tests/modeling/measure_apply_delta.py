@@ -66,6 +66,8 @@ def write_pickles(folder: Path, rows: int, *, has_projector: bool) -> None:
         dtype = torch.float32 if is_wide else torch.float16
         file = f"pytorch_model-{number:05d}-of-00003.bin"
         part = {name: numbers(shape, dtype) for name, shape in items[start : start + size]}
+        if has_projector and "model.norm.weight" in part:
+            part["model.norm.weight"] = part["model.norm.weight"] / 1000  # of a delta
         torch.save(part, folder / file)
         weight_map |= dict.fromkeys(part, file)
     (folder / PICKLE_INDEX).write_text(json.dumps({"weight_map": weight_map}))

@@ -151,6 +151,36 @@ def test_inspect_ends_with_2_where_something_would_be_wrong(v1: Converted, tool:
     assert "  > galen convert v1 " in done.stdout
 
 
+def test_an_interrupt_says_how_to_go_on(
+    v1: Converted, tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling.checkpoints.to_v1.v1_outputs", interrupted)
+    done = tool("convert", "to-v1", v1.hf, "--out", tmp_path / "out")
+    assert done.returncode == 130
+    assert "goes on when the same command is run again" in done.stderr
+
+
+def test_the_next_step_is_said(v1: Converted, tmp_path: Path, tool: Tool):
+    assert v1.tower is not None
+    out = tmp_path / "my model"
+    done = tool("convert", "v1", v1.original, "--tower", v1.tower, "--out", out)
+    assert done.stdout.splitlines()[-1] == f"next: galen up --model '{out}'"
+
+
+def test_a_partial_folder_is_known_as_such(v1: Converted, tmp_path: Path, tool: Tool):
+    partial = tmp_path / "x.partial"
+    partial.mkdir()
+    (partial / "galen_journal.json").write_text("{}")
+    for file in v1.hf.glob("*.safetensors"):
+        (partial / file.name).symlink_to(file)
+    done = tool("inspect", partial)
+    assert done.returncode == 2
+    assert "it goes on" in done.stdout
+
+
 def test_galen_becomes_the_tools(v1: Converted):
     assert galen("inspect", str(v1.hf)).returncode == 0
     assert galen("inspect", str(v1.original)).returncode == 2

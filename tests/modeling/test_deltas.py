@@ -197,7 +197,7 @@ def test_a_manifest_names_base_delta_and_every_tensor(base: Path, target: Path, 
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change: str, words: str, base: Path, tmp_path: Path):
-    tensors = originals.v1_tensors()
+    tensors = delta_tensors()
     match change:
         case "extra":
             tensors["model.layers.9.mlp.up_proj.weight"] = torch.zeros(2, 2)
@@ -216,18 +216,46 @@ def test_tensors_that_do_not_fit_are_named(change: str, words: str, base: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_sum_beyond_float16_is_refused(base: Path, tmp_path: Path):
+def delta_tensors() -> dict[str, torch.Tensor]:
+    """As those of a fine-tuning: norms have hardly moved."""
     tensors = originals.v1_tensors()
-    tensors["model.norm.weight"] = torch.full((128,), 6e4)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 0.001
+    return tensors
+
+
+def test_a_whole_model_is_no_delta(base: Path, target: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="is a whole model, no delta"):
+        apply_delta(base, target, job(tmp_path / "out"))
+
+
+def test_a_delta_of_ours_is_known_by_its_manifest(base: Path, target: Path, tmp_path: Path):
+    make_delta(base, target, job(tmp_path / "delta"))
+    tower = originals.write_clip(tmp_path / "clip")
+    with pytest.raises(CheckpointError, match="is a delta, not a model"):
+        convert_v1(tmp_path / "delta", tower, V1Options(), job(tmp_path / "out"))
+    apply_delta(base, tmp_path / "delta", job(tmp_path / "merged"))
+    with pytest.raises(CheckpointError, match="is a whole model, no delta"):
+        apply_delta(base, tmp_path / "merged", job(tmp_path / "out"))
+
+
+def test_exchanged_arguments_are_noticed(base: Path, target: Path, tmp_path: Path):
+    make_delta(base, target, job(tmp_path / "delta"))
+    with pytest.raises(CheckpointError, match="exchange --base and --delta"):
+        apply_delta(tmp_path / "delta", base, job(tmp_path / "out"))
+
+
+def test_a_sum_beyond_float16_is_refused(base: Path, tmp_path: Path):
+    name = "model.layers.1.input_layernorm.weight"
+    tensors = delta_tensors() | {name: torch.full((128,), 6e4)}
     delta = originals.write_v1(tmp_path / "delta", tensors=tensors, dtype=HALF)
     shard = max(base.glob("*.bin"))
     large = torch.load(shard, weights_only=True)
-    large["model.norm.weight"] = torch.full((128,), 6e4, dtype=HALF)
+    large[name] = torch.full((128,), 6e4, dtype=HALF)
     torch.save(large, shard)
 
     with pytest.raises(CheckpointError, match="would hold NaN or infinity") as failure:
         apply_delta(base, delta, job(tmp_path / "out"))
-    assert "'model.norm.weight'" in str(failure.value)
+    assert f"'{name}'" in str(failure.value)
     assert "--dtype" not in str(failure.value)  # deltas have no such option
     assert "give the base that the other was made from" in str(failure.value)
     assert not (tmp_path / "out").exists()
