@@ -76,6 +76,14 @@ def golden(request: pytest.FixtureRequest) -> GoldenFiles:
     return GoldenFiles(update=bool(request.config.getoption(OPTION)))
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path: that of a socket in it has at most 107 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="up-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def redis_socket() -> Iterator[Path]:
     """Path of the unix socket of a Redis server that lives as long as the session."""

@@ -248,20 +248,20 @@ def test_bad_model_is_refused_in_one_line_within_2_s_and_the_others_serve_on(
 
 @pytest.mark.parametrize("kind", ["cut short", "ranks", "too large", "too long"])
 def test_bad_model_ends_the_start_of_everything_in_one_line(
-    sound: Path, tmp_path: Path, kind: str
+    sound: Path, short_folder: Path, kind: str
 ) -> None:
     bad = BAD_MODELS[kind]
-    path = shutil.copytree(sound, tmp_path / "bad")
+    path = shutil.copytree(sound, short_folder / "bad")
     bad.spoil(path)
     done = galen(
         *("up", "--no-ask", "--port", "0", "--model", str(path), *bad.options),
-        variables={"TMPDIR": str(tmp_path)},
+        variables={"TMPDIR": str(short_folder)},
     )
 
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert re.search(bad.said, line)
-    assert not list(tmp_path.glob("galen-*"))
+    assert not list(short_folder.glob("galen-*"))
 
 
 @pytest.mark.parametrize("field", ["path", "adapters_dir"])

@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -29,11 +27,8 @@ FAKE = ("--engine", "fake", "--port", "0")
 
 
 @pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A folder with a short path: the socket in it has room for 107 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="up-"))
-    yield folder
-    shutil.rmtree(folder)
+def temporary(short_folder: Path) -> Path:
+    return short_folder
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ TWO = AdminAccess("http://127.0.0.1:2/v1", "key-of-two")
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
+def runs(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
     """Runs of launchers of this process, which end with the test."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
     with ExitStack() as runs:
         yield runs
 
@@ -56,8 +56,8 @@ def test_nobody_is_needed_where_all_is_said(runs: ExitStack) -> None:
         find_access("http://far/v1", None)
 
 
-def test_what_a_dead_launcher_left_is_no_access(runs: ExitStack, tmp_path: Path) -> None:
-    dead = tmp_path / "galen-up-dead"
+def test_what_a_dead_launcher_left_is_no_access(runs: ExitStack, short_folder: Path) -> None:
+    dead = short_folder / "galen-up-dead"
     dead.mkdir(mode=0o700)
     leave_access(dead, ONE)
 
