@@ -1,7 +1,12 @@
-"""Which checkpoints vLLM cannot serve although our transformers engine can. No torch."""
+"""What vLLM does otherwise with a checkpoint than transformers, or not at all. No torch."""
 
 from collections.abc import Mapping
 from typing import Any
+
+NO_ACTIVATION = ("linear", "identity")
+"""`projector_hidden_act` of one-layer projectors (LLaVA v0, LLaVA-Med v1.0), for transformers."""
+VLLM_NO_ACTIVATION = "torch.nn.modules.linear.Identity"
+"""The same for vLLM, which knows neither of these names."""
 
 # vllm 0.32, model_executor/models/llava.py, init_vision_tower_for_llava
 _TOWERS = frozenset({"clip_vision_model", "siglip_vision_model", "pixtral"})

@@ -16,6 +16,9 @@ from modeling.checkpoints.tokenizer_files import TokenizerFiles
 from modeling.checkpoints.towers import Tower
 from modeling.image_recipe import ASPECT_KEY, ImageModeError, mode_of
 
+PUBLISHED_LAYER = -2
+"""`mm_vision_select_layer` of every published run of LLaVA-Med."""
+
 
 def joined_config(
     text: PreTrainedConfig,
@@ -75,7 +78,7 @@ def refuse_odd_values(make: Callable[[], LlavaConfig], path: Path) -> LlavaConfi
     if not -layers - 1 <= config.vision_feature_layer <= layers:
         raise CheckpointError(
             f"{path}/config.json: mm_vision_select_layer {config.vision_feature_layer} is outside "
-            f"a tower of {layers} layers; published runs have -2"
+            f"a tower of {layers} layers; published runs have {PUBLISHED_LAYER}"
         )
     activation = text.hidden_act
     if activation not in ACT2FN:

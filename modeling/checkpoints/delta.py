@@ -28,7 +28,7 @@ from modeling.checkpoints.output_folder import (
     write_manifest,
 )
 from modeling.checkpoints.tensor_hash import TensorHash, checkpoint_hash, hash_tensor
-from modeling.checkpoints.tensor_source import StoredTensor, TensorSource, numel
+from modeling.checkpoints.tensor_source import ROTARY_BUFFER, StoredTensor, TensorSource, numel
 from modeling.checkpoints.tensor_writer import Output
 
 PROJECTOR_PREFIX = "model.mm_projector."
@@ -39,8 +39,7 @@ _REMEDY = (
     "float16 is the type of all deltas, so the two are not of one model, or one of them is "
     "damaged: give the base that the other was made from, or copy both again"
 )
-_RECOMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
-"""In old files; made from the configuration by every loader, and zeros in published deltas."""
+_RECOMPUTED = (ROTARY_BUFFER, "embeddings.position_ids")
 _Told = Callable[[int, str], None]
 
 
@@ -57,10 +56,7 @@ def apply_delta(base: TensorSource, delta: TensorSource, to: Destination) -> Non
     outputs = list(merged_outputs(base, delta))
     recipe = Recipe("apply-delta", {}, {"base": base, "delta": delta}, _REMEDY)
     files = read_copied_files(delta.path)
-    hashes = {
-        "base": base_hash(base, to.progress.advance),
-        "delta": stored_hash(delta, to.progress.advance),
-    }
+    hashes = _source_hashes(recipe, to)
     refuse_other_base(delta, hashes["base"])
     _write(to, recipe, outputs, files, hashes)
 
@@ -74,10 +70,7 @@ def make_delta(base: TensorSource, target: TensorSource, to: Destination) -> Non
     outputs = list(delta_outputs(base, target))
     recipe = Recipe("make-delta", {}, {"base": base, "target": target}, _REMEDY)
     files = read_copied_files(target.path)
-    hashes = {
-        "base": base_hash(base, to.progress.advance),
-        "target": stored_hash(target, to.progress.advance),
-    }
+    hashes = _source_hashes(recipe, to)
     _write(to, recipe, outputs, files, hashes)
 
 
@@ -213,6 +206,14 @@ def _refuse_shapes(name: str, base: StoredTensor, other: StoredTensor) -> None:
             "only embedding and output layer may have more rows; give the base that the delta was "
             "made from"
         )
+
+
+def _source_hashes(recipe: Recipe, to: Destination) -> dict[str, str]:
+    told = to.progress.advance
+    return {
+        role: base_hash(source, told) if role == "base" else stored_hash(source, told)
+        for role, source in recipe.sources.items()
+    }
 
 
 def _write(

@@ -22,8 +22,8 @@ def model_lines(model: HfModel) -> Iterator[str]:
         f"vision tower: {kind}, {tower.side_px} px in patches of {tower.config['patch_size']}, "
         f"{tower.num_patches} tokens per image"
     )
-    yield f"images: {ratio} ({_IMAGES.get(ratio, 'not known here')})"
-    yield f"conversation template: {model.template_name}"
+    yield f"images: {ratio} ({_IMAGES[ratio]})"
+    yield f"conversation template: {model.template.name}"
     for role, token in model.special.items():
         yield f"{role}: {token!r} ({model.special_id(role)})"
     yield f"image token: {model.image_token!r} ({model.tokenizer.id_of(model.image_token)})"

@@ -6,7 +6,7 @@ transformers and vLLM need. What does *not* live here: where the parts come from
 (`llava_med_v1.py`, `llava_med_v15.py`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,17 +22,23 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from modeling.chat_template import jinja_of
 from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoints.model_files import ORIGINAL
 from modeling.checkpoints.output_folder import Destination, Recipe, write_folder, write_manifest
 from modeling.checkpoints.tensor_hash import TensorHash, checkpoint_hash, hash_tensor
-from modeling.checkpoints.tensor_source import DTYPES, StoredTensor, TensorSource
+from modeling.checkpoints.tensor_source import (
+    DTYPES,
+    ROTARY_BUFFER,
+    StoredTensor,
+    TensorSource,
+)
 from modeling.checkpoints.tensor_writer import Output
 from modeling.checkpoints.tokenizer_files import TokenizerFiles
 from modeling.checkpoints.towers import Tower
+from modeling.conversation_templates import ConversationTemplate
 from modeling.tensor_shapes import expected_tensors, with_defaults
 
-ORIGINAL = "original"
-"""Folder in a converted checkpoint that keeps the small files it was made from."""
 TORCH_DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -62,8 +68,8 @@ class HfModel:
         dtype: safetensors' name of the type of all weights.
         config: of the whole, `image_aspect_ratio` included.
         special: tokens by role: bos_token, eos_token, pad_token, unk_token.
-        image_token: stands for one patch in token ids, and for an image in the chat template.
-        stop_strings: texts that end an answer.
+        image_token: stands for one patch in token ids.
+        image_text: stands for an image in a chat; holds `image_token` once.
         original: small files by name, kept as they were.
         notes: what the user should know.
         facts: more for the manifest.
@@ -76,9 +82,8 @@ class HfModel:
     tokenizer: TokenizerFiles
     special: Mapping[str, str]
     image_token: str
-    chat_template: str
-    template_name: str
-    stop_strings: tuple[str, ...] = ()
+    image_text: str
+    template: ConversationTemplate
     original: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +93,11 @@ class HfModel:
         """Tokens of prompt and answer."""
         text: Any = self.config.text_config  # its type allows a dict, which it never is
         return text.max_position_embeddings
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        return () if self.template.stop is None else (self.template.stop,)
 
     def special_id(self, role: str) -> int | None:
         """Return the id of a special token."""
@@ -112,6 +122,18 @@ def published_name(name: str, tower_kind: str) -> str:
     raise AssertionError(f"{name} is no tensor of a LLaVA")
 
 
+def is_converted(source: TensorSource) -> bool:
+    """Whether these are a LLaVA's tensors in Hugging Face layout, by old or new names."""
+    prefixes = ("multi_modal_projector.", "model.multi_modal_")
+    return any(name.startswith(prefixes) for name in source.tensors)
+
+
+def refuse_converted(source: TensorSource) -> None:
+    """Raise CheckpointError where nothing is left to convert."""
+    if is_converted(source):
+        raise CheckpointError(f"{source.path} is in Hugging Face layout already: serve it as it is")
+
+
 def decoder_origins(source: TensorSource, rows: int) -> Iterator[tuple[str, Origin]]:
     """Yield the language model's tensors: LLaMA's names, in both generations.
 
@@ -121,7 +143,7 @@ def decoder_origins(source: TensorSource, rows: int) -> Iterator[tuple[str, Orig
     """
     for name, stored in source.tensors.items():
         is_layer = name.startswith(("model.layers.", "model.norm."))
-        if is_layer and not name.endswith("rotary_emb.inv_freq"):
+        if is_layer and not name.endswith(ROTARY_BUFFER):
             yield f"language_model.{name}", Origin(stored, stored.shape, partial(source.read, name))
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         stored = source.info(name)
@@ -178,6 +200,24 @@ def check_origins(model: HfModel, source: TensorSource) -> None:
         )
 
 
+def refuse_unused(
+    model: HfModel, source: TensorSource, kind: str, left_out: Collection[str] = ()
+) -> None:
+    """Raise CheckpointError where a checkpoint holds what its result does not.
+
+    Args:
+        kind: such as LLaVA-Med v1.0.
+        left_out: what may be there all the same.
+    """
+    used = {o.stored.name for o in model.origins.values() if o.stored and o.role == "checkpoint"}
+    for name in source.tensors:
+        if not (name in used or name in left_out or name.endswith(ROTARY_BUFFER)):
+            raise CheckpointError(
+                f"{source.path} holds {name!r}, which no {kind} has: a checkpoint of another kind "
+                "(`galen inspect` says which)"
+            )
+
+
 def outputs_of(model: HfModel) -> list[Output]:
     """Return the tensors that are written, all in the model's type."""
     dtype = DTYPES[model.dtype]
@@ -202,7 +242,7 @@ def write_model(model: HfModel, recipe: Recipe, to: Destination) -> None:
         (folder / ORIGINAL).mkdir(exist_ok=True)
         for name, blob in model.original.items():
             (folder / ORIGINAL / name).write_bytes(blob)
-        more = {"template": model.template_name, "notes": list(model.notes), **model.facts}
+        more = {"template": model.template.name, "notes": list(model.notes), **model.facts}
         write_manifest(folder, recipe, _source_hashes(model, recipe, hashes), hashes, more)
 
     write_folder(to, recipe, outputs_of(model), write_rest)
@@ -225,7 +265,7 @@ def make_processor(model: HfModel) -> LlavaProcessor:
         # the class token is the one additional token; "default" takes it away again
         num_additional_image_tokens=1,
         vision_feature_select_strategy="default",
-        chat_template=model.chat_template,
+        chat_template=jinja_of(model.template, model.image_text),
     )
 
 

@@ -24,20 +24,27 @@ from modeling.checkpoint_files import (
     sampled_fingerprint,
 )
 from modeling.checkpoints import llava_med_v1, llava_med_v15
-from modeling.checkpoints.delta import PROJECTOR_PREFIX, base_hash, stored_hash
+from modeling.checkpoints.delta import PROJECTOR_PREFIX, base_hash, is_delta, stored_hash
+from modeling.checkpoints.hf_layout import is_converted
+from modeling.checkpoints.model_files import CONFIG
 from modeling.checkpoints.output_folder import JOURNAL, read_manifest
-from modeling.checkpoints.tensor_source import DTYPES, TensorSource, numel, open_tensors
+from modeling.checkpoints.tensor_source import (
+    DTYPES,
+    ROTARY_BUFFER,
+    TensorSource,
+    numel,
+    open_tensors,
+)
 from modeling.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer
 from modeling.checkpoints.towers import OPEN_CLIP_WEIGHTS, read_tower
 from modeling.finite_weights import refuse_non_finite
 from modeling.image_recipe import ImageModeError, mode_of
 from modeling.model_shape import why_incomplete
-from modeling.vllm_limits import why_model_not_on_vllm
+from modeling.vllm_limits import NO_ACTIVATION, VLLM_NO_ACTIVATION, why_model_not_on_vllm
 
-_CONFIG = "config.json"
 _WRONG_KIND = (TypeError, ValueError, AttributeError, OverflowError)
 _NORM = "model.norm.weight"
-_TELLS_A_DELTA = (_NORM, "rotary_emb.inv_freq")
+_TELLS_A_DELTA = (_NORM, ROTARY_BUFFER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ def inspect_folder(path: Path, *, is_hashed: bool = False) -> Report:
         facts = {"vision tower": f"ViT, {tower.side_px} px", **_sizes(tower.source)}
         return Report("BiomedCLIP in open_clip's layout: a tower for `galen convert v1`", facts)
     source = open_tensors(path)
-    file = path / _CONFIG
+    file = path / CONFIG
     config: Any = read_json(file) if file.is_file() else {}
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds no JSON object")
@@ -94,7 +101,7 @@ def _by_kind(path: Path, source: TensorSource, config: dict[str, Any]) -> Report
         return _v1(path, source, config)
     if f"{PROJECTOR_PREFIX}0.weight" in names:
         return _v15(path, source, config)
-    if any(name.startswith(("multi_modal_projector.", "model.multi_modal_")) for name in names):
+    if is_converted(source):
         return _hugging_face(path, config)
     return _other(source, config)
 
@@ -110,13 +117,13 @@ def _other(source: TensorSource, config: dict[str, Any]) -> Report:
 
 
 def _is_language_model(source: TensorSource) -> bool:
-    parts = ("model.mm_projector.", "multi_modal_projector.", "model.multi_modal_")
-    has_images = any(name.startswith(parts) for name in source.tensors)
-    return "model.embed_tokens.weight" in source.tensors and not has_images
+    has_images = any(name.startswith(PROJECTOR_PREFIX) for name in source.tensors)
+    is_llava = has_images or is_converted(source)
+    return "model.embed_tokens.weight" in source.tensors and not is_llava
 
 
 def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
-    if _is_delta(source, config):
+    if _is_delta(source):
         advice = (
             f"galen convert apply-delta --base LLAMA-7B --delta {quote(str(path))} --out MERGED"
         )
@@ -141,15 +148,10 @@ def _v1(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
     )
 
 
-def _is_delta(source: TensorSource, config: dict[str, Any]) -> bool:
+def _is_delta(source: TensorSource) -> bool:
     looked_at = [t for n, t in source.tensors.items() if n.endswith(_TELLS_A_DELTA)]
-    if _NORM not in source.tensors or any(tensor.dtype not in DTYPES for tensor in looked_at):
-        return False
-    try:
-        llava_med_v1.refuse_other_kinds(source, config)
-    except CheckpointError:
-        return True
-    return False
+    is_readable = all(tensor.dtype in DTYPES for tensor in looked_at)
+    return _NORM in source.tensors and is_readable and is_delta(source)
 
 
 def _v15(path: Path, source: TensorSource, config: dict[str, Any]) -> Report:
@@ -222,10 +224,10 @@ def _serving_notes(config: dict[str, Any]) -> Iterator[str]:
     with contextlib.suppress(*_WRONG_KIND):  # which `_serving_problems` has said
         if problem := why_model_not_on_vllm(config):
             yield problem
-    if config.get("projector_hidden_act") in ("linear", "identity"):  # it may be a list
+    if config.get("projector_hidden_act") in NO_ACTIVATION:
         yield (
             "`vllm serve` itself needs --hf-overrides "
-            """'{"projector_hidden_act": "torch.nn.modules.linear.Identity"}'; Galen sets it"""
+            f"""'{{"projector_hidden_act": "{VLLM_NO_ACTIVATION}"}}'; Galen sets it"""
         )
     ratio = config.get("image_aspect_ratio", "square")
     if ratio in ("pad", "resize"):

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlavaConfig
 
-from modeling.chat_template import jinja_of
 from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.config_values import (
+    PUBLISHED_LAYER,
     chosen_mode,
     first_said,
     joined_config,
@@ -35,6 +35,8 @@ from modeling.checkpoints.hf_layout import (
     check_origins,
     decoder_origins,
     most_common_dtype,
+    refuse_converted,
+    refuse_unused,
     tower_origins,
 )
 from modeling.checkpoints.model_files import read_copied_files
@@ -45,7 +47,6 @@ from modeling.conversation_templates import TEMPLATES, TemplateName
 
 PATCH_TOKEN, START_TOKEN, END_TOKEN = "<im_patch>", "<im_start>", "<im_end>"
 _CONTEXT = 2048  # of LLaMA-1 (arXiv:2302.13971); no v1.0 checkpoint has more
-_PUBLISHED_LAYER = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,13 @@ def read_v1(source: TensorSource, tower: Tower, options: V1Options) -> HfModel:
         tokenizer=tokenizer,
         special=special,
         image_token=PATCH_TOKEN,
-        chat_template=jinja_of(TEMPLATES[options.template], image_text),
-        template_name=options.template,
-        stop_strings=tuple(s for s in (TEMPLATES[options.template].stop,) if s is not None),
+        image_text=image_text,
+        template=TEMPLATES[options.template],
         original=files.blobs,
         notes=tuple(_notes(files.config, tokenizer, special)),
     )
     check_origins(model, source)
-    _refuse_unused(model, source)
+    refuse_unused(model, source, "LLaVA-Med v1.0")
     return model
 
 
@@ -129,8 +129,7 @@ def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{path} has the two-layer projector of v1.5: use `galen convert v15` for it"
         )
-    if any(name.startswith(("multi_modal_projector.", "model.multi_modal_")) for name in names):
-        raise CheckpointError(f"{path} is in Hugging Face layout already: serve it as it is")
+    refuse_converted(source)
     raise CheckpointError(
         f"{path} ({config.get('model_type')!r}) has no {PROJECTOR_PREFIX}weight: it is no LLaVA; "
         "if this is the base of a delta, run `galen convert apply-delta` first"
@@ -141,17 +140,11 @@ def _special_tokens(
     tokenizer: TokenizerFiles, options: V1Options, path: Path, config: dict[str, Any]
 ) -> tuple[dict[str, str], str]:
     """Return the special tokens by role, and what stands for an image."""
-    special = dict(tokenizer.special)
+    special = tokenizer.needed_special(path)
     if options.bos_token is not None:
         if tokenizer.id_of(options.bos_token) is None:
             raise CheckpointError(f"--bos {options.bos_token!r} is no token of {path}")
         special["bos_token"] = options.bos_token
-    for role in ("bos_token", "eos_token"):
-        if role not in special:
-            raise CheckpointError(
-                f"{path} names no {role} (special_tokens_map.json, tokenizer_config.json): copy "
-                "these files from where the weights are from"
-            )
     special.setdefault("unk_token", "<unk>")
     special.setdefault("pad_token", special["unk_token"])
     if tokenizer.id_of(PATCH_TOKEN) is None:
@@ -190,7 +183,7 @@ def _config(
         tower,
         tokenizer.known_id(PATCH_TOKEN),
         activation="linear",
-        feature_layer=first_said(config.get("mm_vision_select_layer"), _PUBLISHED_LAYER),
+        feature_layer=first_said(config.get("mm_vision_select_layer"), PUBLISHED_LAYER),
     )
 
 
@@ -224,20 +217,6 @@ def _origins(
     yield from tower_origins(tower, "vision_tower")
 
 
-def _refuse_unused(model: HfModel, source: TensorSource) -> None:
-    used = {o.stored.name for o in model.origins.values() if o.stored and o.role == "checkpoint"}
-    unused = [
-        name
-        for name in source.tensors
-        if name not in used and not name.endswith("rotary_emb.inv_freq")
-    ]
-    if unused:
-        raise CheckpointError(
-            f"{source.path} holds {unused[0]!r}, which no LLaVA-Med v1.0 has: a checkpoint of "
-            "another kind (`galen inspect` says which)"
-        )
-
-
 def _notes(
     config: dict[str, Any], tokenizer: TokenizerFiles, special: dict[str, str]
 ) -> Iterator[str]:
@@ -254,7 +233,7 @@ def _notes(
     elif own == special["eos_token"]:
         yield f"prompts begin with {own!r}, as this checkpoint was trained ({tokenizer.bos_from})"
     if config.get("mm_vision_select_layer") is None:
-        yield f"config.json has no mm_vision_select_layer: {_PUBLISHED_LAYER}, as published runs"
+        yield f"config.json has no mm_vision_select_layer: {PUBLISHED_LAYER}, as published runs"
     if not config.get("mm_vision_tower"):
         yield "config.json has no mm_vision_tower: whether --tower is the right one is not known"
     if "mm_use_im_start_end" not in config:

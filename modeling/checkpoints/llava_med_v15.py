@@ -15,9 +15,9 @@ from typing import Any, Literal
 from tokenizers import AddedToken
 from transformers import LlavaConfig, MistralConfig
 
-from modeling.chat_template import jinja_of
 from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.config_values import (
+    PUBLISHED_LAYER,
     chosen_mode,
     first_said,
     joined_config,
@@ -33,6 +33,8 @@ from modeling.checkpoints.hf_layout import (
     check_origins,
     decoder_origins,
     most_common_dtype,
+    refuse_converted,
+    refuse_unused,
     tower_origins,
 )
 from modeling.checkpoints.model_files import read_copied_files
@@ -45,7 +47,6 @@ TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
 TowerChoice = Literal["checkpoint", "stock"]
 _IMAGE_TOKEN, _PAD_TOKEN = "<image>", "<pad>"
 _ROWS_MULTIPLE = 64  # as transformers' own converter pads (convert_llava_weights_to_hf.py)
-_PUBLISHED_LAYER = -2
 _UNUSED = ("model.image_newline",)
 _KNOWN_FEATURES = {
     "mm_projector_type": "mlp2x_gelu",
@@ -117,26 +118,15 @@ def read_v15(source: TensorSource, stock: Tower | None, options: V15Options) -> 
         tokenizer=tokenizer,
         special=special,
         image_token=_IMAGE_TOKEN,
-        chat_template=jinja_of(TEMPLATES[options.template], _IMAGE_TOKEN),
-        template_name=options.template,
-        stop_strings=tuple(s for s in (TEMPLATES[options.template].stop,) if s is not None),
+        image_text=_IMAGE_TOKEN,
+        template=TEMPLATES[options.template],
         original=files.blobs,
         notes=tuple(_notes(source, options)),
     )
     check_origins(model, source)
-    _refuse_unused(model, source)
+    tower_names = {name for name in source.tensors if name.startswith(TOWER_PREFIX)}
+    refuse_unused(model, source, "LLaVA-Med v1.5", {*_UNUSED, *tower_names})
     return model
-
-
-def _refuse_unused(model: HfModel, source: TensorSource) -> None:
-    used = {o.stored.name for o in model.origins.values() if o.stored and o.role == "checkpoint"}
-    for name in source.tensors:
-        is_known = name in _UNUSED or name.startswith(TOWER_PREFIX)
-        if not (name in used or is_known or name.endswith("rotary_emb.inv_freq")):
-            raise CheckpointError(
-                f"{source.path} holds {name!r}, which no LLaVA-Med v1.5 has: a checkpoint of "
-                "another kind (`galen inspect` says which)"
-            )
 
 
 def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
@@ -153,8 +143,7 @@ def refuse_other_kinds(source: TensorSource, config: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{path} has the one-layer projector of v1.0: use `galen convert v1` for it"
         )
-    if any(name.startswith(("multi_modal_projector.", "model.multi_modal_")) for name in names):
-        raise CheckpointError(f"{path} is in Hugging Face layout already: serve it as it is")
+    refuse_converted(source)
     raise CheckpointError(
         f"{path} ({config.get('model_type')!r}) has no {PROJECTOR_PREFIX}0.weight: it is no "
         "LLaVA-Med v1.5, or a file of it is missing"
@@ -257,13 +246,7 @@ def _chosen_tower(
 
 def _special_tokens(tokenizer: TokenizerFiles, source: TensorSource) -> dict[str, str]:
     """Return the special tokens by role; adds those of images and padding to the tokenizer."""
-    special = dict(tokenizer.special)
-    for role in ("bos_token", "eos_token"):
-        if role not in special:
-            raise CheckpointError(
-                f"{source.path} names no {role} (special_tokens_map.json, tokenizer_config.json): "
-                "copy these files from where the weights are from"
-            )
+    special = tokenizer.needed_special(source.path)
     special["pad_token"] = _PAD_TOKEN
     for token in (_IMAGE_TOKEN, _PAD_TOKEN):
         added = AddedToken(token, normalized=False, special=True)
@@ -295,7 +278,7 @@ def _config(
         tower,
         tokenizer.known_id(_IMAGE_TOKEN),
         activation="gelu",
-        feature_layer=first_said(config.get("mm_vision_select_layer"), _PUBLISHED_LAYER),
+        feature_layer=first_said(config.get("mm_vision_select_layer"), PUBLISHED_LAYER),
     )
 
 

@@ -20,7 +20,8 @@ _KEPT = (
 )
 _CODE = "auto_map"
 _CODE_IN = "config.json"  # at a name's end
-_ORIGINAL = "original"  # hf_layout.ORIGINAL, which loads torch
+ORIGINAL = "original"
+"""Folder in a converted checkpoint that keeps the small files it was made from."""
 _SMALL = frozenset({".json", ".model"})
 _MOST_BYTES = 64 << 20
 
@@ -72,7 +73,7 @@ def read_copied_files(path: Path) -> CopiedFiles:
 
 def small_files(path: Path) -> list[Path]:
     """Return what a conversion may read beside the weights."""
-    found = (*path.glob("*"), *(path / _ORIGINAL).glob("*"))
+    found = (*path.glob("*"), *(path / ORIGINAL).glob("*"))
     return sorted(file for file in found if file.suffix in _SMALL and file.is_file())
 
 

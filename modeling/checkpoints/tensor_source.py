@@ -24,6 +24,8 @@ from modeling.checkpoint_files import (
 )
 
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+ROTARY_BUFFER = "rotary_emb.inv_freq"
+"""End of a name in old files: made from the configuration by every loader, zeros in deltas."""
 _PICKLE = "pytorch_model.bin"
 _LFS_POINTER = b"version https://git-lfs"
 _NAMES: Mapping[torch.dtype, str] = {

@@ -14,8 +14,7 @@ import torch
 
 from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.delta import PROJECTOR_PREFIX
-from modeling.checkpoints.hf_layout import ORIGINAL
-from modeling.checkpoints.model_files import CopiedFiles, read_config, read_copied_files
+from modeling.checkpoints.model_files import ORIGINAL, CopiedFiles, read_config, read_copied_files
 from modeling.checkpoints.output_folder import (
     Destination,
     Recipe,
@@ -25,10 +24,10 @@ from modeling.checkpoints.output_folder import (
 from modeling.checkpoints.tensor_hash import TensorHash, checkpoint_hash, hash_tensor
 from modeling.checkpoints.tensor_source import TensorSource
 from modeling.checkpoints.tensor_writer import Output
+from modeling.vllm_limits import NO_ACTIVATION
 
 _PROJECTOR = "multi_modal_projector."
 _DECODER = "language_model."
-_NO_ACTIVATION = ("linear", "identity")
 
 
 def convert_to_v1(source: TensorSource, to: Destination) -> None:
@@ -43,8 +42,10 @@ def convert_to_v1(source: TensorSource, to: Destination) -> None:
 
     def write_rest(folder: Path, hashes: dict[str, TensorHash]) -> None:
         files.write(folder)
-        used = {
+        used = {  # the decoder's tensors are copies, whose hashes are known
             name: hash_tensor(source.read(name))
+            if name.startswith(_PROJECTOR)
+            else hashes[name.removeprefix(_DECODER)]
             for name in source.tensors
             if name.startswith((_PROJECTOR, _DECODER))
         }
@@ -61,7 +62,7 @@ def read_original(path: Path) -> CopiedFiles:
         CheckpointError: there are none, or they are not of a v1.0 checkpoint.
     """
     config = read_config(path)
-    if config.get("projector_hidden_act") not in _NO_ACTIVATION:
+    if config.get("projector_hidden_act") not in NO_ACTIVATION:
         raise CheckpointError(
             f"{path} has a projector with an activation: only what `galen convert v1` made goes "
             "back to v1.0's layout"

@@ -60,6 +60,20 @@ class TokenizerFiles:
         """Return the id of the token with that role, such as eos_token."""
         return self.id_of(self.special[role]) if role in self.special else None
 
+    def needed_special(self, path: Path) -> dict[str, str]:
+        """Return the tokens by their role; raises CheckpointError where begin or end is missing.
+
+        Args:
+            path: the directory that they are from.
+        """
+        for role in ("bos_token", "eos_token"):
+            if role not in self.special:
+                raise CheckpointError(
+                    f"{path} names no {role} (special_tokens_map.json, tokenizer_config.json): "
+                    "copy these files from where the weights are from"
+                )
+        return dict(self.special)
+
     @property
     def size(self) -> int:
         """Number of ids, added tokens included."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,9 @@ from services.launcher.fleet import Fleet
 from services.launcher.layouts import Layout, Machine
 from services.launcher.terminal import CommandError, Terminal
 from services.protocol.admin import LoadModel
+from tests.support.waiting import eventually
+
+LIMIT_S = 30.0
 
 
 @pytest.fixture
@@ -26,12 +29,6 @@ def fleet_of(family: Family, tmp_path: Path, **defaults: str | int | None) -> Fl
     return Fleet(family, Terminal(), Machine(), shared, defaults)
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():
-            await asyncio.sleep(0.05)
-
-
 async def test_a_drained_worker_is_told_and_its_card_is_free(
     family: Family, tmp_path: Path
 ) -> None:
@@ -44,9 +41,11 @@ async def test_a_drained_worker_is_told_and_its_card_is_free(
     assert (model.workers, model.cards, model.layout) == (2, (0, 1), "fake engine, workers: 2")
 
     first = fleet._models["m"].workers["worker 1"].child
-    await until(lambda: any("registration.delayed" in line for line in first.last_lines))
+    await eventually(
+        lambda: any("registration.delayed" in line for line in first.last_lines), LIMIT_S
+    )
     first.signal(signal.SIGTERM)
-    await until(lambda: fleet.models()[0].workers == 1)
+    await eventually(lambda: fleet.models()[0].workers == 1, LIMIT_S)
     [model] = fleet.models()
     assert model.cards == (1,)
     assert fleet._taken_cards() == {1}

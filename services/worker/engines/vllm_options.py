@@ -11,17 +11,13 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from modeling.checkpoint_files import CheckpointFiles
 from modeling.memory_forecast import VLLM_MEMORY_FRACTION
 from modeling.plan_options import ADAPTERS_PER_BATCH
-from modeling.vllm_limits import why_model_not_on_vllm
+from modeling.vllm_limits import NO_ACTIVATION, VLLM_NO_ACTIVATION, why_model_not_on_vllm
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.vllm_executor import InCoreExecutor
 from services.worker.engines.vllm_sampling import CHOOSER, SCHEDULER
 from services.worker.load_options import load_options, why_not_on_vllm
 from services.worker.settings import WorkerSettings
 
-# One-layer projectors (LLaVA v0, LLaVA-Med v1.0) are stored with this "activation"; vLLM knows the
-# same thing by another name only.
-_IDENTITY = "torch.nn.modules.linear.Identity"
-_NO_ACTIVATION = frozenset({"linear", "identity"})
 _CPU_BLOCK_TOKENS = 32  # its default on a CPU is 128, so that short prompts would never be shared
 _PROCESSOR_CACHE_GB = 1
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has kernels for
@@ -100,6 +96,6 @@ def refuse_model(config: Mapping[str, Any]) -> None:
 
 def config_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what vLLM must read differently in a checkpoint's config.json."""
-    if config.get("projector_hidden_act") in _NO_ACTIVATION:
-        return {"projector_hidden_act": _IDENTITY}
+    if config.get("projector_hidden_act") in NO_ACTIVATION:
+        return {"projector_hidden_act": VLLM_NO_ACTIVATION}
     return {}
