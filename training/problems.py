@@ -1,0 +1,111 @@
+"""What is wrong with records: counted, listed in a file, and the reason to stop above a share.
+
+A problem is named by its place and a reason; no word of a conversation is ever written. What does
+*not* live here: finding problems (`audit.py`, and the loader of images).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from training.config import ProblemLimits
+from training.errors import TrainingError
+from training.records import Records
+
+ProblemKind = Literal[
+    "malformed", "missing_images", "without_loss", "truncated", "dropped_leading_answers"
+]
+PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
+_UNLIMITED: ProblemKind = "dropped_leading_answers"  # as LLaVA-Med v1.0's training did in silence
+_WORDS: dict[ProblemKind, tuple[str, str]] = {
+    "malformed": ("are malformed", "correct them"),
+    "missing_images": ("lack an image that can be read", "fetch the images"),
+    "without_loss": ("have no answer to learn from", "take them out"),
+    "truncated": ("are longer than data.max_length", "raise data.max_length"),
+}
+"""By kind: what is wrong with such records, and what to do."""
+
+Problem = tuple[ProblemKind, int, str]
+"""Kind, index of the record over all files, reason."""
+
+
+class Problems:
+    """The list of a run's problems.
+
+    Args:
+        path: of the list, JSON Lines; a new audit writes it anew, later problems are added.
+        limits: shares of all records above which `check_share` stops.
+    """
+
+    def __init__(self, path: Path, records: Records, limits: ProblemLimits) -> None:
+        self.path = path
+        self.counts: Counter[ProblemKind] = Counter()
+        self._records = records
+        self._limits = limits
+        self._first: dict[ProblemKind, tuple[int, str]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+
+    def add(self, kind: ProblemKind, record: int, reason: str) -> None:
+        """Count and list one; `record` is its index over all files."""
+        self.extend([(kind, record, reason)])
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Count and list several."""
+        lines: list[str] = []
+        for kind, record, reason in problems:
+            self.counts[kind] += 1
+            self._first.setdefault(kind, (record, reason))
+            lines.append(json.dumps(self._row(kind, record, reason)) + "\n")
+        if lines:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+
+    def check_share(self, kind: ProblemKind, num_examples: int) -> None:
+        """Stop where more records have a problem than is allowed.
+
+        Raises:
+            TrainingError: names the first such record, the share and the list.
+        """
+        count = self.counts[kind]
+        if kind == _UNLIMITED or not count:
+            return
+        limit = getattr(self._limits, kind)
+        if count <= limit * num_examples:
+            return
+        record, reason = self._first[kind]
+        wrong, advice = _WORDS[kind]
+        raise TrainingError(
+            f"{count} of {num_examples} records ({count / num_examples:.3g}) {wrong}, "
+            f"data.limits.{kind} allows {limit:g}; the first is {self._records.where(record)}: "
+            f"{reason}; all are listed in {self.path}: {advice}, or raise the limit"
+        )
+
+    def check_shares(self, num_examples: int) -> None:
+        """Stop where any kind of problem has more than its share.
+
+        Raises:
+            TrainingError: as `check_share` says.
+        """
+        for kind in PROBLEM_KINDS:
+            self.check_share(kind, num_examples)
+
+    def first(self, kinds: Sequence[ProblemKind] = PROBLEM_KINDS) -> str:
+        """Return place and reason of the first one of these kinds; empty where there is none."""
+        found = next((self._first[kind] for kind in kinds if kind in self._first), None)
+        return "" if found is None else f"{self._records.where(found[0])}: {found[1]}"
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        said = [f"{self.counts[kind]} {kind}" for kind in PROBLEM_KINDS if self.counts[kind]]
+        if not said:
+            return "no record has a problem"
+        return f"of {len(self._records)} records: {', '.join(said)}; listed in {self.path}"
+
+    def _row(self, kind: ProblemKind, record: int, reason: str) -> dict[str, str | int]:
+        file, number = self._records.place(record)
+        line = file.line(number)
+        more = {} if line is None else {"line": line}
+        return {"kind": kind, "file": str(file.path), "record": number, **more, "reason": reason}
