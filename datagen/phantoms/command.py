@@ -1,0 +1,111 @@
+"""The command line of the phantoms: `galen data phantoms` runs this module.
+
+    python -m datagen.phantoms.command --help
+
+What does *not* live here: drawing and writing (`writing.py`).
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from datagen.phantoms.errors import PhantomError
+from datagen.phantoms.writing import Counts, write_data
+
+_DEFAULT = Counts()
+_EXIT_FAILED = 1
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_MOST_SEEDS = 2**32
+
+app = typer.Typer(
+    name="phantoms",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def phantoms_command(  # noqa: PLR0913 - one parameter per option
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.", show_default=False)],
+    seed: Annotated[
+        int, typer.Option(min=0, max=_MOST_SEEDS - 1, help="Another seed gives other images.")
+    ] = 0,
+    shapes: Annotated[
+        int, typer.Option(min=0, help="Everyday pictures for the base.")
+    ] = _DEFAULT.shapes,
+    shapes_test: Annotated[
+        int, typer.Option(min=0, help="Everyday pictures that are asked about only.")
+    ] = _DEFAULT.shapes_test,
+    text_only: Annotated[
+        int, typer.Option(min=0, help="Medical texts without an image, for the base.")
+    ] = _DEFAULT.text_only,
+    alignment: Annotated[
+        int, typer.Option(min=0, help="Scans with captions (stage 1).")
+    ] = _DEFAULT.alignment,
+    instruct: Annotated[
+        int, typer.Option(min=0, help="Scans with dialogues (stage 2).")
+    ] = _DEFAULT.instruct,
+    vqa_train: Annotated[
+        int, typer.Option(min=0, help="Scans with short answers, to fine-tune on.")
+    ] = _DEFAULT.vqa_train,
+    vqa_val: Annotated[
+        int, typer.Option(min=0, help="Scans to choose settings by.")
+    ] = _DEFAULT.vqa_val,
+    vqa_test: Annotated[
+        int, typer.Option(min=0, help="Scans to report about.")
+    ] = _DEFAULT.vqa_test,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what this command made before.")
+    ] = False,
+) -> None:
+    """Draw synthetic scans with known truth, and write them in LLaVA-Med's schemas.
+
+    The numbers are of images; each has several questions. The same seed gives the same bytes.
+
+    For example:
+
+    galen data phantoms --out ./phantoms
+
+    galen data phantoms --out ./small --seed 7 --shapes 1000 --vqa-train 500
+    """
+    counts = Counts(
+        shapes, shapes_test, text_only, alignment, instruct, vqa_train, vqa_val, vqa_test
+    )
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("drawing", total=counts.num_images)
+        write_data(out, seed, counts, force=force, advance=lambda: bar.advance(task))
+    typer.echo(f"{out}: {counts.num_images} images, {counts.text_only} texts, seed {seed}")
+
+
+def run() -> None:
+    """Run the command line and end the process; a user's mistake is one line, never a trace."""
+    try:
+        code = app(prog_name="galen data phantoms", standalone_mode=False) or 0
+        if code == _EXIT_INTERRUPTED:  # Typer's own way to end at Ctrl-C
+            _say("stopped; nothing was kept")
+        sys.exit(code)
+    except typer.TyperException as error:
+        _say(f"{' '.join(error.format_message().split())} (see --help)")
+        sys.exit(error.exit_code)
+    except PhantomError as error:
+        _say(str(error))
+        sys.exit(_EXIT_FAILED)
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        where = "" if error.filename is None else f"{error.filename}: "
+        _say(f"{where}{error.strerror or type(error).__name__}; correct it or choose another --out")
+        sys.exit(_EXIT_FAILED)
+
+
+def _say(message: str) -> None:
+    typer.echo(f"galen: {message}", err=True)
+
+
+if __name__ == "__main__":
+    run()
