@@ -184,6 +184,14 @@ def describe(plan: TrainingPlan) -> str:
     return "\n".join([head, *_memory_lines(plan), *_work_lines(plan), *_time_lines(plan)])
 
 
+def why_not(plan: TrainingPlan) -> str:
+    """Return why a plan does not fit, in one line, with what would."""
+    return (
+        f"{plan.config.name} with {plan.model} does not fit on {describe_cards(plan.cards)}: it "
+        f"takes {gigabytes(plan.memory.peak)} of each card, {_shortage(plan)}"
+    )
+
+
 def _memory_lines(plan: TrainingPlan) -> list[str]:
     lines = ["", "memory per card, GB"]
     for part in fields(plan.memory):
@@ -191,15 +199,21 @@ def _memory_lines(plan: TrainingPlan) -> list[str]:
         if size:
             lines.append(f"  {_IN_WORDS[part.name]:<28}{number_of_gb(size):>8}")
     lines.append(f"  {'at most, all at once':<28}{number_of_gb(plan.memory.peak):>8}")
-    missing = plan.memory.peak - plan.usable_bytes
+    remaining = plan.usable_bytes - plan.memory.peak
     if plan.fits:
-        lines.append(f"fits: {gigabytes(plan.usable_bytes)} are free, {gigabytes(-missing)} remain")
-    else:
         lines.append(
-            f"does not fit: {gigabytes(plan.usable_bytes)} are free, {gigabytes(missing)} are "
-            f"missing; {plan.advice}"
+            f"fits: {gigabytes(plan.usable_bytes)} are free, {gigabytes(remaining)} remain"
         )
+    else:
+        lines.append(f"does not fit: {_shortage(plan)}")
     return lines
+
+
+def _shortage(plan: TrainingPlan) -> str:
+    missing = plan.memory.peak - plan.usable_bytes
+    return (
+        f"{gigabytes(plan.usable_bytes)} are free, {gigabytes(missing)} are missing; {plan.advice}"
+    )
 
 
 def _work_lines(plan: TrainingPlan) -> list[str]:

@@ -10,7 +10,7 @@ from modeling.cards import parse_cards
 from modeling.model_shape import ModelShape, read_shape
 from training.config import TrainConfig, read_recipe, recipe_names
 from training.data_statistics import DataStatistics
-from training.plan import TrainingPlan, describe, plan_training
+from training.plan import TrainingPlan, describe, plan_training, why_not
 
 NEEDED = ("model.path=x", "data.files=[x.json]", "output.folder=y")
 V1_5 = read_shape("llava-med-v1.5-7b")
@@ -154,10 +154,12 @@ def test_a_plan_says_what_it_found_and_assumed() -> None:
 
 
 def test_a_plan_that_does_not_fit_says_what_is_missing() -> None:
-    said = describe(_plan("stage2_instruct", "H100"))
+    found = _plan("stage2_instruct", "H100")
+    shortage = "85.53 GB are free, 35.74 GB are missing; take --set optimizer.kind=adamw_8bit"
 
-    assert "does not fit: 85.52 GB are free" in said or "does not fit: 85.53 GB are free" in said
-    assert "are missing; take --set optimizer.kind=adamw_8bit" in said
+    assert f"does not fit: {shortage}" in describe(found)
+    assert f"1 x H100: it takes 121.26 GB of each card, {shortage}" in why_not(found)
+    assert "\n" not in why_not(found)
 
 
 @pytest.mark.parametrize("preset", ["llava-med-v1.0-7b", "llava-1.5-13b", "llava-next-34b"])
