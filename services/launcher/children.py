@@ -118,7 +118,8 @@ class Family:
         """Start a child that is started again when it dies, unless it does so all the time.
 
         Args:
-            on_end: told when it is not started again: why, or None where it was meant to end.
+            on_end: told when it is not started again: why, or None where it was meant to end, as
+                exit code 0 says, too: also of a child that nobody has seen working yet.
         """
         child = await self._spawn(name, command, environment, is_quiet=False)
         kept = KeptChild(child, command, environment, on_end)
@@ -209,10 +210,9 @@ class Family:
         while True:
             child = kept.child
             how = await _end_of(child)
-            is_drained = child.process.returncode == 0 and kept.is_established
             death = None if kept.is_established else await _death_of(child)
             self._forget(child)
-            if kept.leaving.is_set() or is_drained:
+            if kept.leaving.is_set() or child.process.returncode == 0:
                 return kept.on_end(None)
             if death is not None:
                 return kept.on_end(death)

@@ -236,6 +236,8 @@ class Fleet:
                 return
             cause = _cause_in(kept.child.last_lines)
             self._fail(model, CommandError(f"{death.message}: {cause}") if cause else death)
+        elif model.is_first and model.state == "starting":
+            self._family.give_up(CommandError(f"{name} was told to end before it was ready"))
         elif model.state not in ("unloading", "failed"):
             model.num_drained += 1
             self._terminal.progress(f"{name} was drained; it is not started again")

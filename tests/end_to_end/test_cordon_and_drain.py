@@ -50,7 +50,7 @@ def test_list_says_how_many_workers_of_a_layout_were_drained(running: Running) -
     wait_until(lambda: len(running.worker_ids("twice")) == 2, "both workers", 20)
     assert running.command("workers", "drain", running.worker_ids("twice")[0]).returncode == 0
     said = "workers: 2; set: --slots 1; 1 of 2 workers drained"
-    wait_until(lambda: said in running.command("models", "list").stdout, "the truth", 10)
+    wait_until(lambda: said in running.command("models", "list").stdout, "the truth", 30)
     running.command("models", "unload", "twice")
 
 
