@@ -19,6 +19,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 _LIMIT_S = 15.0
 _FAST = "[[n=400 t=0 d=5]]"
 _STALE = "galen_gateway_stale_events_total"
+_LOST = "galen_gateway_lost_attempts_total"
+_CONTROL_ATTEMPTS = 5
 
 
 def _stop(stack: Stack, worker: Program) -> None:
@@ -106,20 +108,32 @@ async def test_control_without_any_fence_the_zombies_tokens_are_shown_again(tmp_
     )
     async with broken as stack:
         client = Client(stack.port, deadline_s=20.0)
-        prompt = "[[n=300 t=0 d=20]]"
-        async with Load(client, 4, prompts=[prompt], at_once=4, is_streamed=lambda _: True) as load:
-            await eventually(lambda: load.num_streaming == 4, 10.0, "streams")
-            victim = stack.busiest()
-            _stop(stack, victim)
-            lost_before = await stack.metric("galen_gateway_lost_attempts_total")
-            assert lost_before == 0
-            await eventually(lambda: not stack.worker_id(victim), 8.0, "the end of its lease")
-            other = next(worker for worker in stack.workers if worker is not victim)
-            await eventually(
-                lambda: stack.redis.hlen(f"galen:running:{stack.worker_id(other)}") == 4,
-                5.0,
-                "all requests elsewhere",
-            )
-            _go_on(stack, victim)
-            records = await load.ended()
-        assert kinds(check(records)) & {"repeat", "reorder", "gap", "mixed"}
+        for _ in range(_CONTROL_ATTEMPTS):
+            records = await _wake_one_among_the_living(stack, client)
+            if kinds(check(records)) & {"repeat", "reorder", "gap", "mixed"}:
+                return
+            await eventually(lambda: all(map(stack.worker_id, stack.workers)), 10.0, "both workers")
+        pytest.fail(f"in {_CONTROL_ATTEMPTS} attempts no token was shown twice")
+
+
+async def _wake_one_among_the_living(stack: Stack, client: Client) -> list[Record]:
+    """Let the busiest worker sleep until all its streams go on elsewhere; returns the histories.
+
+    It may renew its lease first when it wakes, and then shows nothing: see `_wake_the_sleepers`.
+    """
+    prompt = "[[n=300 t=0 d=20]]"
+    lost_before = await stack.metric(_LOST)
+    async with Load(client, 4, prompts=[prompt], at_once=4, is_streamed=lambda _: True) as load:
+        await eventually(lambda: load.num_streaming == 4, 10.0, "streams")
+        victim = stack.busiest()
+        _stop(stack, victim)
+        assert await stack.metric(_LOST) == lost_before
+        await eventually(lambda: not stack.worker_id(victim), 8.0, "the end of its lease")
+        other = next(worker for worker in stack.workers if worker is not victim)
+        await eventually(
+            lambda: stack.redis.hlen(f"galen:running:{stack.worker_id(other)}") == 4,
+            5.0,
+            "all requests elsewhere",
+        )
+        _go_on(stack, victim)
+        return await load.ended()
