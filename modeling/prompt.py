@@ -150,7 +150,12 @@ class PromptTokeniser:
         )
         whole = "".join(texts)
         encoding = self._tokenizer.encode(whole, add_special_tokens=False)
+        rare = {self._image_twin_id, *self._stands_for, *self._special}
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id not in rare:  # nearly all; training tokenises millions of them
+                prompt.token_ids.append(token_id)
+                prompt.is_trained.append(trained_at.find(1, start, end) >= 0)
+                continue
             if token_id == self._image_twin_id:
                 first, ids = len(prompt.token_ids), images[len(prompt.image_spans)].ids
                 prompt.image_spans.append((first, first + len(ids)))

@@ -42,7 +42,7 @@ def write_counts(path: Path, counts: Counts) -> None:
 def read_counts(path: Path) -> Counts | None:
     """Return what `write_counts` wrote; None where there is no such file, or a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             columns, rows = arrays["columns"], arrays["problems"]
             reasons = cast("list[str]", json.loads(arrays["reasons"].tobytes()))
         problems = [(PROBLEM_KINDS[kind], record, reasons[n]) for kind, record, n in rows.tolist()]
