@@ -144,7 +144,7 @@ def count_steps(config: TrainConfig, num_examples: int) -> int:
     """Return the optimizer steps of a run."""
     if config.optimizer.max_steps is not None:
         return config.optimizer.max_steps
-    return math.ceil(config.optimizer.epochs * num_examples / config.batch.examples)
+    return math.ceil(config.optimizer.epochs * math.ceil(num_examples / config.batch.examples))
 
 
 def step_work(config: TrainConfig, shape: ModelShape, data: DataStatistics) -> StepWork:

@@ -1,0 +1,140 @@
+"""A checkpoint as a model in which a recipe's parts are trained and the rest is frozen.
+
+Trained parameters are float32: their updates are far below bfloat16's steps (mixed precision
+training, arXiv:1710.03740, section 3.1). Frozen ones keep the type they compute in. What does *not*
+live here: cutting a model over several cards (`sharded.py`).
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from training.config import LoraConfig, TrainConfig
+from training.errors import TrainingError
+from training.llava_training import LlavaForTraining
+from training.processor import LlavaProcessing
+
+_PROJECTOR = "model.multi_modal_projector."
+_TOWER = "model.vision_tower."
+_UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+
+
+def uses_flash_attention(config: TrainConfig) -> bool:
+    """Whether examples are told apart by the flash-attn kernels.
+
+    Raises:
+        TrainingError: it is asked for and not there.
+    """
+    wanted = config.model.attention
+    is_there = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
+    if wanted == "flash_attention_2" and not is_there:
+        raise TrainingError(
+            "model.attention flash_attention_2 needs a GPU and the package flash-attn "
+            "(pip install flash-attn --no-build-isolation); or take auto"
+        )
+    # Several questions behind one copy of an image are beyond these kernels.
+    is_shared = config.data.questions_per_image > 1
+    return is_there and wanted != "sdpa" and not (wanted == "auto" and is_shared)
+
+
+def load_model(config: TrainConfig, processing: LlavaProcessing) -> Any:
+    """Return a `LlavaForTraining`, inside PEFT's model where a recipe trains LoRA."""
+    dtype = torch.bfloat16 if config.model.precision == "bf16" else torch.float32
+    flash = uses_flash_attention(config)
+    loaded = LlavaForConditionalGeneration.from_pretrained(
+        config.model.path,
+        dtype=dtype,
+        attn_implementation="flash_attention_2" if flash else "sdpa",
+        local_files_only=True,
+        **_quantised(config, dtype),
+    )
+    model: Any = LlavaForTraining.of(loaded)
+    model.requires_grad_(False)
+    for name, parameter in _trained(model, config):
+        if not torch.is_floating_point(parameter):
+            raise TrainingError(f"{name} is quantised and cannot be trained; train lora")
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    if (rows := _new_rows(config, processing)) and config.train.language_model != "full":
+        model.train_new_rows(rows)
+    if config.train.language_model == "lora":
+        return _with_lora(model, config.lora, config.train.projector)
+    return model
+
+
+def parameter_names(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the trained parameters by the names that they have without PEFT around."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield plain_name(name), parameter
+
+
+def plain_name(name: str) -> str:
+    """Return a parameter's name without what PEFT puts before it."""
+    return name.removeprefix("base_model.model.")
+
+
+def is_projector(name: str) -> bool:
+    """Whether a parameter has the projector's learning rate."""
+    return plain_name(name).startswith(_PROJECTOR)
+
+
+def _quantised(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any]:
+    if config.model.quantisation is None:
+        return {}
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415 - it looks for a GPU
+
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_UNQUANTISED,
+    )
+    where = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": quantisation, "device_map": {"": where}}
+
+
+def _trained(model: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, parameter in model.named_parameters():
+        if name.startswith(_PROJECTOR):
+            is_trained = config.train.projector
+        elif name.startswith(_TOWER):
+            is_trained = config.train.vision_tower
+        else:
+            is_trained = config.train.language_model == "full"
+        if is_trained:
+            yield name, parameter
+
+
+def _new_rows(config: TrainConfig, processing: LlavaProcessing) -> list[int]:
+    known = processing.processor.tokenizer.get_added_vocab()
+    return [known[token] for token in config.train.new_tokens if token in known]
+
+
+def _with_lora(model: LlavaForTraining, lora: LoraConfig, trains_projector: bool) -> Any:  # noqa: FBT001
+    import peft  # noqa: PLC0415 - slow, and most recipes do without
+
+    layers = "|".join(lora.target_modules)
+    wrapped = peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a fraction does as well
+            lora_dropout=lora.dropout,
+            # the vision tower has layers of the same names
+            target_modules=rf"model\.language_model\.(.*\.)?({layers})",
+            task_type="CAUSAL_LM",
+        ),
+    )
+    if not any("lora_" in name for name, _ in wrapped.named_parameters()):
+        raise TrainingError(f"lora.target_modules {layers} name no layer of the language model")
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name or (trains_projector and is_projector(name)) or "new_rows" in name:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+    return wrapped

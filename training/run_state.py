@@ -1,0 +1,149 @@
+"""A run's checkpoints: what is needed to go on exactly where it stood, and nothing else.
+
+Trained parameters, the optimizer's moments, random numbers and counters, in safetensors and JSON;
+each card writes what it holds itself. A checkpoint appears under its name when it is whole. What
+does *not* live here: the finished model (`finished.py`).
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+
+from training.loading import parameter_names
+
+_NAME = re.compile(r"checkpoint-([0-9]+)")
+_MOMENT = "/"  # between a parameter's name and its moment's
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the whole checkpoints of a run, oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return after how many steps it was written."""
+    named = _NAME.fullmatch(checkpoint.name)
+    assert named is not None  # noqa: S101 (see `checkpoints_in`)
+    return int(named[1])
+
+
+def partial_of(folder: Path, step: int) -> Path:
+    """Return where a checkpoint stands until it is whole."""
+    return folder / f"checkpoint-{step}.partial"
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what an interrupted run left."""
+    for path in folder.glob("checkpoint-*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_rank(partial: Path, model: Any, optimizer: torch.optim.Optimizer, rank: int) -> None:
+    """Write what this card holds; raises OSError where the disk is full."""
+    trained = dict(parameter_names(model))
+    save_file(
+        {name: _local(p).detach() for name, p in trained.items()}, partial / _file("trained", rank)
+    )
+    names: dict[Any, str] = {parameter: name for name, parameter in trained.items()}
+    moments = {
+        f"{names[parameter]}{_MOMENT}{moment}": _local(value)
+        for parameter, state in optimizer.state.items()
+        for moment, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    save_file({k: v.contiguous() for k, v in moments.items()}, partial / _file("optimizer", rank))
+    save_file(_random_states(), partial / _file("random", rank))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that is on the disk when this returns."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_whole(folder: Path, step: int, keep: int) -> None:
+    """Give a checkpoint its name, and remove all but the newest `keep`."""
+    partial = partial_of(folder, step)
+    for path in partial.iterdir():
+        _sync(path)
+    _sync(partial)
+    final = folder / f"checkpoint-{step}"
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
+    for old in checkpoints_in(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def load_trained(checkpoint: Path, model: Any, rank: int) -> None:
+    """Put the trained parameters of a checkpoint into a model."""
+    stored = load_file(checkpoint / _file("trained", rank))
+    with torch.no_grad():
+        for name, parameter in parameter_names(model):
+            _local(parameter).copy_(stored[name])
+
+
+def load_optimizer(
+    checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer, rank: int
+) -> None:
+    """Put the optimizer's moments back."""
+    stored = load_file(checkpoint / _file("optimizer", rank))
+    of_name = dict(parameter_names(model))
+    optimizer.state.clear()
+    for key, value in stored.items():
+        name, moment = key.rsplit(_MOMENT, 1)
+        parameter = of_name[name]
+        optimizer.state[parameter][moment] = _like(parameter, value, moment)
+
+
+def load_random(checkpoint: Path, rank: int) -> None:
+    """Put the generators of random numbers back."""
+    stored = load_file(checkpoint / _file("random", rank))
+    torch.random.set_rng_state(stored["cpu"])
+    if "cuda" in stored and torch.cuda.is_available():
+        torch.cuda.set_rng_state(stored["cuda"])
+
+
+def _file(kind: str, rank: int) -> str:
+    return f"{kind}-{rank:05d}.safetensors"
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(parameter: torch.Tensor, value: torch.Tensor, moment: str) -> torch.Tensor:
+    """Return a moment where its parameter is, cut as it is."""
+    if moment == "step" and not value.is_cuda and not parameter.is_cuda:
+        return value
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor) and value.shape == _local(parameter).shape != ():
+        return DTensor.from_local(value, parameter.device_mesh, parameter.placements)
+    return value
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.random.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
