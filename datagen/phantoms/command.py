@@ -30,7 +30,7 @@ app = typer.Typer(
 
 
 @app.command()
-def phantoms_command(  # noqa: PLR0913 - one parameter per option
+def phantoms_command(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.", show_default=False)],
     seed: Annotated[
