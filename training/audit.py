@@ -93,6 +93,7 @@ def audit(config: TrainConfig, processing: LlavaProcessing, folder: Path) -> Dat
         TrainingError: a file cannot be read, nothing can be used, or a share is exceeded.
     """
     _check_image_folder(config.data.image_folder)
+    folder.mkdir(parents=True, exist_ok=True)
     records = Records(config.data.files)
     tokeniser = ExampleTokeniser(processing, config.model.conversation, config.data.max_length)
     looker = Looker(records, tokeniser, config.data.image_folder, config.data.requires_images)
@@ -102,7 +103,7 @@ def audit(config: TrainConfig, processing: LlavaProcessing, folder: Path) -> Dat
     if counts is None or _is_outdated(counts, looker):
         counts = _look(looker, config.data.workers)
         write_counts(kept, counts)
-    problems.extend(counts.problems)
+    problems.begin(counts.problems)
     _refuse_text_only(counts.problems, looker)
     problems.check_shares(len(records))
     if not len(counts.columns):

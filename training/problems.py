@@ -5,6 +5,7 @@ A problem is named by its place and a reason; no word of a conversation is ever 
 """
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class Problems:
     """The list of a run's problems.
 
     Args:
-        path: of the list, JSON Lines; a new audit writes it anew, later problems are added.
+        path: of the list, JSON Lines.
         limits: shares of all records above which `check_share` stops.
     """
 
@@ -45,23 +46,21 @@ class Problems:
         self._records = records
         self._limits = limits
         self._first: dict[ProblemKind, tuple[int, str]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
+
+    def begin(self, problems: Iterable[Problem]) -> None:
+        """Count several and write the list anew, whole: several ranks may do so at once."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=self.path.parent, suffix=".partial", delete=False
+        ) as file:
+            file.writelines(self._counted(problem) for problem in problems)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(self.path)
 
     def add(self, kind: ProblemKind, record: int, reason: str) -> None:
-        """Count and list one; `record` is its index over all files."""
-        self.extend([(kind, record, reason)])
-
-    def extend(self, problems: Iterable[Problem]) -> None:
-        """Count and list several."""
-        lines: list[str] = []
-        for kind, record, reason in problems:
-            self.counts[kind] += 1
-            self._first.setdefault(kind, (record, reason))
-            lines.append(json.dumps(self._row(kind, record, reason)) + "\n")
-        if lines:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
+        """Count and list one more; `record` is its index over all files."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self._counted((kind, record, reason)))
 
     def check_share(self, kind: ProblemKind, num_examples: int) -> None:
         """Stop where more records have a problem than is allowed.
@@ -104,8 +103,13 @@ class Problems:
             return "no record has a problem"
         return f"of {len(self._records)} records: {', '.join(said)}; listed in {self.path}"
 
-    def _row(self, kind: ProblemKind, record: int, reason: str) -> dict[str, str | int]:
+    def _counted(self, problem: Problem) -> str:
+        """Count a problem; returns its line of the list."""
+        kind, record, reason = problem
+        self.counts[kind] += 1
+        self._first.setdefault(kind, (record, reason))
         file, number = self._records.place(record)
         line = file.line(number)
         more = {} if line is None else {"line": line}
-        return {"kind": kind, "file": str(file.path), "record": number, **more, "reason": reason}
+        row = {"kind": kind, "file": str(file.path), "record": number, **more, "reason": reason}
+        return json.dumps(row) + "\n"
