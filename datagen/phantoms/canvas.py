@@ -4,6 +4,7 @@ A canvas is float32 [64, 64, C], 0 is black and 255 white; C is 1 (grey) or 3 (R
 float32 [64, 64], from 0 (untouched) to 1 (painted over). What does *not* live here: what is drawn.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -98,8 +99,8 @@ def stripes(turn: float, period_px: float, phase: float = 0.0) -> Pixels:
 def clouds(rng: np.random.Generator, cells: int) -> Pixels:
     """Return smooth random hills, mostly between -1 and 1, about 64 / `cells` pixels wide."""
     coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
-    fine = Image.fromarray(coarse).resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
-    return np.asarray(fine, np.float32)
+    weights = _smooth_weights(cells)
+    return np.matmul(weights @ coarse, weights.T, dtype=np.float32)
 
 
 def speckles(rng: np.random.Generator, share: float, grain_px: int = 2) -> Pixels:
@@ -126,3 +127,11 @@ def noise_image(seed: int) -> Image.Image:
     """Return an RGB image of nothing but noise: what a model says of it, it does not see."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (SIZE_PX, SIZE_PX, 3), np.uint8))
+
+
+@functools.cache
+def _smooth_weights(cells: int) -> Pixels:
+    """Return how much of each of `cells` knots is in each pixel of a row; sums to 1."""
+    knots = np.linspace(0, SIZE_PX, cells, dtype=np.float32)[:, None]
+    distance = np.minimum(np.abs(_X - knots) * (cells - 1) / SIZE_PX, 1)
+    return np.ascontiguousarray((0.5 + 0.5 * np.cos(np.pi * distance)).T.astype(np.float32))

@@ -216,7 +216,7 @@ _YELLOW: Colour = (244, 222, 120)
 _KINDS: Mapping[tuple[str, str], _Kind] = {
     ("CT", "chest"): _Kind(_ct_chest, Room(28, 25), (248,), 7),
     ("CT", "abdomen"): _Kind(_ct_abdomen, Room(29, 26), (248,), 7),
-    ("CT", "brain"): _Kind(_ct_brain, Room(27, 28.5), (248,), 7),
+    ("CT", "brain"): _Kind(_ct_brain, Room(26.5, 28), (248,), 7),
     ("radiograph", "chest"): _Kind(_radiograph_chest, _WHOLE, (248,), 5),
     ("radiograph", "leg"): _Kind(_radiograph_leg, _WHOLE, (18,), 5),
     ("MRI", "brain"): _Kind(_mri_brain, Room(25, 28), (25,), 6),

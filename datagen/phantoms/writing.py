@@ -25,6 +25,7 @@ from datagen.phantoms.drawing_phantoms import draw_scan, draw_scan_facts
 from datagen.phantoms.drawing_shapes import draw_picture
 from datagen.phantoms.facts import Facts
 from datagen.phantoms.output_files import RecordFile, whole_folder, write_manifest
+from datagen.phantoms.png import encode_png
 from datagen.phantoms.records import conversation_record, question_record, truth_record
 from datagen.phantoms.vqa import (
     PICTURE_EXAMINATION,
@@ -56,7 +57,6 @@ _STREAMS: dict[_Stream, int] = {
     "balance_val": 9,
     "balance_test": 10,
 }
-_PNG_COMPRESSION = 1  # of 9; more takes longer and gains little on noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class _Writer:
         images = self._folder / world / "images"
         images.mkdir(exist_ok=True)
         for drawn in draw_set(self._seed, name, number):
-            drawn.image.save(images / drawn.file_name, compress_level=_PNG_COMPRESSION)
+            (images / drawn.file_name).write_bytes(encode_png(drawn.image))
             truth.write(truth_record(drawn.facts, drawn.file_name))
             yield drawn
             self._advance()

@@ -1,15 +1,18 @@
 """What is drawn is what is said to be drawn."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datagen.phantoms.canvas import SIZE_PX, noise_image
 from datagen.phantoms.drawing_phantoms import draw_scan, draw_scan_facts, paint_scan
 from datagen.phantoms.drawing_shapes import draw_picture, draw_picture_facts, paint_picture
 from datagen.phantoms.facts import ORGANS, Facts, Picture, Scan, Spots
+from datagen.phantoms.png import encode_png
 
 
 def scan_and_difference(seed: int) -> tuple[Facts, np.ndarray]:
@@ -94,6 +97,13 @@ def test_the_same_seed_draws_the_same_bytes(
 def test_images_are_rgb_of_64_pixels() -> None:
     for _, image in (draw_scan(np.random.default_rng(0)), draw_picture(np.random.default_rng(0))):
         assert (image.mode, image.size) == ("RGB", (64, 64))
+
+
+def test_a_png_file_holds_the_same_pixels() -> None:
+    image = noise_image(4)
+    with Image.open(io.BytesIO(encode_png(image))) as read:
+        assert read.format == "PNG"
+        assert np.array_equal(np.asarray(read), np.asarray(image))
 
 
 def test_modality_and_organ_are_not_one_and_the_same() -> None:
