@@ -20,10 +20,8 @@ from torch.distributed import get_world_size, is_available, is_initialized
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from training.config import TrainConfig
-from training.errors import TrainingError
 
 _DECODER_LAYER = re.compile(r"(^|\.)language_model\.layers\.\d+$")
 _TOWER = re.compile(r"(^|\.)vision_tower$")
@@ -72,23 +70,6 @@ def begin_micro_batch(model: nn.Module, config: TrainConfig, *, is_last: bool) -
     if isinstance(model, FSDPModule):
         is_large = config.train.language_model == "full" and config.devices.sharding == "full"
         model.set_requires_gradient_sync(is_last or is_large)
-
-
-def clip_gradients(model: nn.Module, most: float) -> torch.Tensor:
-    """Scale gradients down to the norm `most`; returns what it was over all ranks, float32 [].
-
-    Raises:
-        TrainingError: on every rank, where the gradient of any is not finite. Nothing is scaled.
-    """
-    found = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    norm = found.full_tensor() if isinstance(found, DTensor) else found
-    if not bool(norm.isfinite()):
-        raise TrainingError(
-            f"the gradient's norm is {norm.item()}; no weight was changed; lower "
-            "optimizer.learning_rate, or look for examples that are unlike the others"
-        )
-    clip_grads_with_norm_(model.parameters(), most, norm)
-    return norm
 
 
 def as_part_of(parameter: nn.Parameter, local: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ from training.finished import gather_trained
 from training.loading import load_model, parameter_names
 from training.processor import open_processing
 from training.rows import RowExample, make_rows
-from training.sharded import as_part_of, begin_micro_batch, clip_gradients, shard
+from training.sharded import as_part_of, begin_micro_batch, shard
 from training.step_data import MicroBatch, RankStep, StepDataset
 from training.trainer import GalenTrainer
 
@@ -126,11 +126,6 @@ class _Trainer(GalenTrainer):
     def _reduces_gradients(self, model: Any, is_last: bool) -> Any:
         begin_micro_batch(model, self._config, is_last=is_last)
         return contextlib.nullcontext()
-
-    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
-        norm = clip_gradients(model, self.args.max_grad_norm)
-        self._seen["gradient_norm"] = float(norm)
-        return norm
 
 
 def run(checkpoint: Path, out: Path, name: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A model divided over two ranks trains as on one: gloo and CPU here, NCCL and cards elsewhere."""
 
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,5 +118,5 @@ def test_parts_of_weights_and_optimizer_come_back_as_they_were_written(
 def test_all_ranks_stop_where_the_gradient_of_one_is_not_finite(runs: Runs) -> None:
     for rank in (0, 1):
         result = runs.result(2, "nan", rank)
-        assert result["error"].startswith(f"the gradient's norm is {math.inf}; no weight was")
+        assert "the gradient of step 1 is not finite" in result["error"]
         assert result["steps"] == []
