@@ -16,6 +16,7 @@ import typer
 
 from services.launcher.admin_options import adapters_app, models_app, workers_app
 from services.launcher.terminal import CommandError, Terminal
+from services.launcher.tools import data_app, tools_app
 
 _PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EXIT_FAILED = 1
@@ -31,7 +32,9 @@ app = typer.Typer(
 )
 
 
+app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
+app.add_typer(data_app, name="data", help="Make data to train on.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
 app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")
 
@@ -216,22 +219,6 @@ def worker(context: typer.Context) -> None:
     from services.launcher.service_command import run_worker
 
     run_worker(context.args)
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def convert(context: typer.Context) -> None:
-    """Turn LLaVA-Med's checkpoints into ones that every engine serves, and back."""
-    from services.launcher.checkpoint_tools import run_tool
-
-    run_tool("convert", context.args)
-
-
-@app.command("inspect", context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def inspect_checkpoint(context: typer.Context) -> None:
-    """Say what a checkpoint is, and what would be wrong when it is served."""
-    from services.launcher.checkpoint_tools import run_tool
-
-    run_tool("inspect", context.args)
 
 
 @app.command()

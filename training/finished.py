@@ -27,8 +27,12 @@ from training.loading import parameter_names
 TRAINING_FILE = "galen_training.json"
 """Recipe, data, code and libraries that a checkpoint was made with, beside its weights."""
 ADAPTER_FOLDER = "adapter"
-_EMBEDDING = "model.language_model.embed_tokens.weight"
-_NEW_ROWS = "new_rows"
+EMBEDDING = "model.language_model.embed_tokens.weight"
+NEW_ROWS = "new_rows"
+PROJECTOR_FILE = "projector.safetensors"
+"""Beside an adapter: what else was trained."""
+NEW_ROW_IDS = "new_row_ids"
+"""In that file's metadata: which rows of the embedding `new_rows` are."""
 _OWN_NAMES = (  # published, transformers 5
     ("language_model.model.", "model.language_model."),
     ("language_model.lm_head.", "lm_head."),
@@ -135,7 +139,7 @@ def _outputs(source: TensorSource, trained: Trained, dtype: torch.dtype | None) 
         outputs.append(
             Output(published_name(name, tower), named, info.shape, partial(_cast, make, target))
         )
-    left = [n for n in trained.tensors if n not in used and n != _NEW_ROWS and ".lora_" not in n]
+    left = [n for n in trained.tensors if n not in used and n != NEW_ROWS and ".lora_" not in n]
     assert not left, f"trained, but not in the base: {left}"  # noqa: S101 (both are its names)
     return outputs
 
@@ -148,7 +152,7 @@ def _maker(
         return partial(trained.tensors.__getitem__, name)
     if (pair := trained.lora_of(name)) is not None:
         return partial(_merged, source, stored_name, pair, trained.lora_scale)
-    if name == _EMBEDDING and trained.new_row_ids:
+    if name == EMBEDDING and trained.new_row_ids:
         return partial(_with_rows, source, stored_name, trained)
     return partial(source.read, stored_name)
 
@@ -163,7 +167,7 @@ def _merged(
 
 def _with_rows(source: TensorSource, name: str, trained: Trained) -> torch.Tensor:
     table = source.read(name).float().clone()
-    table[list(trained.new_row_ids)] = trained.tensors[_NEW_ROWS].float()
+    table[list(trained.new_row_ids)] = trained.tensors[NEW_ROWS].float()
     return table
 
 
@@ -200,4 +204,7 @@ def _write_adapter(folder: Path, trained: Trained, config: Mapping[str, Any]) ->
     (folder / "adapter_config.json").write_text(json.dumps(dict(config), indent=2) + "\n", "utf-8")
     rest = {n: t.contiguous() for n, t in trained.tensors.items() if ".lora_" not in n}
     if rest:  # PEFT's format has no place for the projector
-        save_file(rest, folder / "projector.safetensors", metadata={"format": "pt"})
+        # One entry: safetensors writes several in any order.
+        save_file(
+            rest, folder / PROJECTOR_FILE, metadata={NEW_ROW_IDS: json.dumps(trained.new_row_ids)}
+        )

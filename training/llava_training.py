@@ -24,7 +24,7 @@ from training.rows import attention_mask
 class LlavaForTraining(LlavaForConditionalGeneration):
     """See the module; made by `of` alone."""
 
-    new_rows: nn.Parameter | None = None
+    new_rows: nn.Parameter | None
     new_row_ids: tuple[int, ...] = ()
 
     @classmethod
@@ -36,6 +36,7 @@ class LlavaForTraining(LlavaForConditionalGeneration):
         """
         llava.__class__ = cls
         assert isinstance(llava, cls)  # noqa: S101 (it is one now)
+        llava.register_parameter("new_rows", None)
         return llava
 
     def train_new_rows(self, token_ids: Sequence[int]) -> None:

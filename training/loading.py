@@ -59,7 +59,7 @@ def load_model(config: TrainConfig, processing: LlavaProcessing) -> Any:
             raise TrainingError(f"{name} is quantised and cannot be trained; train lora")
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    if (rows := _new_rows(config, processing)) and config.train.language_model != "full":
+    if (rows := new_rows(config, processing)) and config.train.language_model != "full":
         model.train_new_rows(rows)
     if config.train.language_model == "lora":
         return _with_lora(model, config.lora, config.train.projector)
@@ -111,28 +111,43 @@ def _trained(model: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Pa
             yield name, parameter
 
 
-def _new_rows(config: TrainConfig, processing: LlavaProcessing) -> list[int]:
+def new_rows(config: TrainConfig, processing: LlavaProcessing) -> list[int]:
     known = processing.processor.tokenizer.get_added_vocab()
     return [known[token] for token in config.train.new_tokens if token in known]
+
+
+def adapter_config(config: TrainConfig) -> dict[str, Any] | None:
+    """Return what PEFT writes beside an adapter; None where a recipe trains none."""
+    if config.train.language_model != "lora":
+        return None
+    found = _peft_config(config.lora).to_dict()
+    return {key: sorted(v) if isinstance(v, set) else v for key, v in found.items()} | {
+        "base_model_name_or_path": str(config.model.path),
+        "inference_mode": True,
+        "task_type": "CAUSAL_LM",  # what serves it; a task of PEFT's own would change forward
+    }
+
+
+def _peft_config(lora: LoraConfig) -> Any:
+    import peft  # noqa: PLC0415 - slow, and most recipes do without
+
+    layers = "|".join(lora.target_modules)
+    return peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a fraction does as well
+        lora_dropout=lora.dropout,
+        # the vision tower has layers of the same names
+        target_modules=rf"model\.language_model\.(.*\.)?({layers})",
+    )
 
 
 def _with_lora(model: LlavaForTraining, lora: LoraConfig, trains_projector: bool) -> Any:  # noqa: FBT001
     import peft  # noqa: PLC0415 - slow, and most recipes do without
 
-    layers = "|".join(lora.target_modules)
-    wrapped = peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a fraction does as well
-            lora_dropout=lora.dropout,
-            # the vision tower has layers of the same names
-            target_modules=rf"model\.language_model\.(.*\.)?({layers})",
-            task_type="CAUSAL_LM",
-        ),
-    )
+    wrapped = peft.get_peft_model(model, _peft_config(lora))
     if not any("lora_" in name for name, _ in wrapped.named_parameters()):
-        raise TrainingError(f"lora.target_modules {layers} name no layer of the language model")
+        names = ", ".join(lora.target_modules)
+        raise TrainingError(f"lora.target_modules {names} name no layer of the language model")
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name or (trains_projector and is_projector(name)) or "new_rows" in name:
             parameter.data = parameter.data.float()

@@ -32,7 +32,7 @@ from training.errors import TrainingError
 from training.features import FeatureFile, compute_features
 from training.finished import gather_trained, write_finished
 from training.flops import peak_tflops
-from training.loading import load_model, uses_flash_attention
+from training.loading import adapter_config, load_model, uses_flash_attention
 from training.plan import count_steps, plan_training, why_not
 from training.processor import LlavaProcessing, open_processing
 from training.progress import LOG_FILE, RunProgress, drop_later_lines
@@ -145,7 +145,7 @@ def _finish(ready: _Prepared, trainer: GalenTrainer, identity: Mapping[str, Any]
     trained = gather_trained(trainer.model, lora.alpha / lora.rank, keeps=is_first)
     if not is_first:
         return
-    facts = {"run": dict(identity), "problems": dict(ready.table.problems.counts), **_versions()}
+    facts = {"run": dict(identity), "problems": dict(ready.table.problems.counts), **versions()}
     dtype = getattr(torch, config.output.dtype) if config.output.dtype else None
     write_finished(
         config.model.path,
@@ -153,17 +153,8 @@ def _finish(ready: _Prepared, trainer: GalenTrainer, identity: Mapping[str, Any]
         config.output.folder,
         facts,
         dtype=dtype,
-        adapter_config=_adapter_config(trainer.model),
+        adapter_config=adapter_config(config),
     )
-
-
-def _adapter_config(model: Any) -> Mapping[str, Any] | None:
-    if not hasattr(model, "peft_config"):
-        return None
-    found = model.peft_config["default"].to_dict()
-    return {key: sorted(v) if isinstance(v, set) else v for key, v in found.items()} | {
-        "inference_mode": True
-    }
 
 
 def _steps(ready: _Prepared, images: ImageSource) -> StepDataset:
@@ -328,7 +319,8 @@ def _peak_of_all(config: TrainConfig, num_cards: int) -> float | None:
     return None if each is None else each * num_cards
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Return what code and which libraries make the weights."""
     installed: dict[str, str] = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

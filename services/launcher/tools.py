@@ -1,0 +1,46 @@
+"""Sub-commands that need torch, or draw data: this process becomes the tool.
+
+The launcher itself never loads what they need, nor do the options stand here: each tool has its
+own, and prints its own help.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+_PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+tools_app = typer.Typer()
+data_app = typer.Typer(no_args_is_help=True)
+
+
+@tools_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def convert(context: typer.Context) -> None:
+    """Turn LLaVA-Med's checkpoints into ones that every engine serves, and back."""
+    _become("modeling.checkpoints.convert_command", context.args)
+
+
+@tools_app.command("inspect", context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def inspect_checkpoint(context: typer.Context) -> None:
+    """Say what a checkpoint is, and what would be wrong when it is served."""
+    _become("modeling.checkpoints.inspect_command", context.args)
+
+
+@tools_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train a model by a recipe; say what that would take; merge adapters."""
+    _become("training.command", context.args)
+
+
+@data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def phantoms(context: typer.Context) -> None:
+    """Draw synthetic scans with known truth, and questions about them."""
+    _become("datagen.phantoms.command", context.args)
+
+
+def _become(module: str, arguments: Sequence[str]) -> None:
+    sys.stdout.flush()
+    command = [sys.executable, "-m", module, *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - our own module
