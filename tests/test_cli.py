@@ -72,7 +72,7 @@ def test_help_takes_less_than_half_a_second_of_work() -> None:
     "command",
     [
         *("up", "gateway", "worker", "plan", "ask", "version", "models", "workers"),
-        *("convert", "inspect"),
+        *("convert", "inspect", "train", "train run", "data", "data phantoms"),
         *("models list", "models load", "models unload"),
         *("workers list", "workers cordon", "workers uncordon", "workers drain"),
     ],
