@@ -174,7 +174,11 @@ BOTH_HUMAN: Record = {
             {"data__image_folder": Path("/no-such-folder")},
             "/no-such-folder is no folder",
         ),
-        (one(record("<image><image>\nA?", "B.", image="1.png")), {}, "record 1 (line 2): it names 1 "),
+        (
+            one(record("<image><image>\nA?", "B.", image="1.png")),
+            {},
+            "record 1 (line 2): it names 1 ",
+        ),
         (one(BOTH_HUMAN), {}, "record 1 (line 2): "),
         (one(record(image="none.png")), {}, "record 1 (line 2): 'none.png' is no file"),
         (
