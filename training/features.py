@@ -7,9 +7,10 @@ which images there are (`audit.py`).
 Shapes: N images, P patches, D width of the tower.
 """
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,24 @@ def compute_features(
     images: ImageFiles,
     names: Sequence[str],
     folder: Path,
-    advance: Callable[[int], None],
+    made_of: str,
+    *,
+    keeps_unreadable: bool = False,
 ) -> FeatureFile:
     """Compute the features of these images, unless the folder has them.
 
     Args:
+        made_of: changes with the tower and the images' folder; features made of others are
+            computed anew.
+        keeps_unreadable: takes it that images could not be read; else all are tried again.
         model: LlavaForTraining; its tower's type and device are taken.
-        advance: is told how many images more are done.
 
     Raises:
         TrainingError: the disk has no room for them.
     """
-    if (folder / _INDEX).is_file():
+    dtype = next(model.model.vision_tower.parameters()).dtype
+    key = hashlib.sha256(json.dumps([made_of, str(dtype), list(names)]).encode()).hexdigest()
+    if _has(folder, key, keeps_unreadable=keeps_unreadable):
         return FeatureFile(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -93,10 +100,10 @@ def compute_features(
                 mapped = _mapped(folder, (len(names), *features_NPD.shape[1:]), tower.dtype)
             kept = features_NPD.view(_as_torch(tower.dtype)).numpy()
             mapped[len(rows) - len(pixels) : len(rows)] = kept
-        advance(len(names[start : start + _BATCH]))
     if mapped is not None:
         mapped.flush()
     index = {
+        "key": key,
         "rows": rows,
         "unreadable": unreadable,
         "dtype": str(tower.dtype).removeprefix("torch."),
@@ -105,6 +112,14 @@ def compute_features(
     (folder / f"{_INDEX}.partial").write_text(json.dumps(index), "utf-8")
     (folder / f"{_INDEX}.partial").rename(folder / _INDEX)
     return FeatureFile(folder)
+
+
+def _has(folder: Path, key: str, *, keeps_unreadable: bool) -> bool:
+    try:
+        index = json.loads((folder / _INDEX).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return index.get("key") == key and (keeps_unreadable or not index["unreadable"])
 
 
 def _mapped(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> np.memmap:

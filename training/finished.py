@@ -5,6 +5,7 @@ was trained differs and a base in 4 bits loses nothing. What does *not* live her
 run (`run_state.py`).
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from training.loading import parameter_names
 TRAINING_FILE = "galen_training.json"
 """Recipe, data, code and libraries that a checkpoint was made with, beside its weights."""
 ADAPTER_FOLDER = "adapter"
+_SAMPLE = 1024  # numbers
 EMBEDDING = "model.language_model.embed_tokens.weight"
 NEW_ROWS = "new_rows"
 PROJECTOR_FILE = "projector.safetensors"
@@ -112,10 +114,22 @@ def write_finished(
             _write_adapter(folder / ADAPTER_FOLDER, trained, adapter_config)
 
     recipe = Recipe(
-        "train", dict(facts), {"base": source}, "lower the learning rate and train again"
+        "train",
+        {**facts, "numbers": _sampled(trained)},  # not those of another run's unfinished folder
+        {"base": source},
+        "lower the learning rate and train again",
     )
     with ProgressBar(sum(output.num_bytes for output in outputs)) as bar:
         write_folder(Destination(out, bar), recipe, outputs, write_rest)
+
+
+def _sampled(trained: Trained) -> str:
+    """Return a hash of some numbers of each tensor: two runs have none in common."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(trained.tensors.items()):
+        some = tensor.flatten()[:_SAMPLE].float().contiguous()
+        digest.update(name.encode() + some.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def own_name(name: str) -> str:

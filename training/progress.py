@@ -94,9 +94,16 @@ class RunProgress:
         if self._peak_tflops is not None:
             line["mfu"] = round(mfu(self._model_flops(seen), seconds, self._peak_tflops), 4)
         if line["step"] % self._config.output.log_every_steps == 0 or line["step"] == self._total:
+            self._keep(line)
+        self._show(line, now_s)
+
+    def _keep(self, line: dict[str, float]) -> None:
+        """Add a line to the log; a full disk ends no run."""
+        try:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self._show(line, now_s)
+        except OSError as error:
+            self.say(f"step {line['step']} is not in {self._log}: {error.strerror}")
 
     def say(self, message: str) -> None:
         """Print a line for the user, above the bar."""

@@ -6,6 +6,7 @@ refused. What does *not* live here: the command line (`command.py`).
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import math
 import platform
@@ -36,6 +37,7 @@ from training.loading import adapter_config, load_model, uses_flash_attention
 from training.plan import count_steps, plan_training, why_not
 from training.processor import LlavaProcessing, open_processing
 from training.progress import LOG_FILE, RunProgress, drop_later_lines
+from training.sharded import shard
 from training.step_data import ImageFiles, ImageSource, StepDataset
 from training.trainer import GalenTrainer
 
@@ -45,6 +47,8 @@ _UNCHANGED_BY = {  # settings that may differ when a run goes on: they decide no
     "devices": {"peak_tflops"},
     "output": {"save_every_steps", "keep_checkpoints", "log_every_steps", "report_to"},
 }
+_PATIENCE_S = 6 * 3600
+"""How long cards wait for the first one, which looks at the data and computes features."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "safetensors")
 
 
@@ -65,6 +69,7 @@ def train(config: TrainConfig, *, fresh: bool = False) -> Path:
         CheckpointError: the base or the output folder cannot be used.
     """
     refuse_existing(config.output.folder)
+    _refuse_absent_reporters(config)
     folder = run_folder(config)
     processing = open_processing(
         config.model.path, has_template=config.model.conversation is not None
@@ -120,13 +125,17 @@ def _run(ready: _Prepared, identity: Mapping[str, Any], checkpoint: Path | None)
     progress.say(
         f"{len(ready.table)} examples, {ready.total_steps} steps; {ready.table.problems.summary()}"
     )
-    images = _image_source(ready, model)
+    base = str(identity["base"]["fingerprint"])
+    images = _image_source(ready, model, base, is_resumed=checkpoint is not None)
     steps = _steps(ready, images)
+    shard(model, config, arguments.device)
     trainer = GalenTrainer(
         model, arguments, config, steps, ready.table.problems, progress, progress.say
     )
     with progress:
         if checkpoint is not None:
+            if is_first:
+                _remove_damaged(ready.folder, checkpoint, progress)
             progress.say(f"goes on behind step {run_state.step_of(checkpoint)}")
             progress.start(run_state.step_of(checkpoint))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -181,7 +190,7 @@ def _steps(ready: _Prepared, images: ImageSource) -> StepDataset:
     )
 
 
-def _image_source(ready: _Prepared, model: Any) -> ImageSource:
+def _image_source(ready: _Prepared, model: Any, base: str, *, is_resumed: bool) -> ImageSource:
     config = ready.config
     files = ImageFiles(config.data.image_folder, ready.processing)
     if not config.data.cache_features:
@@ -190,8 +199,10 @@ def _image_source(ready: _Prepared, model: Any) -> ImageSource:
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     plain.to(ready.arguments.device)
     with ready.arguments.main_process_first(local=False, desc="features"):
-        names = list(dict.fromkeys(_image_names(ready.table)))
-        compute_features(plain, files, names, folder, lambda _: None)
+        if ready.arguments.process_index == 0:
+            names = list(dict.fromkeys(_image_names(ready.table)))
+            made_of = f"{base} {config.data.image_folder}"
+            compute_features(plain, files, names, folder, made_of, keeps_unreadable=is_resumed)
     return FeatureFile(folder)
 
 
@@ -234,6 +245,8 @@ def _arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
         gradient_checkpointing_kwargs={"use_reentrant": False},
         save_strategy="no" if config.output.save_every_steps is None else "steps",
         save_steps=config.output.save_every_steps or 1,
+        save_only_model=True,  # the rest is written by us, too (`trainer.py`)
+        ddp_timeout=_PATIENCE_S,
         logging_steps=config.output.log_every_steps,
         logging_nan_inf_filter=False,
         report_to=list(config.output.report_to) or "none",
@@ -263,12 +276,17 @@ def _to_resume(folder: Path, identity: Mapping[str, Any]) -> Path | None:
     """Return the checkpoint to go on from; None: the run begins.
 
     Raises:
-        TrainingError: there is a run of other data or settings.
+        TrainingError: there is a run of other data or settings, or nothing of it is whole.
     """
     kept = folder / RUN_FILE
     found = run_state.checkpoints_in(folder)
-    if not kept.is_file() or not found:
+    if not found:
         return None
+    if not kept.is_file():
+        raise TrainingError(
+            f"{folder} holds checkpoints and no {RUN_FILE} that says of what run; put it back, "
+            "take another output.folder, or begin anew with --fresh"
+        )
     before = json.loads(kept.read_text("utf-8"))
     now = json.loads(json.dumps(identity))
     differing = sorted(
@@ -283,7 +301,21 @@ def _to_resume(folder: Path, identity: Mapping[str, Any]) -> Path | None:
             f"{folder} holds a run with other settings: {key} was {was!r}, now {is_now!r}; "
             "set it back to go on, take another output.folder, or begin anew with --fresh"
         )
-    return found[-1]
+    whole = [path for path in found if run_state.is_undamaged(path, identity["num_cards"])]
+    if not whole:
+        raise TrainingError(
+            f"{found[-1]} is damaged and no older checkpoint is there to go on from; begin anew "
+            "with --fresh (output.keep_checkpoints 2 would have kept one)"
+        )
+    return whole[-1]
+
+
+def _remove_damaged(folder: Path, checkpoint: Path, progress: RunProgress) -> None:
+    """Remove what stands behind the checkpoint that a run goes on from."""
+    for path in run_state.checkpoints_in(folder):
+        if run_state.step_of(path) > run_state.step_of(checkpoint):
+            shutil.rmtree(path)
+            progress.say(f"{path.name} is damaged; it was removed")
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -294,6 +326,15 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         else:
             flat[f"{before}{key}"] = value
     return flat
+
+
+def _refuse_absent_reporters(config: TrainConfig) -> None:
+    for name in config.output.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise TrainingError(
+                f"output.report_to {name} needs the package {name}, which is not installed: "
+                f"pip install {name}, or unset it"
+            )
 
 
 def _refuse_what_does_not_fit(ready: _Prepared) -> None:

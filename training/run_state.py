@@ -9,15 +9,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
 from training.loading import parameter_names
+from training.sharded import as_part_of
 
 _NAME = re.compile(r"checkpoint-([0-9]+)")
 _MOMENT = "/"  # between a parameter's name and its moment's
@@ -27,6 +29,20 @@ def checkpoints_in(folder: Path) -> list[Path]:
     """Return the whole checkpoints of a run, oldest first."""
     found = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
     return sorted(found, key=step_of)
+
+
+def is_undamaged(checkpoint: Path, num_ranks: int) -> bool:
+    """Whether all files are there, each as long as it says; their numbers are not looked at."""
+    try:
+        for rank in range(num_ranks):
+            for kind in ("trained", "optimizer", "random"):
+                with safe_open(checkpoint / _file(kind, rank), "pt"):
+                    pass
+        for name in ("trainer_state.json", "schedule.json"):
+            json.loads((checkpoint / name).read_text("utf-8"))
+    except (OSError, SafetensorError, ValueError):
+        return False
+    return True
 
 
 def step_of(checkpoint: Path) -> int:
@@ -64,13 +80,15 @@ def write_rank(partial: Path, model: Any, optimizer: torch.optim.Optimizer, rank
     save_file(_random_states(), partial / _file("random", rank))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that is on the disk when this returns."""
-    with path.open("w", encoding="utf-8") as file:
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON, all of it or nothing, that is on the disk when this returns."""
+    fresh = path.with_name(f"{path.name}.partial")
+    with fresh.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def make_whole(folder: Path, step: int, keep: int) -> None:
@@ -130,7 +148,7 @@ def _like(parameter: torch.Tensor, value: torch.Tensor, moment: str) -> torch.Te
         return value
     value = value.to(parameter.device)
     if isinstance(parameter, DTensor) and value.shape == _local(parameter).shape != ():
-        return DTensor.from_local(value, parameter.device_mesh, parameter.placements)
+        return as_part_of(parameter, value)  # type: ignore[arg-type]  # it is both
     return value
 
 

@@ -5,8 +5,10 @@ with the data. An image that cannot be read takes its example out of the step, a
 does *not* live here: which examples a step has (`batching.py`).
 """
 
+import struct
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +20,17 @@ from torch.utils.data import Dataset
 from modeling.image_processing import normalise_to_rgb
 from modeling.image_recipe import pixel_values
 from training.audit import DataTable
-from training.batching import Row, StepPlan, micro_batches, rows_of
+from training.batching import Lengths, Row, StepPlan, micro_batches, rows_of
 from training.config import BatchConfig
 from training.examples import Example
 from training.processor import LlavaProcessing
 from training.rows import PADDING, RowExample, Rows, flattened, make_rows
+
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, Warning, EOFError, IndexError, KeyError, TypeError,
+    OverflowError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's decoders raise on damaged files."""
 
 
 class ImageError(Exception):
@@ -58,7 +66,7 @@ class ImageFiles:
         try:
             with Image.open(self._folder / name) as image:
                 rgb = normalise_to_rgb(image)
-        except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise ImageError(f"its image cannot be read ({type(error).__name__})") from error
         processing = self._processing
         pixels = pixel_values(rgb, processing.processor.image_processor, processing.recipe)
@@ -159,11 +167,19 @@ class StepDataset(Dataset[RankStep]):
 
     def __getitem__(self, step: int) -> RankStep:
         examples = self.plan.examples_of(step).tolist()
-        rows = rows_of(examples, self.plan.lengths, self.batch.layout, self.row_tokens)
+        rows = rows_of(examples, self._lengths, self.batch.layout, self.row_tokens)
         mine = micro_batches(rows, self.batch.rows, self.num_ranks)[self.rank]
         unreadable: list[tuple[int, str]] = []
         made = tuple(self._micro_batch(batch, unreadable) for batch in mine)
         return RankStep(step, made, tuple(unreadable))
+
+    @property
+    def _lengths(self) -> Lengths:
+        """Of flat rows nothing is shared, so each example takes its whole length."""
+        lengths = self.plan.lengths
+        if not self.is_flat:
+            return lengths
+        return replace(lengths, prefix_key=np.full_like(lengths.prefix_key, -1))
 
     def _micro_batch(self, rows: Sequence[Row], unreadable: list[tuple[int, str]]) -> MicroBatch:
         images: list[torch.Tensor] = []
@@ -171,10 +187,14 @@ class StepDataset(Dataset[RankStep]):
         records: list[int] = []
         made: list[list[RowExample]] = []
         for row in rows:
-            found = [self.table.example(number) for number in row]
-            readable = [e for e in found if self._read_images(e, numbers, images, unreadable)]
-            records += [example.record for example in readable]
-            made.append([self._row_example(example, numbers) for example in readable])
+            in_row: list[RowExample] = []
+            for number in row:
+                example = self.table.example(number)
+                if self._read_images(example, numbers, images, unreadable):
+                    shown = tuple(numbers[name] for name in example.images)
+                    in_row.append(RowExample(example.prompt, self._num_shared(number), shown))
+                    records.append(example.record)
+            made.append(in_row)
         tensors = make_rows([row for row in made if row], self.pad_id)
         return MicroBatch(
             rows=flattened(tensors) if self.is_flat else tensors,
@@ -201,11 +221,10 @@ class StepDataset(Dataset[RankStep]):
             return False
         return True
 
-    def _row_example(self, example: Example, numbers: dict[str, int]) -> RowExample:
-        shared = (
-            0 if self.is_flat or self.batch.layout != "packed" else example.shared_prefix_length
-        )
-        return RowExample(example.prompt, shared, tuple(numbers[name] for name in example.images))
+    def _num_shared(self, number: int) -> int:
+        lengths = self.plan.lengths
+        is_shared = not self.is_flat and lengths.prefix_key[number] >= 0
+        return int(lengths.prefix_tokens[number]) if is_shared else 0
 
 
 def only_one(steps: list[RankStep]) -> RankStep:

@@ -5,25 +5,25 @@ step (`step_data.RankStep`), and the micro-batches in it are added up here. What
 here: what is trained (`loading.py`), and how a run begins (`run.py`).
 """
 
-import contextlib
-import errno
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import AutocastKwargs
+from safetensors import SafetensorError
 from torch import distributed
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from training import run_state
 from training.config import OptimizerConfig, TrainConfig
 from training.errors import TrainingError
 from training.loading import is_projector
 from training.problems import Problems
+from training.sharded import begin_micro_batch
 from training.step_data import RankStep, StepDataset, only_one
 
 StepReport = Callable[[dict[str, float]], None]
@@ -48,6 +48,7 @@ class GalenTrainer(Trainer):
         say: Callable[[str], None],
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps)
+        self.remove_callback(PrinterCallback)  # `report` shows each step
         # Each weight is cast where it is used: kept casts of all layers are gigabytes.
         no_cache: Any = AutocastKwargs(cache_enabled=False)
         self.accelerator.autocast_handler = no_cache
@@ -56,7 +57,8 @@ class GalenTrainer(Trainer):
         self._problems = problems
         self._report = report
         self._say = say
-        self._unreadable: set[int] = set()
+        self._unreadable: dict[int, str] = {}
+        self._step: RankStep | None = None
         self._seen: dict[str, float] = {}
 
     # ------------------------------------------------------------------------------------ data
@@ -97,14 +99,16 @@ class GalenTrainer(Trainer):
             TrainingError: a loss is not finite, or too many images could not be read.
         """
         model.train()
-        self._note_unreadable(inputs)
+        self._step = inputs
+        self._note_unreadable(inputs.unreadable)
         num_targets = self._over_all_cards(torch.tensor(float(inputs.num_targets)))
         scale = self.args.world_size / num_targets.clamp(min=1)  # gradients are averaged over cards
         losses: list[torch.Tensor] = []
         for number, batch in enumerate(inputs.micro_batches, start=1):
-            with self._reduces_gradients(model, number == len(inputs.micro_batches)):
-                (loss,) = model(**batch.inputs(self.args.device))
-                self.accelerator.backward(loss * scale)
+            is_last = number == len(inputs.micro_batches)
+            begin_micro_batch(model, self._config, is_last=is_last)
+            (loss,) = model(**batch.inputs(self.args.device))
+            self.accelerator.backward(loss * scale)
             losses.append(loss.detach())
         self._refuse_non_finite(inputs, torch.stack(losses))
         loss = self._over_all_cards(torch.stack(losses).sum()) / num_targets.clamp(min=1)
@@ -122,12 +126,6 @@ class GalenTrainer(Trainer):
             zip(mine, self._over_all_cards(torch.tensor(list(mine.values()))).tolist(), strict=True)
         )
 
-    def _reduces_gradients(self, model: Any, is_last: bool) -> Any:  # noqa: FBT001
-        if hasattr(model, "set_requires_gradient_sync"):  # FSDP2
-            model.set_requires_gradient_sync(is_last)
-            return contextlib.nullcontext()
-        return contextlib.nullcontext() if is_last else self.accelerator.no_sync(model)
-
     def _over_all_cards(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a small tensor."""
         value = value.to(self.args.device)
@@ -141,28 +139,36 @@ class GalenTrainer(Trainer):
             return
         wrong = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         records = [r for number in wrong for r in step.micro_batches[number].records]
-        places = ", ".join(self._steps.table.records.where(record) for record in records[:8])
-        more = f" and {len(records) - 8} more" if len(records) > 8 else ""
         raise TrainingError(
             f"the loss of step {step.step + 1} is not finite, so it was not taken; its examples: "
-            f"{places or 'on another card'}{more}; look at them, or lower the learning rate"
+            f"{self._places(records)}; look at them, or lower the learning rate"
         )
+
+    def _places(self, records: Sequence[int]) -> str:
+        """Return where records stand, the first few of them."""
+        if not records:
+            return "on another card"
+        places = ", ".join(self._steps.table.records.where(record) for record in records[:8])
+        return f"{places} and {len(records) - 8} more" if len(records) > 8 else places
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor | None:
         norm = super()._clip_grad_norm(model)
         value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # type: ignore[union-attr,arg-type]
         if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 (NaN)
+            batches = self._step.micro_batches if self._step else ()
+            places = self._places([record for batch in batches for record in batch.records])
             raise TrainingError(
                 f"the gradient of step {self.state.global_step + 1} is not finite, so it was not "
-                "taken; lower the learning rate, or train with model.precision=fp32"
+                f"taken; its examples: {places}; lower the learning rate, or train with "
+                "model.precision=fp32"
             )
         self._seen["gradient_norm"] = value
         return norm
 
-    def _note_unreadable(self, step: RankStep) -> None:
-        new = [(r, why) for r, why in step.unreadable if r not in self._unreadable]
-        self._unreadable.update(record for record, _ in new)
-        for record, why in new:
+    def _note_unreadable(self, found: Iterable[tuple[int, str]]) -> None:
+        new = {record: why for record, why in found if record not in self._unreadable}
+        self._unreadable |= new
+        for record, why in new.items():
             self._problems.add("missing_images", record, why)
         if new:
             self._say(f"left out: {self._problems.summary()}")
@@ -211,26 +217,36 @@ class GalenTrainer(Trainer):
         failure: OSError | None = None
         try:
             partial.mkdir(exist_ok=True)
-            run_state.write_rank(
-                partial, self.model, self._plain_optimizer, self.args.process_index
-            )
-            if self.args.process_index == 0:
-                self.state.save_to_json(str(partial / "trainer_state.json"))
-                schedule = self.lr_scheduler.state_dict()  # type: ignore[union-attr]
-                run_state.write_json(partial / "schedule.json", schedule)
-        except (OSError, RuntimeError) as error:  # safetensors wraps what the system says
+            self._write_parts(partial)
+        except (OSError, SafetensorError) as error:
             failure = _disk_error(error)
-        num_failed = self._over_all_cards(torch.tensor(float(failure is not None)))
-        if not float(num_failed):
-            if self.args.process_index == 0:
-                run_state.make_whole(folder, step, self._config.output.keep_checkpoints)
-            self._wait_for_all()
-            return
+        if not self._any_failed(failure):
+            try:
+                if self.args.process_index == 0:
+                    run_state.make_whole(folder, step, self._config.output.keep_checkpoints)
+            except OSError as error:
+                failure = error
+            if not self._any_failed(failure):  # all wait here
+                return
         run_state.remove_partial(folder)
         self._say(
             f"no checkpoint at step {step}: {failure or 'another card could not write it'}; "
             "free some space, the next one is tried as planned"
         )
+
+    def _write_parts(self, partial: Path) -> None:
+        rank = self.args.process_index
+        run_state.write_rank(partial, self.model, self._plain_optimizer, rank)
+        run_state.write_json(partial / _unreadable_file(rank), list(self._unreadable.items()))
+        if rank == 0:
+            self.state.log_history = []  # the log has it, and this would grow with each step
+            self.state.save_to_json(str(partial / "trainer_state.json"))
+            schedule = self.lr_scheduler.state_dict()  # type: ignore[union-attr]
+            run_state.write_json(partial / "schedule.json", schedule)
+
+    def _any_failed(self, failure: OSError | None) -> bool:
+        """Whether this card or another one failed."""
+        return bool(self._over_all_cards(torch.tensor(float(failure is not None))))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         run_state.load_trained(
@@ -244,6 +260,12 @@ class GalenTrainer(Trainer):
         run_state.load_optimizer(folder, self.model, self._plain_optimizer, rank)
         schedule = json.loads((folder / "schedule.json").read_text("utf-8"))
         self.lr_scheduler.load_state_dict(schedule)  # type: ignore[union-attr]
+        rates = self.lr_scheduler.get_last_lr()  # type: ignore[union-attr]
+        for group, rate in zip(self._plain_optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        kept = json.loads((folder / _unreadable_file(rank)).read_text("utf-8"))
+        self._note_unreadable((record, why) for record, why in kept)
+        self.state.compute_steps(self.args, self.state.max_steps)  # these may differ now
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -252,10 +274,6 @@ class GalenTrainer(Trainer):
     @property
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's is around it
-
-    def _wait_for_all(self) -> None:
-        if self.args.world_size > 1:
-            distributed.barrier()
 
 
 def _optimizer(settings: OptimizerConfig) -> Callable[..., torch.optim.Optimizer]:
@@ -266,9 +284,10 @@ def _optimizer(settings: OptimizerConfig) -> Callable[..., torch.optim.Optimizer
     return bitsandbytes.optim.AdamW8bit  # type: ignore[attr-defined]  # it does not export
 
 
-def _disk_error(error: OSError | RuntimeError) -> OSError:
-    if isinstance(error, OSError):
-        return error
-    if any(word in str(error) for word in ("No space", "quota", "too large")):
-        return OSError(errno.ENOSPC, " ".join(str(error).split()))
-    raise error
+def _unreadable_file(rank: int) -> str:
+    return f"unreadable-{rank:05d}.json"
+
+
+def _disk_error(error: OSError | SafetensorError) -> OSError:
+    """Return what the system said; safetensors wraps it in words."""
+    return error if isinstance(error, OSError) else OSError(" ".join(str(error).split()))
