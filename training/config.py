@@ -302,8 +302,10 @@ def _set(values: dict[str, Any], setting: str) -> None:
 
 
 def _in_words(recipe: str, error: ValidationError) -> str:
-    """Return the first mistake, and how many more there are."""
-    first, *others = error.errors(include_url=False)
+    """Return the first mistake and how many more there are; a misspelt key leaves another unset."""
+    first, *others = sorted(
+        error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden"
+    )
     key = ".".join(str(part) for part in first["loc"])
     match first["type"]:
         case "extra_forbidden":

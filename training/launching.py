@@ -54,7 +54,7 @@ def launch(arguments: Sequence[str], num_cards: int, node: Node | None) -> None:
     try:
         torchrun.run(torchrun.parse_args([*where, *each]))
     except ChildFailedError as error:
-        raise TrainingError(_first_reason(error)) from error
+        raise TrainingError(_reason(error)) from error
     except SignalException as error:
         raise KeyboardInterrupt from error
 
@@ -80,13 +80,18 @@ def train_here(config: TrainConfig, *, fresh: bool) -> Path:
         ) from error
 
 
-def _first_reason(error: ChildFailedError) -> str:
-    """Return what the process that failed first said."""
+def _reason(error: ChildFailedError) -> str:
+    """Return what the process said that knew most, or how the first one ended."""
+    said = [_said(failure.message) for failure in error.failures.values()]
+    ours = [text.removeprefix(_OUR_ERROR) for text in said if text.startswith(_OUR_ERROR)]
+    if ours:
+        return max(ours, key=len)
     rank, failure = error.get_first_failure()
-    said: Any = failure.message
-    if isinstance(said, dict):  # as `record` writes it
-        said = said.get("message", "")
-    text = " ".join(str(said).split())
-    if text.startswith(_OUR_ERROR):
-        return text.removeprefix(_OUR_ERROR)
-    return f"the process of card {rank} failed ({text}); what it wrote stands above"
+    ended = _said(failure.message)
+    return f"the process of card {rank} failed ({ended}); what it wrote stands above"
+
+
+def _said(message: Any) -> str:
+    """Return a message in one line, whether `record` wrote it or torch."""
+    text = message.get("message", "") if isinstance(message, dict) else message
+    return " ".join(str(text).split())

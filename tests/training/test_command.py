@@ -83,6 +83,7 @@ def without_torch(tmp_path: Path) -> dict[str, str]:
         (["stage2_instruct", "--set", MODEL, "--plan", "--gpus", "1x24GB"], 1, "does not fit: "),
         (["stage3"], 1, "no recipe 'stage3'; take one of stage1_align"),
         (["stage1_align", "--set", MODEL, "--plan", "--set", "optimizer.rate=1"], 1, "unknown key"),
+        (["stage1_align", "--set", "model.pat=x"], 1, "unknown key model.pat; allowed there: "),
         (["mine.yaml"], 1, "mine.yaml cannot be read"),
     ],
 )
