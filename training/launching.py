@@ -44,8 +44,8 @@ def launch(arguments: Sequence[str], num_cards: int, node: Node | None) -> None:
         TrainingError: a process failed; with what it said.
         KeyboardInterrupt: a signal ended them all.
     """
-    # What it has to say of a failure is a page for every process.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    # What it has to say of a failure is a page for every process; this one does nothing else.
+    logging.disable(logging.CRITICAL)
     where = ["--standalone"]
     if node is not None:
         where = ["--nnodes", str(node.num_nodes), "--node-rank", str(node.number)]
