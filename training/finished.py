@@ -5,7 +5,6 @@ was trained differs and a base in 4 bits loses nothing. What does *not* live her
 run (`run_state.py`).
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,8 +17,16 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
+from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.hf_layout import published_name
-from modeling.checkpoints.output_folder import Destination, Recipe, write_folder
+from modeling.checkpoints.output_folder import (
+    JOURNAL,
+    Destination,
+    Recipe,
+    partial_of,
+    refuse_existing,
+    write_folder,
+)
 from modeling.checkpoints.progress_bar import ProgressBar
 from modeling.checkpoints.tensor_source import DTYPES, TensorSource, open_tensors
 from modeling.checkpoints.tensor_writer import Output
@@ -28,7 +35,6 @@ from training.loading import parameter_names
 TRAINING_FILE = "galen_training.json"
 """Recipe, data, code and libraries that a checkpoint was made with, beside its weights."""
 ADAPTER_FOLDER = "adapter"
-_SAMPLE = 1024  # numbers
 EMBEDDING = "model.language_model.embed_tokens.weight"
 NEW_ROWS = "new_rows"
 PROJECTOR_FILE = "projector.safetensors"
@@ -81,6 +87,17 @@ def gather_trained(model: Any, lora_scale: float, *, keeps: bool) -> Trained:
     return Trained(tensors, lora_scale, tuple(getattr(plain, "new_row_ids", ())))
 
 
+def refuse_taken(out: Path) -> None:
+    """Raise CheckpointError where a finished model cannot be written once it is trained."""
+    refuse_existing(out)
+    partial = partial_of(out)
+    if partial.exists() and not (partial / JOURNAL).is_file():
+        raise CheckpointError(
+            f"{partial} is in the way, and no training left it: move it, or take another "
+            "output.folder"
+        )
+
+
 def write_finished(
     base: Path,
     trained: Trained,
@@ -100,6 +117,9 @@ def write_finished(
     Raises:
         CheckpointError: `out` exists, the disk is full, or a number does not fit the type.
     """
+    refuse_taken(out)
+    # A rest may be of other numbers, and is written again in no time beside the training.
+    shutil.rmtree(partial_of(out), ignore_errors=True)
     source = open_tensors(base)
     outputs = _outputs(source, trained, dtype)
 
@@ -115,21 +135,12 @@ def write_finished(
 
     recipe = Recipe(
         "train",
-        {**facts, "numbers": _sampled(trained)},  # not those of another run's unfinished folder
+        dict(facts),
         {"base": source},
         "lower the learning rate and train again",
     )
     with ProgressBar(sum(output.num_bytes for output in outputs)) as bar:
         write_folder(Destination(out, bar), recipe, outputs, write_rest)
-
-
-def _sampled(trained: Trained) -> str:
-    """Return a hash of some numbers of each tensor: two runs have none in common."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(trained.tensors.items()):
-        some = tensor.flatten()[:_SAMPLE].float().contiguous()
-        digest.update(name.encode() + some.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def own_name(name: str) -> str:

@@ -23,7 +23,7 @@ from transformers import TrainingArguments, set_seed
 
 from modeling.cards import Card, main_memory
 from modeling.checkpoint_files import open_checkpoint, sampled_fingerprint
-from modeling.checkpoints.output_folder import refuse_existing, tool
+from modeling.checkpoints.output_folder import tool
 from modeling.model_shape import ModelShape, read_shape
 from training import run_state
 from training.audit import DataTable, audit
@@ -31,7 +31,7 @@ from training.batching import Lengths, StepPlan
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.features import FeatureFile, compute_features
-from training.finished import gather_trained, write_finished
+from training.finished import gather_trained, refuse_taken, write_finished
 from training.flops import peak_tflops
 from training.loading import adapter_config, load_model, uses_flash_attention
 from training.plan import count_steps, plan_training, why_not
@@ -68,7 +68,7 @@ def train(config: TrainConfig, *, fresh: bool = False) -> Path:
         TrainingError: something does not fit together; nothing was changed.
         CheckpointError: the base or the output folder cannot be used.
     """
-    refuse_existing(config.output.folder)
+    refuse_taken(config.output.folder)
     _refuse_absent_reporters(config)
     folder = run_folder(config)
     processing = open_processing(
