@@ -23,10 +23,12 @@ from training.examples import Example, ExampleTokeniser, image_names
 from training.problems import Problem, Problems
 from training.processor import LlavaProcessing
 from training.records import Records
+from training.token_file import TokenFile, TokenWriter
 
+_TOKENS = ".tokens"
 PROBLEMS_FILE = "problems.jsonl"
 _MOST_WITHOUT_PROCESSES = 20_000  # records; below it starting processes takes longer
-_VERSION = 1
+_VERSION = 2
 """Of what is kept; raise it where other counts come of the same records."""
 
 
@@ -44,10 +46,11 @@ class DataTable:
         image_key: int32 [E], the same for examples of the same images; -1: shows none.
         prefix_key: int32 [E], the same for examples of the same images whose prefixes have the
             same tokens; -1: no prefix.
+        tokens: of all of them.
     """
 
     records: Records
-    tokeniser: ExampleTokeniser
+    tokens: TokenFile
     problems: Problems
     record: np.ndarray
     num_tokens: np.ndarray
@@ -66,9 +69,10 @@ class DataTable:
         return self.records.data_hash
 
     def example(self, number: int) -> Example:
-        """Return the example of a row, tokenised anew."""
+        """Return the example of a row; its tokens are read, not made anew."""
         index = int(self.record[number])
-        return self.tokeniser.tokenise(index, self.records.record(index))
+        names = image_names(self.records.record(index)) if self.num_images[number] else ()
+        return Example(index, names[: self.num_images[number]], self.tokens.prompt(number))
 
     def statistics(self) -> DataStatistics:
         """Return what a plan needs to know."""
@@ -100,8 +104,8 @@ def audit(config: TrainConfig, processing: LlavaProcessing, folder: Path) -> Dat
     problems = Problems(folder / PROBLEMS_FILE, records, config.data.limits)
     kept = folder / f"audit-{_fingerprint(looker)}.npz"
     counts = read_counts(kept)
-    if counts is None or _is_outdated(counts, looker):
-        counts = _look(looker, config.data.workers)
+    if counts is None or _is_outdated(counts, looker) or not _tokens(looker, kept, counts).is_whole:
+        counts = _look(looker, config.data.workers, kept.with_suffix(_TOKENS))
         write_counts(kept, counts)
     problems.begin(counts.problems)
     _refuse_text_only(counts.problems, looker)
@@ -111,7 +115,12 @@ def audit(config: TrainConfig, processing: LlavaProcessing, folder: Path) -> Dat
             f"none of {len(records)} records can be used; the first problem is "
             f"{problems.first()}; all are listed in {problems.path}"
         )
-    return _table(looker, problems, counts)
+    return _table(looker, problems, counts, _tokens(looker, kept, counts))
+
+
+def _tokens(looker: Looker, kept: Path, counts: Counts) -> TokenFile:
+    num_packed = counts.columns[:, -1]
+    return TokenFile(kept.with_suffix(_TOKENS), num_packed, looker.tokeniser.image_ids)
 
 
 def _check_image_folder(folder: Path | None) -> None:
@@ -143,13 +152,14 @@ def _is_outdated(counts: Counts, looker: Looker) -> bool:
     )
 
 
-def _look(looker: Looker, num_workers: int) -> Counts:
+def _look(looker: Looker, num_workers: int, tokens: Path) -> Counts:
     records = looker.records
     num_processes = num_workers if len(records) > _MOST_WITHOUT_PROCESSES else 0
-    with ProgressBar(records.num_bytes) as bar:
+    with ProgressBar(records.num_bytes) as bar, TokenWriter(tokens) as writer:
         return look_at_all(
             looker,
             num_processes,
+            writer.append,
             lambda share: bar.advance(int(share * records.num_bytes), "reading records"),
         )
 
@@ -165,11 +175,11 @@ def _refuse_text_only(problems: Sequence[Problem], looker: Looker) -> None:
         )
 
 
-def _table(looker: Looker, problems: Problems, counts: Counts) -> DataTable:
+def _table(looker: Looker, problems: Problems, counts: Counts, tokens: TokenFile) -> DataTable:
     columns = iter(np.ascontiguousarray(counts.columns.T))
     return DataTable(
         records=looker.records,
-        tokeniser=looker.tokeniser,
+        tokens=tokens,
         problems=problems,
         record=next(columns),
         num_tokens=next(columns).astype(np.int32),

@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from training.audit_pass import Counts
+from training.audit_pass import NUM_COLUMNS, Counts
 from training.problems import PROBLEM_KINDS
 
 
@@ -48,4 +48,4 @@ def read_counts(path: Path) -> Counts | None:
         problems = [(PROBLEM_KINDS[kind], record, reasons[n]) for kind, record, n in rows.tolist()]
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
         return None
-    return Counts(columns, problems)
+    return Counts(columns, problems) if columns.shape[1:] == (NUM_COLUMNS,) else None

@@ -7,7 +7,7 @@ import array
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from training.errors import TrainingError
 from training.examples import Example, ExampleTokeniser, MalformedRecordError, image_names
 from training.problems import Problem, ProblemKind
 from training.records import Records
+from training.token_file import packed
 
+NUM_COLUMNS = 8
 STRETCH = 500  # records that are looked at together
 NO_IMAGE = "it shows no image, and data.requires_images asks for one"
 NO_KEY = 0  # in place of a hash: no images, no prefix
@@ -28,12 +30,14 @@ class Counts:
     """What is known of the usable examples, E of them, and what is wrong with records.
 
     Args:
-        columns: int64 [E, 7]: record, tokens, trained tokens, prefix length, images, a hash of
-            their names, and one of names and prefix.
+        columns: int64 [E, 8]: record, tokens, trained tokens, prefix length, images, a hash of
+            their names, one of names and prefix, and packed tokens (`token_file.py`).
+        packed: those of a stretch; empty for all together, which are in their file.
     """
 
     columns: np.ndarray
     problems: list[Problem]
+    packed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Looker:
         """
         rows: list[tuple[int, ...]] = []
         problems: list[Problem] = []
+        tokens = [np.empty(0, np.uint32)]
         for index in range(start, min(start + STRETCH, len(self.records))):
             record = self.records.record(index)
             try:
@@ -73,8 +78,10 @@ class Looker:
             problems.extend((kind, index, reason) for kind, reason in found.items())
             is_blind = self.requires_images and not example.images  # lost when it was cut
             if not (is_blind or "missing_images" in found or "without_loss" in found):
-                rows.append(_row(example))
-        return Counts(np.array(rows, np.int64).reshape(-1, 7), problems)
+                tokens.append(packed(example.prompt))
+                rows.append((*_row(example), len(tokens[-1])))
+        columns = np.array(rows, np.int64).reshape(-1, NUM_COLUMNS)
+        return Counts(columns, problems, np.concatenate(tokens))
 
     def missing_image(self, names: Sequence[str], index: int) -> str | None:
         """Return the first of some images that is no file."""
@@ -101,11 +108,17 @@ class Looker:
         return found
 
 
-def look_at_all(looker: Looker, num_processes: int, advance: Callable[[float], None]) -> Counts:
+def look_at_all(
+    looker: Looker,
+    num_processes: int,
+    keep: Callable[[np.ndarray], None],
+    advance: Callable[[float], None],
+) -> Counts:
     """Return the counts of all records, in their order.
 
     Args:
         num_processes: 0: this one does it.
+        keep: gets the packed tokens of one more stretch.
         advance: is told which share of all records one more stretch is.
 
     Raises:
@@ -115,7 +128,8 @@ def look_at_all(looker: Looker, num_processes: int, advance: Callable[[float], N
     parts: list[Counts] = []
     found = _in_processes(looker, num_processes) if num_processes else map(looker.look, starts)
     for counts in found:
-        parts.append(counts)
+        keep(counts.packed)
+        parts.append(Counts(counts.columns, counts.problems))
         advance(1 / len(starts))
     return Counts(
         np.concatenate([part.columns for part in parts]),

@@ -95,6 +95,7 @@ class ExampleTokeniser:
 
     Attributes:
         fingerprint: hash of all that decides an example's tokens.
+        image_ids: what stands for each image.
 
     Raises:
         TrainingError: the checkpoint's tokenizer lacks a token that the template needs.
@@ -117,6 +118,7 @@ class ExampleTokeniser:
             special = _special_ids(processing)
             start_id, end_id = _around_images(processing)
             image = ImageTokens.of(image_id, num, start_id=start_id, end_id=end_id)
+        self.image_ids = image.ids
         self._tokeniser = PromptTokeniser(backend, special, image)
         described = (backend.to_str(), self._named, processing.processor.chat_template)
         self.fingerprint = hashlib.sha256(

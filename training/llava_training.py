@@ -9,7 +9,8 @@ Shapes: R rows, L tokens, N images, P patches, D width of the tower, H of the la
 T trained tokens.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -125,13 +126,35 @@ def tower_features_of(llava: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     tower, config = llava.model.vision_tower, llava.config
     is_trained = any(parameter.requires_grad for parameter in tower.parameters())
     pixels = pixel_values.to(next(tower.parameters()).dtype)
-    with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
+    layers = config.vision_feature_layer
+    num_layers = config.vision_config.num_hidden_layers
+    # hidden states: the embeddings, then one of each layer
+    wanted = [n % (num_layers + 1) for n in ([layers] if isinstance(layers, int) else layers)]
+    with (
+        torch.set_grad_enabled(is_trained and torch.is_grad_enabled()),
+        _layers_up_to(tower, max(wanted)),
+    ):
         states = tower(pixels, output_hidden_states=True).hidden_states
-        layers = config.vision_feature_layer
-        chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+        chosen = [states[layer] for layer in wanted]
         if config.vision_feature_select_strategy == "default":
             chosen = [features_NQD[:, 1:] for features_NQD in chosen]
         return torch.cat(chosen, dim=-1)
+
+
+@contextlib.contextmanager
+def _layers_up_to(tower: Any, num_layers: int) -> Iterator[None]:
+    """Leave out the layers above those that are read; LLaVA reads the last but one."""
+    encoder = getattr(tower, "encoder", None)
+    layers = getattr(encoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or num_layers >= len(layers):
+        yield
+        return
+    assert encoder is not None  # noqa: S101 (it has layers)
+    encoder.layers = layers[:num_layers]
+    try:
+        yield
+    finally:
+        encoder.layers = layers
 
 
 def _dtype_under_autocast(weight: torch.Tensor) -> torch.dtype:
