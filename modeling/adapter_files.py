@@ -29,6 +29,8 @@ from modeling.finite_weights import refuse_non_finite
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "galen_adapter.json"
+TRAINED_BESIDE_FILE = "projector.safetensors"
+"""What training writes beside an adapter: tensors that PEFT's layout has no place for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SERVED_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
@@ -90,6 +92,8 @@ def open_adapter(
     base_id: str,
     max_rank: int,
     base_fingerprint: Callable[[], str],
+    *,
+    is_merged: bool = False,
 ) -> AdapterFiles:
     """Check an adapter's folder against its base.
 
@@ -98,6 +102,7 @@ def open_adapter(
         base_id: the name that the base is served under.
         base_fingerprint: returns `sampled_fingerprint` of the base; called only where the
             manifest names one.
+        is_merged: it is not served, so what was trained beside it may lie there.
 
     Raises:
         AdapterError: it is incomplete or damaged, brings code, does not fit the base, or holds
@@ -111,6 +116,12 @@ def open_adapter(
         for file in (CONFIG_FILE, WEIGHTS_FILE):
             if not (path / file).is_file():
                 raise AdapterError(f"{path} has no {file}: not a complete adapter in PEFT's layout")
+        if (path / TRAINED_BESIDE_FILE).is_file() and not is_merged:
+            raise AdapterError(
+                f"{path} was trained together with a projector ({TRAINED_BESIDE_FILE}), which no "
+                "adapter brings along; serve the finished checkpoint, or merge the two with "
+                "`galen train merge-lora`"
+            )
         refuse_code(path)
         config = read_json(path / CONFIG_FILE)
         tensors = read_header(path / WEIGHTS_FILE)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
+from modeling.adapter_files import TRAINED_BESIDE_FILE
 from modeling.checkpoint_files import CheckpointError
 from modeling.checkpoints.hf_layout import published_name
 from modeling.checkpoints.output_folder import (
@@ -37,7 +38,6 @@ TRAINING_FILE = "galen_training.json"
 ADAPTER_FOLDER = "adapter"
 EMBEDDING = "model.language_model.embed_tokens.weight"
 NEW_ROWS = "new_rows"
-PROJECTOR_FILE = "projector.safetensors"
 """Beside an adapter: what else was trained."""
 NEW_ROW_IDS = "new_row_ids"
 """In that file's metadata: which rows of the embedding `new_rows` are."""
@@ -98,7 +98,7 @@ def refuse_taken(out: Path) -> None:
         )
 
 
-def write_finished(
+def write_finished(  # noqa: PLR0913 - each is one part of what is written
     base: Path,
     trained: Trained,
     out: Path,
@@ -106,6 +106,7 @@ def write_finished(
     *,
     dtype: torch.dtype | None = None,
     adapter_config: Mapping[str, Any] | None = None,
+    remedy: str = "lower the learning rate and train again",
 ) -> None:
     """Write the whole checkpoint to `out`, all of it or nothing.
 
@@ -113,6 +114,7 @@ def write_finished(
         facts: for `galen_training.json`; JSON.
         dtype: of all weights; None: each keeps its own.
         adapter_config: PEFT's, where LoRA was trained: it is written beside, too.
+        remedy: what to do about a number that does not fit the type.
 
     Raises:
         CheckpointError: `out` exists, the disk is full, or a number does not fit the type.
@@ -137,7 +139,7 @@ def write_finished(
         "train",
         dict(facts),
         {"base": source},
-        "lower the learning rate and train again",
+        remedy,
     )
     with ProgressBar(sum(output.num_bytes for output in outputs)) as bar:
         write_folder(Destination(out, bar), recipe, outputs, write_rest)
@@ -231,5 +233,7 @@ def _write_adapter(folder: Path, trained: Trained, config: Mapping[str, Any]) ->
     if rest:  # PEFT's format has no place for the projector
         # One entry: safetensors writes several in any order.
         save_file(
-            rest, folder / PROJECTOR_FILE, metadata={NEW_ROW_IDS: json.dumps(trained.new_row_ids)}
+            rest,
+            folder / TRAINED_BESIDE_FILE,
+            metadata={NEW_ROW_IDS: json.dumps(trained.new_row_ids)},
         )

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from modeling.adapter_files import (
+    TRAINED_BESIDE_FILE,
     WEIGHTS_FILE,
     AdapterError,
     AdapterFiles,
@@ -34,7 +35,6 @@ from training.finished import (
     EMBEDDING,
     NEW_ROW_IDS,
     NEW_ROWS,
-    PROJECTOR_FILE,
     Trained,
     own_name,
     write_finished,
@@ -56,13 +56,14 @@ def merge_lora(base: Path, adapter: Path, out: Path) -> None:
     files = open_checkpoint(base)
     try:
         found = open_adapter(
-            adapter, files, base.name, _ANY_RANK, lambda: sampled_fingerprint(files)
+            adapter, files, base.name, _ANY_RANK, lambda: sampled_fingerprint(files), is_merged=True
         )
     except AdapterError as error:
         raise CheckpointError(str(error).replace(_SERVED_ADVICE, _ADVICE)) from error
-    more, row_ids = _beside(adapter / PROJECTOR_FILE, files)
+    more, row_ids = _beside(adapter / TRAINED_BESIDE_FILE, files)
     trained = Trained({**_pairs(found, files), **more}, 1.0, row_ids)
-    write_finished(base, trained, out, _facts(files, adapter))
+    remedy = "base or adapter is damaged, or they do not belong together: copy them again"
+    write_finished(base, trained, out, _facts(files, adapter), remedy=remedy)
 
 
 def _pairs(adapter: AdapterFiles, base: CheckpointFiles) -> dict[str, torch.Tensor]:

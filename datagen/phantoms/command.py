@@ -39,6 +39,9 @@ def phantoms_command(
     shapes: Annotated[
         int, typer.Option(min=0, help="Everyday pictures for the base.")
     ] = _DEFAULT.shapes,
+    shapes_told: Annotated[
+        int, typer.Option(min=0, help="So many of them have captions and questions.")
+    ] = _DEFAULT.shapes_told,
     shapes_test: Annotated[
         int, typer.Option(min=0, help="Everyday pictures that are asked about only.")
     ] = _DEFAULT.shapes_test,
@@ -75,7 +78,15 @@ def phantoms_command(
     galen data phantoms --out ./small --seed 7 --shapes 1000 --vqa-train 500
     """
     counts = Counts(
-        shapes, shapes_test, text_only, alignment, instruct, vqa_train, vqa_val, vqa_test
+        shapes,
+        shapes_told,
+        shapes_test,
+        text_only,
+        alignment,
+        instruct,
+        vqa_train,
+        vqa_val,
+        vqa_test,
     )
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:

@@ -13,7 +13,7 @@ from transformers import LlavaForConditionalGeneration
 from modeling.checkpoint_files import CheckpointError
 from modeling.tiny import make_tiny_llava
 from tests.training.small_runs import Workshop, run, tensors_of
-from training.finished import ADAPTER_FOLDER, PROJECTOR_FILE
+from training.finished import ADAPTER_FOLDER, TRAINED_BESIDE_FILE
 from training.merging import merge_lora
 
 LAYERS = r"model\.language_model\..*\.(q_proj|v_proj|down_proj)"
@@ -86,11 +86,11 @@ def test_what_does_not_fit_is_refused_in_one_line(workshop: Workshop, tmp_path: 
         merge_lora(other, adapter, out)
 
     save_file(
-        {"model.multi_modal_projector.linear_1.bias": torch.zeros(7)}, adapter / PROJECTOR_FILE
+        {"model.multi_modal_projector.linear_1.bias": torch.zeros(7)}, adapter / TRAINED_BESIDE_FILE
     )
     with pytest.raises(CheckpointError, match="of 7, the base has 32: it is of another base"):
         merge_lora(workshop.base, adapter, out)
-    save_file({"new_rows": torch.zeros(1, 32)}, adapter / PROJECTOR_FILE)
+    save_file({"new_rows": torch.zeros(1, 32)}, adapter / TRAINED_BESIDE_FILE)
     with pytest.raises(CheckpointError, match="does not say which rows"):
         merge_lora(workshop.base, adapter, out)
     assert not out.exists()

@@ -24,14 +24,14 @@ ADAPTERS = ("stage2_lora", "stage2_qlora")
 # examples of a step, rate, epochs, steps between checkpoints, checkpoints kept.
 LLAVA_MED = {
     "stage1_align": (2 * 8 * 8, 2e-3, 1, 2400, 1),
-    "stage2_instruct": (1 * 8 * 8, 2e-5, 3, 5000, 3),
+    "stage2_instruct": (1 * 8 * 8, 2e-5, 3, 500, 3),
     # Its README says 3 epochs; its published VQA weights are of 9.
-    "vqa_rad": (1 * 8 * 8, 2e-5, 9, 5000, 3),
-    "vqa_slake": (1 * 8 * 8, 2e-5, 9, 5000, 3),
-    "vqa_pathvqa": (1 * 8 * 8, 2e-5, 9, 5000, 3),
+    "vqa_rad": (1 * 8 * 8, 2e-5, 9, 500, 3),
+    "vqa_slake": (1 * 8 * 8, 2e-5, 9, 500, 3),
+    "vqa_pathvqa": (1 * 8 * 8, 2e-5, 9, 500, 3),
     # The rate of LLaVA-1.5's recipe for LoRA, all else as in stage 2.
-    "stage2_lora": (1 * 8 * 8, 2e-4, 3, 5000, 3),
-    "stage2_qlora": (1 * 8 * 8, 2e-4, 3, 5000, 3),
+    "stage2_lora": (1 * 8 * 8, 2e-4, 3, 500, 3),
+    "stage2_qlora": (1 * 8 * 8, 2e-4, 3, 500, 3),
 }
 
 

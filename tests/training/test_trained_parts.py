@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from modeling.adapter_files import open_adapter
+from modeling.adapter_files import AdapterError, open_adapter
 from modeling.checkpoint_files import open_checkpoint
 from tests.modeling.conftest import Converted
 from tests.training.llava_med_records import write_list
@@ -144,11 +144,14 @@ def test_the_merged_checkpoint_is_what_peft_merges(
     torch.testing.assert_close(ours(**prompt).logits, merged(**prompt).logits, atol=1e-4, rtol=1e-5)
 
 
-def test_the_adapter_is_one_that_is_served(workshop: Workshop, lora: TrainConfig):
-    opened = open_adapter(
-        lora.output.folder / ADAPTER_FOLDER, open_checkpoint(workshop.base), "base", 64, lambda: ""
-    )
-    assert opened.rank == 4
+def test_the_adapter_is_served_without_its_projector_by_nobody(
+    workshop: Workshop, lora: TrainConfig
+):
+    adapter, base = lora.output.folder / ADAPTER_FOLDER, open_checkpoint(workshop.base)
+
+    with pytest.raises(AdapterError, match="was trained together with a projector"):
+        open_adapter(adapter, base, "base", 64, lambda: "")
+    assert open_adapter(adapter, base, "base", 64, lambda: "", is_merged=True).rank == 4
 
 
 def test_lora_without_a_projector_changes_the_language_model_alone(
@@ -159,6 +162,8 @@ def test_lora_without_a_projector_changes_the_language_model_alone(
     changed = changed_tensors(workshop.base, config.output.folder)
     assert changed
     assert all("language_model" in name for name in changed)
+    base, adapter = open_checkpoint(workshop.base), config.output.folder / ADAPTER_FOLDER
+    assert open_adapter(adapter, base, "base", 64, lambda: "").rank == 4  # it may be served
 
 
 def test_layers_that_are_not_there_are_said(workshop: Workshop, tmp_path: Path):

@@ -16,7 +16,7 @@ from datagen.phantoms.vqa import guess_unseen
 from datagen.phantoms.writing import Counts, draw_set, write_data
 from modeling.conversations import parse_item
 
-SMALL = Counts(30, 40, 20, 15, 15, 20, 40, 40)
+SMALL = Counts(30, 30, 40, 20, 15, 15, 20, 40, 40)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_the_manifest_has_seed_counts_and_hashes(written: Path) -> None:
 
 def test_what_is_there_is_replaced_only_by_force_and_if_it_is_ours(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    tiny = Counts(1, 1, 1, 1, 1, 1, 1, 1)
+    tiny = Counts(1, 1, 1, 1, 1, 1, 1, 1, 1)
     write_data(out, counts=tiny)
     before = hashes(out)
     with pytest.raises(PhantomError, match="is there already"):
@@ -177,5 +177,5 @@ def test_an_interrupted_run_leaves_nothing_and_its_rest_is_no_hindrance(tmp_path
     partial = tmp_path / "out.partial"
     partial.mkdir()
     (partial / MANIFEST).write_text('{"generator": "galen-phantoms", "complete": false}')
-    write_data(tmp_path / "out", counts=Counts(1, 1, 1, 1, 1, 1, 1, 1))
+    write_data(tmp_path / "out", counts=Counts(1, 1, 1, 1, 1, 1, 1, 1, 1))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
