@@ -13,6 +13,8 @@ from datagen.phantoms.questions import Question, ask_closed, ask_open, topics_of
 
 _QUESTIONS = 3
 _DESCRIBED_SHARE = 0.5
+_NOTES_SHARE = 0.5
+WRITE = "Write a description of this."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,15 @@ def dialogue(facts: Facts, rng: np.random.Generator) -> list[Exchange]:
 
 
 def text_only(scan: Scan, rng: np.random.Generator) -> Exchange:
-    """Return a question about a caption that stands before it, answered shortly.
+    """Return a question about a caption that stands before it, or notes to be put into a caption.
 
-    What a general-domain language model knows of medical words, without having seen a scan.
+    What a general-domain language model knows of medical words and can write with them, without
+    having seen a scan. Were the second half not there, stage 1 could not say what it sees: the
+    language model is frozen then.
     """
+    if rng.random() < _NOTES_SHARE:
+        notes = ", ".join(value for name, value in scan.attributes.items() if name != "present")
+        return Exchange(f"{notes}\n{WRITE}", caption(scan))
     (question,) = _draw_questions(scan, 1, rng)
     return Exchange(f"{caption(scan)}\n{question.text}", question.answer)
 

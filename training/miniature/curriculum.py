@@ -81,7 +81,12 @@ STAGES = (
     ),
     Stage(
         "stage2", "stage2_instruct", ("phantoms/instruct.json",), "phantoms/images",
-        {"batch.examples": 32, "batch.row_tokens": 176, "optimizer.learning_rate": 1e-3},
+        {
+            "data.max_length": 208,
+            "batch.examples": 32,
+            "batch.row_tokens": 208,
+            "optimizer.learning_rate": 1e-3,
+        },
         steps=150,
     ),
     Stage(

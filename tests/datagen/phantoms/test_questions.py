@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datagen.phantoms.captions import caption
-from datagen.phantoms.dialogues import dialogue, text_only
+from datagen.phantoms.dialogues import WRITE, dialogue, text_only
 from datagen.phantoms.drawing_phantoms import draw_scan_facts
 from datagen.phantoms.drawing_shapes import draw_picture_facts
 from datagen.phantoms.facts import Facts, Picture, Scan, Spots
@@ -159,9 +159,18 @@ def test_a_dialogue_has_three_questions_and_captions_only_behind_them() -> None:
 
 def test_a_text_without_image_holds_its_own_answer() -> None:
     rng = np.random.default_rng(1)
-    scan = draw_scan_facts(rng)
-    exchange = text_only(scan, rng)
-    said, question = exchange.question.split("\n")
-    assert said == caption(scan)
-    assert question.endswith("?")
-    assert exchange.answer in {*scan.attributes.values(), "yes", "no"}
+    kinds: Counter[bool] = Counter()
+    for _ in range(50):
+        scan = draw_scan_facts(rng)
+        exchange = text_only(scan, rng)
+        said, asked = exchange.question.split("\n")
+        are_notes = asked == WRITE
+        kinds[are_notes] += 1
+        if are_notes:
+            assert exchange.answer == caption(scan)
+            assert said.split(", ")[:2] == [scan.modality, scan.organ]
+        else:
+            assert said == caption(scan)
+            assert asked.endswith("?")
+            assert exchange.answer in {*scan.attributes.values(), "yes", "no"}
+    assert set(kinds) == {True, False}
