@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from modeling.cards import Card
 from modeling.model_shape import ModelShape
 from modeling.plan_words import describe_cards, gigabytes, number_of_gb
+from training.batching import steps_per_epoch
 from training.config import TrainConfig
 from training.data_statistics import DataStatistics, longest_statistics, published_statistics
 from training.flops import StepFlops, StepWork, peak_tflops, step_flops
@@ -144,7 +145,7 @@ def count_steps(config: TrainConfig, num_examples: int) -> int:
     """Return the optimizer steps of a run."""
     if config.optimizer.max_steps is not None:
         return config.optimizer.max_steps
-    return math.ceil(config.optimizer.epochs * math.ceil(num_examples / config.batch.examples))
+    return math.ceil(config.optimizer.epochs * steps_per_epoch(num_examples, config.batch.examples))
 
 
 def step_work(config: TrainConfig, shape: ModelShape, data: DataStatistics) -> StepWork:

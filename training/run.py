@@ -339,6 +339,11 @@ def _refuse_absent_reporters(config: TrainConfig) -> None:
 
 def _refuse_what_does_not_fit(ready: _Prepared) -> None:
     """Raise TrainingError where the plan says that the cards' memory is short."""
+    if ready.config.optimizer.kind == "adamw_8bit" and ready.arguments.world_size > 1:
+        raise TrainingError(
+            "optimizer.kind adamw_8bit is for one card (bitsandbytes knows no divided tensors); "
+            "take adamw"
+        )
     cards = [_card(ready.arguments)] * ready.arguments.world_size
     plan = plan_training(ready.config, ready.shape, cards, ready.table.statistics())
     if not plan.fits:
