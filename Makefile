@@ -20,8 +20,8 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines golden all clean \
-	miniature python setup setup-demo system-packages c-compiler
+.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines golden miniature all \
+	clean python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

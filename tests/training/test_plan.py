@@ -146,7 +146,7 @@ def test_a_plan_says_what_it_found_and_assumed() -> None:
         "memory per card, GB",
         "fits: 25.76 GB are free",
         "assumed of LLaVA-Med's published files, nothing was counted",
-        "2,813 (optimizer.epochs 3, 60,000 examples)",
+        "2,814 (optimizer.epochs 3, 60,000 examples)",
         "computed again (gradient checkpointing)",
         "if 40% of the peak of 165 TFLOPS is reached (assumed; that is an MFU of 27%)",
     ):
