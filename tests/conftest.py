@@ -1,6 +1,7 @@
 """Fixtures for all tests: a real Redis server of the session's own, a fresh database per test."""
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -82,6 +83,13 @@ def short_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="up-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_place_among_ranks() -> None:
+    """Forget what a rank of a tensor-parallel model, run in this process, was told of its place."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)  # noqa: TID251 - set by `set_rank_environment`
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ class _Index:
         if error.msg.startswith("Unterminated string"):
             return True
         is_at_end = error.pos >= len(self._text) - _LONGEST_LITERAL
-        return not is_repeated and (is_at_end or error.msg.startswith("Invalid \\"))
+        return is_at_end or (not is_repeated and error.msg.startswith("Invalid \\"))
 
     def _next_character(self) -> str:
         """Pass over white space; returns the character behind it, at the end an empty text."""
