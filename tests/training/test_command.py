@@ -290,6 +290,8 @@ def test_ctrl_c_says_where_the_same_command_goes_on(workshop: Workshop, tmp_path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell that starts the suite in the background has it ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread
     )
     with process:
         try:
