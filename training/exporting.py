@@ -25,7 +25,7 @@ from training.finished import EMBEDDING, NEW_ROWS, Trained, own_name, write_fini
 from training.loading import adapter_config, new_rows
 from training.processor import open_processing
 from training.run import RUN_FILE, versions
-from training.run_state import checkpoints_in, step_of
+from training.run_state import checkpoints_in, part_file, step_of
 
 _Shape = tuple[int, ...]
 
@@ -134,7 +134,7 @@ def _trained(run: _Run, checkpoint: Path) -> Trained:
 
 
 def _read_part(checkpoint: Path, rank: int) -> dict[str, torch.Tensor]:
-    file = checkpoint / f"trained-{rank:05d}.safetensors"
+    file = checkpoint / part_file("trained", rank)
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:

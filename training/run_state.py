@@ -11,16 +11,19 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
+from modeling.checkpoints.output_folder import sync_to_disk
 from training.loading import parameter_names
 from training.sharded import as_part_of
 
+Kind = Literal["trained", "optimizer", "random"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _NAME = re.compile(r"checkpoint-([0-9]+)")
 _MOMENT = "/"  # between a parameter's name and its moment's
 
@@ -35,8 +38,8 @@ def is_undamaged(checkpoint: Path, num_ranks: int) -> bool:
     """Whether all files are there, each as long as it says; their numbers are not looked at."""
     try:
         for rank in range(num_ranks):
-            for kind in ("trained", "optimizer", "random"):
-                with safe_open(checkpoint / _file(kind, rank), "pt"):
+            for kind in _KINDS:
+                with safe_open(checkpoint / part_file(kind, rank), "pt"):
                     pass
         for name in ("trainer_state.json", "schedule.json"):
             json.loads((checkpoint / name).read_text("utf-8"))
@@ -63,11 +66,17 @@ def remove_partial(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def part_file(kind: Kind, rank: int) -> str:
+    """Return the name of what a card writes of a kind."""
+    return f"{kind}-{rank:05d}.safetensors"
+
+
 def write_rank(partial: Path, model: Any, optimizer: torch.optim.Optimizer, rank: int) -> None:
     """Write what this card holds; raises OSError where the disk is full."""
     trained = dict(parameter_names(model))
     save_file(
-        {name: _local(p).detach() for name, p in trained.items()}, partial / _file("trained", rank)
+        {name: _local(p).detach() for name, p in trained.items()},
+        partial / part_file("trained", rank),
     )
     names: dict[Any, str] = {parameter: name for name, parameter in trained.items()}
     moments = {
@@ -76,8 +85,10 @@ def write_rank(partial: Path, model: Any, optimizer: torch.optim.Optimizer, rank
         for moment, value in state.items()
         if isinstance(value, torch.Tensor)
     }
-    save_file({k: v.contiguous() for k, v in moments.items()}, partial / _file("optimizer", rank))
-    save_file(_random_states(), partial / _file("random", rank))
+    save_file(
+        {k: v.contiguous() for k, v in moments.items()}, partial / part_file("optimizer", rank)
+    )
+    save_file(_random_states(), partial / part_file("random", rank))
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -95,19 +106,19 @@ def make_whole(folder: Path, step: int, keep: int) -> None:
     """Give a checkpoint its name, and remove all but the newest `keep`."""
     partial = partial_of(folder, step)
     for path in partial.iterdir():
-        _sync(path)
-    _sync(partial)
+        sync_to_disk(path)
+    sync_to_disk(partial)
     final = folder / f"checkpoint-{step}"
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    _sync(folder)
+    sync_to_disk(folder)
     for old in checkpoints_in(folder)[:-keep]:
         shutil.rmtree(old)
 
 
 def load_trained(checkpoint: Path, model: Any, rank: int) -> None:
     """Put the trained parameters of a checkpoint into a model."""
-    stored = load_file(checkpoint / _file("trained", rank))
+    stored = load_file(checkpoint / part_file("trained", rank))
     with torch.no_grad():
         for name, parameter in parameter_names(model):
             _local(parameter).copy_(stored[name])
@@ -117,7 +128,7 @@ def load_optimizer(
     checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer, rank: int
 ) -> None:
     """Put the optimizer's moments back."""
-    stored = load_file(checkpoint / _file("optimizer", rank))
+    stored = load_file(checkpoint / part_file("optimizer", rank))
     of_name = dict(parameter_names(model))
     optimizer.state.clear()
     for key, value in stored.items():
@@ -128,14 +139,10 @@ def load_optimizer(
 
 def load_random(checkpoint: Path, rank: int) -> None:
     """Put the generators of random numbers back."""
-    stored = load_file(checkpoint / _file("random", rank))
+    stored = load_file(checkpoint / part_file("random", rank))
     torch.random.set_rng_state(stored["cpu"])
     if "cuda" in stored and torch.cuda.is_available():
         torch.cuda.set_rng_state(stored["cuda"])
-
-
-def _file(kind: str, rank: int) -> str:
-    return f"{kind}-{rank:05d}.safetensors"
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
@@ -157,11 +164,3 @@ def _random_states() -> dict[str, torch.Tensor]:
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

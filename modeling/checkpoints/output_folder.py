@@ -277,9 +277,9 @@ def _lacks_last_step(out: Path, fingerprint: str) -> bool:
 
 def _drop_journal(out: Path) -> None:
     """Take the last step; its place on the disk is certain before and after."""
-    _sync(out.parent)
+    sync_to_disk(out.parent)
     (out / JOURNAL).unlink()
-    _sync(out)
+    sync_to_disk(out)
 
 
 class _Journal:
@@ -389,10 +389,11 @@ def _content(file: Path, folder: Path) -> tuple[str, str]:
 def _make_durable(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         path.chmod(0o755 if path.is_dir() else 0o644)
-        _sync(path)
+        sync_to_disk(path)
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Return when a file, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

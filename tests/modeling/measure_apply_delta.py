@@ -6,9 +6,7 @@ third of the base is in float32, which is made float16 on the way.
 
 import json
 import math
-import re
 import sys
-import threading
 from pathlib import Path
 
 import torch
@@ -17,11 +15,16 @@ from modeling.checkpoints.conversions import apply_delta
 from modeling.checkpoints.job import Job
 from modeling.checkpoints.tensor_source import PICKLE_INDEX
 
+ROOT = Path(__file__).parents[2]
+
 HIDDEN, LAYERS, ROWS = 2048, 4, 8192
 SHARD_BYTES = 200_000_000
 
 
 def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    from tests.support.anonymous_memory import PeakAnonymous  # noqa: PLC0415 (run by path)
+
     folder = Path(sys.argv[1])
     write_pickles(folder / "base", ROWS, has_projector=False)
     write_pickles(folder / "delta", ROWS + 4, has_projector=True)
@@ -77,27 +80,6 @@ def numbers(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     count = math.prod(shape)
     period = torch.linspace(-1, 1, 4097).to(dtype)  # no page is like the one before
     return period.repeat(-(-count // len(period)))[:count].reshape(shape)
-
-
-class PeakAnonymous:
-    """Looks at this process's anonymous memory every few milliseconds."""
-
-    def __init__(self) -> None:
-        self._peak = 0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> int:
-        self._stopped.set()
-        self._thread.join()
-        return self._peak
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(0.003):
-            status = Path("/proc/self/status").read_text()
-            match = re.search(r"RssAnon:\s+(\d+) kB", status)
-            self._peak = max(self._peak, int(match[1]) * 1024 if match else 0)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 class PeakAnonymous:
-    """Looks every few milliseconds; counts what comes on top of the memory at its beginning."""
+    """Looks every few milliseconds; `start_bytes` is what there was at its beginning."""
 
     def __init__(self) -> None:
-        self._start = _anonymous_bytes()
-        self._peak = self._start
+        self.start_bytes = _anonymous_bytes()
+        self._peak = self.start_bytes
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -18,7 +18,7 @@ class PeakAnonymous:
     def stop(self) -> int:
         self._stopped.set()
         self._thread.join()
-        return self._peak - self._start
+        return self._peak
 
     def _watch(self) -> None:
         while not self._stopped.wait(0.003):

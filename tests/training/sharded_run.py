@@ -5,7 +5,6 @@
 Each case writes OUT/CASE.json and OUT/CASE.safetensors (the trained tensors, whole).
 """
 
-import contextlib
 import json
 import random
 import sys
@@ -15,8 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import distributed
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
@@ -32,7 +30,7 @@ from training.finished import gather_trained
 from training.loading import load_model, parameter_names
 from training.processor import open_processing
 from training.rows import RowExample, make_rows
-from training.sharded import as_part_of, begin_micro_batch, shard
+from training.sharded import shard
 from training.step_data import MicroBatch, RankStep, StepDataset
 from training.trainer import GalenTrainer
 
@@ -45,13 +43,13 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "projector": {"train": {}},
     "full": {"train": _FULL},
     "tower": {"train": _FULL | {"vision_tower": True}, "checkpointing": True},
-    "lora": {"train": {}, "lora": True},
+    "lora": {"train": {"language_model": "lora"}},
     "copies": {"train": _FULL, "sharding": "none"},
     "bf16": {"train": _FULL, "precision": "bf16", "checkpointing": True},
     "bf16_projector": {"train": {}, "precision": "bf16"},
     "nan": {"train": {}},
 }
-"""What is said in them: `_config`; with `lora`, PEFT is around the model."""
+"""What is said in them: `_config`."""
 
 
 def _config(checkpoint: Path, out: Path, name: str) -> TrainConfig:
@@ -66,7 +64,12 @@ def _config(checkpoint: Path, out: Path, name: str) -> TrainConfig:
                 "gradient_checkpointing": case.get("checkpointing", False),
             },
             "train": case["train"],
-            "lora": {"rank": 4, "alpha": 8, "dropout": 0},
+            "lora": {
+                "rank": 4,
+                "alpha": 8,
+                "dropout": 0,
+                "target_modules": ["q_proj", "v_proj", "down_proj"],
+            },
             "data": {"files": [out / "none.json"], "workers": 0},
             "batch": {"examples": EXAMPLES_PER_STEP, "layout": "plain"},
             # Adam's steps hide the gradients' sizes unless epsilon is near them
@@ -120,14 +123,6 @@ def _image(number: int) -> torch.Tensor:
     return torch.randn((3, IMAGE_PX, IMAGE_PX), generator=torch.Generator().manual_seed(number))
 
 
-class _Trainer(GalenTrainer):
-    """Galen's, with what it is to take from `sharded.py`."""
-
-    def _reduces_gradients(self, model: Any, is_last: bool) -> Any:
-        begin_micro_batch(model, self._config, is_last=is_last)
-        return contextlib.nullcontext()
-
-
 def run(checkpoint: Path, out: Path, name: str) -> dict[str, Any]:
     """Train one case; returns what the test looks at, and writes the trained tensors."""
     config = _config(checkpoint, out, name)
@@ -151,12 +146,12 @@ def run(checkpoint: Path, out: Path, name: str) -> dict[str, Any]:
     )
     set_seed(config.seed)
     model = load_model(config, open_processing(checkpoint, has_template=False))
-    if CASES[name].get("lora"):
-        model = _with_lora(model)
+    if config.train.language_model == "lora":
+        _draw_adapters(model)
     shard(model, config, arguments.device)
     steps = cast("StepDataset", _Steps(arguments.process_index, arguments.world_size))
     seen: list[dict[str, float]] = []
-    trainer = _Trainer(model, arguments, config, steps, cast("Any", None), seen.append, print)
+    trainer = GalenTrainer(model, arguments, config, steps, cast("Any", None), seen.append, print)
     result: dict[str, Any] = {
         "shares": _shares(model),
         "plain": [n for n, p in parameter_names(model) if not isinstance(p.data, DTensor)],
@@ -178,15 +173,12 @@ def run(checkpoint: Path, out: Path, name: str) -> dict[str, Any]:
     return result
 
 
-def _with_lora(model: Any) -> Any:
-    layers = r"model\.language_model\..*\.(q_proj|v_proj|down_proj)"
-    wrapped = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=layers))
+def _draw_adapters(model: Any) -> None:
+    """Let B differ from 0, too: A has no gradient else."""
     generator = torch.Generator().manual_seed(5)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_" in name:  # B, too, as A has no gradient else
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
             parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
-        parameter.requires_grad_("lora_" in name or "projector" in name)
-    return wrapped
 
 
 def _shares(model: Any) -> dict[str, float]:
@@ -230,7 +222,7 @@ def _write_and_read(trainer: GalenTrainer, out: Path) -> bool:
         for tensor in _everything(model, optimizer, is_copied=False).values():
             tensor.fill_(7)
     run_state.load_trained(folder, model, rank)
-    _load_optimizer(folder / f"optimizer-{rank:05d}.safetensors", model, optimizer)
+    run_state.load_optimizer(folder, model, optimizer, rank)
     after = _everything(model, optimizer)
     is_same = before.keys() == after.keys() and all(
         a.shape == after[name].shape and torch.equal(a, after[name]) for name, a in before.items()
@@ -239,14 +231,6 @@ def _write_and_read(trainer: GalenTrainer, out: Path) -> bool:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     return is_same
-
-
-def _load_optimizer(file: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    own = dict(parameter_names(model))
-    optimizer.state.clear()
-    for key, value in load_file(file).items():
-        name, kind = key.rsplit("/", 1)
-        optimizer.state[own[name]][kind] = as_part_of(own[name], value)
 
 
 def _everything(
