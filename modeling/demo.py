@@ -48,6 +48,7 @@ from modeling.tiny import (
     TinySizes,
     llava_config,
     llava_processor,
+    place_patches,
     spread_weights,
     train_tokenizer,
     write_checkpoint,
@@ -99,7 +100,7 @@ def make_demo_llava(out: Path, *, steps: int = 900, seed: int = 0) -> Path:
             llava_config(SIZES, len(processor.tokenizer), IMAGE_PX, PATCH_PX)  # type: ignore[attr-defined]
         )
         spread_weights(model, SIZES.init_std)
-        _place_patches(model)
+        place_patches(model)
         _train(model, _batches(processor, phantoms, images, rng), steps)
     return write_checkpoint(out, model, processor)
 
@@ -147,25 +148,6 @@ def _sentences() -> list[str]:
     """Return every question and answer there is, for the tokenizer to learn its words from."""
     phantoms = [Phantom(c, shape, side) for c in COLOURS for shape in SHAPES for side in SIDES]
     return [f"USER: {q} ASSISTANT: {p.answer(q)}" for p in phantoms for q in QUESTIONS]
-
-
-def _place_patches(model: LlavaForConditionalGeneration) -> None:
-    """Set the tower's position embedding to 2-D sines and cosines of amplitude 0.3.
-
-    CLIP's own initial positions are drowned by the patches, and a tower so short of data then never
-    learns where something is. The scheme: arXiv:2010.11929, appendix D.4.
-    """
-    positions: nn.Embedding = model.get_submodule("model.vision_tower").get_submodule(
-        "embeddings.position_embedding"
-    )  # type: ignore[assignment]
-    side, width = IMAGE_PX // PATCH_PX, positions.weight.shape[1]
-    frequencies = 1.0 / 100 ** (torch.arange(width // 4) / (width // 4))
-    angles_SF = torch.arange(side)[:, None] * frequencies
-    one_axis_SW = torch.cat([angles_SF.sin(), angles_SF.cos()], dim=1)
-    rows_PW = one_axis_SW.repeat_interleave(side, dim=0)
-    columns_PW = one_axis_SW.repeat(side, 1)
-    with torch.no_grad():
-        positions.weight[1:] = 0.3 * torch.cat([rows_PW, columns_PW], dim=1)
 
 
 @dataclass(frozen=True, slots=True)

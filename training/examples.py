@@ -150,12 +150,24 @@ class ExampleTokeniser:
             has_dropped_answer=dropped is not None,
         )
 
-    def _tokenise(self, conversation: Conversation) -> TokenisedPrompt:
+    def question_ids(self, conversation: Conversation) -> list[int]:
+        """Return the tokens of a conversation behind which the assistant answers.
+
+        Raises:
+            MalformedRecordError: the template refuses it.
+        """
+        return self._tokenise(conversation, opens_answer=True).token_ids
+
+    def _tokenise(
+        self, conversation: Conversation, *, opens_answer: bool = False
+    ) -> TokenisedPrompt:
         try:
             if self._named is not None:
-                return self._tokeniser.tokenise(write(self._named, conversation))
-            assert self._own is not None  # noqa: S101 (one of the two is there)
-            return self._tokeniser.tokenise(self._own.write(conversation))
+                pieces = write(self._named, conversation, opens_answer=opens_answer)
+            else:
+                assert self._own is not None  # noqa: S101 (one of the two is there)
+                pieces = self._own.write(conversation, opens_answer=opens_answer)
+            return self._tokeniser.tokenise(pieces)
         except ConversationError as error:
             raise MalformedRecordError(str(error)) from error
 

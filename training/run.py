@@ -24,6 +24,7 @@ from transformers import TrainingArguments, set_seed
 from modeling.cards import Card, main_memory
 from modeling.checkpoint_files import open_checkpoint, sampled_fingerprint
 from modeling.checkpoints.output_folder import tool
+from modeling.durable_files import write_json
 from modeling.model_shape import ModelShape, read_shape
 from training import run_state
 from training.audit import DataTable, audit
@@ -87,7 +88,7 @@ def train(config: TrainConfig, *, fresh: bool = False) -> Path:
     _refuse_what_does_not_fit(prepared)
     if arguments.process_index == 0:
         run_state.remove_partial(folder)
-        run_state.write_json(folder / RUN_FILE, identity)
+        write_json(folder / RUN_FILE, identity)
         drop_later_lines(folder / LOG_FILE, run_state.step_of(checkpoint) if checkpoint else 0)
     return _run(prepared, identity, checkpoint)
 

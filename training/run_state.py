@@ -6,10 +6,8 @@ does *not* live here: the finished model (`finished.py`).
 """
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from modeling.checkpoints.output_folder import sync_to_disk
+from modeling.durable_files import sync_to_disk
 from training.loading import parameter_names
 from training.sharded import as_part_of
 
@@ -89,17 +87,6 @@ def write_rank(partial: Path, model: Any, optimizer: torch.optim.Optimizer, rank
         {k: v.contiguous() for k, v in moments.items()}, partial / part_file("optimizer", rank)
     )
     save_file(_random_states(), partial / part_file("random", rank))
-
-
-def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write JSON, all of it or nothing, that is on the disk when this returns."""
-    fresh = path.with_name(f"{path.name}.partial")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def make_whole(folder: Path, step: int, keep: int) -> None:

@@ -68,6 +68,10 @@ class ImageFiles:
                 rgb = normalise_to_rgb(image)
         except _UNREADABLE as error:
             raise ImageError(f"its image cannot be read ({type(error).__name__})") from error
+        return self.pixels_of(rgb)
+
+    def pixels_of(self, rgb: Image.Image) -> torch.Tensor:
+        """Return what the tower gets of an image: float32 [3, H, W]."""
         processing = self._processing
         pixels = pixel_values(rgb, processing.processor.image_processor, processing.recipe)
         return torch.from_numpy(np.ascontiguousarray(pixels[0]))

@@ -18,6 +18,7 @@ from torch import distributed
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from modeling.durable_files import write_json
 from training import run_state
 from training.config import OptimizerConfig, TrainConfig
 from training.errors import TrainingError
@@ -237,12 +238,12 @@ class GalenTrainer(Trainer):
     def _write_parts(self, partial: Path) -> None:
         rank = self.args.process_index
         run_state.write_rank(partial, self.model, self._plain_optimizer, rank)
-        run_state.write_json(partial / _unreadable_file(rank), list(self._unreadable.items()))
+        write_json(partial / _unreadable_file(rank), list(self._unreadable.items()))
         if rank == 0:
             self.state.log_history = []  # the log has it, and this would grow with each step
             self.state.save_to_json(str(partial / "trainer_state.json"))
             schedule = self.lr_scheduler.state_dict()  # type: ignore[union-attr]
-            run_state.write_json(partial / "schedule.json", schedule)
+            write_json(partial / "schedule.json", schedule)
 
     def _any_failed(self, failure: OSError | None) -> bool:
         """Whether this card or another one failed."""

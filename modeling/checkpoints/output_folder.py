@@ -31,6 +31,7 @@ from modeling.checkpoints.tensor_writer import (
     write_index,
     write_shard,
 )
+from modeling.durable_files import sync_to_disk, unfinished_of, write_json
 
 MANIFEST = "galen_manifest.json"
 """What a conversion was made of, beside its result."""
@@ -288,7 +289,6 @@ class _Journal:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
         self._file = folder / JOURNAL
-        self._fresh = self._file.with_suffix(".fresh")
         self._entries: dict[str, Any] = {"fingerprint": fingerprint, "shards": {}}
         if self._file.is_file():
             found = read_json(self._file)
@@ -298,7 +298,7 @@ class _Journal:
                     "(--max-shard-size too): give the same ones, remove it, or choose another --out"
                 )
             self._entries = found
-        elif any(file.name != self._fresh.name for file in folder.iterdir()):
+        elif any(file.name != unfinished_of(self._file).name for file in folder.iterdir()):
             raise CheckpointError(
                 f"{folder} is in the way and no conversion left it: move it away, or choose "
                 "another --out"
@@ -335,11 +335,7 @@ class _Journal:
         self._save()
 
     def _save(self) -> None:
-        with self._fresh.open("w", encoding="utf-8") as stream:
-            json.dump(self._entries, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._fresh.rename(self._file)
+        write_json(self._file, self._entries)
 
 
 @contextlib.contextmanager
@@ -390,12 +386,3 @@ def _make_durable(folder: Path) -> None:
     for path in (*folder.rglob("*"), folder):
         path.chmod(0o755 if path.is_dir() else 0o644)
         sync_to_disk(path)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Return when a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import LlavaForConditionalGeneration
 
 from modeling.conversations import Conversation, parse_item
-from modeling.image_recipe import pixel_values
-from modeling.own_template import OwnTemplate
-from modeling.prompt import ImageTokens, PromptTokeniser, SpecialIds
+from training.examples import ExampleTokeniser
 from training.miniature.noise import noise_image
-from training.processor import LlavaProcessing, open_processing
+from training.processor import open_processing
+from training.step_data import ImageFiles
 
 _BATCH = 128  # questions
+_MOST_PROMPT_TOKENS = 2048  # none is cut: the model's own context
 _MOST_TOKENS = 24  # of an answer: the longest sentence of stage 2
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -98,19 +97,14 @@ class Answerer:
     """
 
     def __init__(self, checkpoint: Path, image_folder: Path, *, shows_noise: bool = False) -> None:
-        self._processing = open_processing(checkpoint)
+        processing = open_processing(checkpoint)
+        self._tokenizer = processing.processor.tokenizer
         self._model: Any = LlavaForConditionalGeneration.from_pretrained(
             checkpoint, local_files_only=True
         ).eval()
-        self._images = image_folder
+        self._images = ImageFiles(image_folder, processing)
         self._shows_noise = shows_noise
-        self._template = OwnTemplate(self._processing.processor)
-        image_id = self._processing.image_token_id
-        self._tokeniser = PromptTokeniser(
-            self._processing.processor.tokenizer.backend_tokenizer,
-            SpecialIds(bos=None, eos=image_id),
-            ImageTokens.of(image_id, self._processing.num_image_tokens),
-        )
+        self._tokeniser = ExampleTokeniser(processing, None, _MOST_PROMPT_TOKENS)
 
     def answer(self, questions: Path) -> list[Answer]:
         """Return the answers to all questions of a file."""
@@ -120,9 +114,9 @@ class Answerer:
 
     def _answer(self, records: Sequence[Mapping[str, Any]]) -> Iterator[Answer]:
         prompts = [self._prompt_of(record) for record in records]
-        tokenizer = self._processing.processor.tokenizer
+        tokenizer = self._tokenizer
         inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-        pixels = torch.cat([self._pixels(str(record["image"])) for record in records])
+        pixels = torch.stack([self._pixels(str(record["image"])) for record in records])
         with torch.inference_mode():
             ids = self._model.generate(
                 **inputs, pixel_values=pixels, do_sample=False, max_new_tokens=_MOST_TOKENS
@@ -141,22 +135,12 @@ class Answerer:
             )
 
     def _prompt_of(self, record: Mapping[str, Any]) -> list[int]:
-        question = Conversation(parse_item(record).turns[:1])
-        pieces = self._template.write(question, opens_answer=True)
-        return self._tokeniser.tokenise(pieces).token_ids
+        return self._tokeniser.question_ids(Conversation(parse_item(record).turns[:1]))
 
     def _pixels(self, name: str) -> torch.Tensor:
         if self._shows_noise:
-            image = noise_image(name)
-        else:
-            with Image.open(self._images / name) as opened:
-                image = opened.convert("RGB")
-        return _pixels_of(image, self._processing)
-
-
-def _pixels_of(image: Image.Image, processing: LlavaProcessing) -> torch.Tensor:
-    processor = processing.processor.image_processor
-    return torch.from_numpy(pixel_values(image, processor, processing.recipe))
+            return self._images.pixels_of(noise_image(name))
+        return self._images.read(name)
 
 
 def _words(text: str) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaForConditionalGeneration
 
 from modeling.tiny import (
@@ -17,6 +16,7 @@ from modeling.tiny import (
     PAD_ID,
     llava_of,
     llava_processor,
+    place_patches,
     train_tokenizer,
     write_checkpoint,
 )
@@ -26,7 +26,6 @@ PATCH_PX = 8
 WIDTH = 128
 HEADS = 4
 VOCABULARY = 640
-_POSITION_AMPLITUDE = 0.3
 # Of normal draws: matrices of the language model, its embeddings, its output; found by trial.
 _STD, _EMBEDDING_STD, _HEAD_STD = 0.07, 0.1, 0.05
 
@@ -81,23 +80,3 @@ def _spread_weights(model: LlavaForConditionalGeneration) -> None:
                 continue
             std = _EMBEDDING_STD if "embed_tokens" in name else _STD
             parameter.normal_(0.0, _HEAD_STD if "lm_head" in name else std)
-
-
-def place_patches(model: LlavaForConditionalGeneration) -> None:
-    """Set the tower's position embedding to 2-D sines and cosines (arXiv:2010.11929, app. D.4).
-
-    CLIP's own initial positions are drowned by the patches, and a tower so short of data then never
-    learns where something is.
-    """
-    positions = model.get_submodule("model.vision_tower").get_submodule(
-        "embeddings.position_embedding"
-    )
-    assert isinstance(positions, nn.Embedding)  # noqa: S101 (CLIP's)
-    side = IMAGE_PX // PATCH_PX
-    frequencies = 1.0 / 100 ** (torch.arange(WIDTH // 4) / (WIDTH // 4))
-    angles_SF = torch.arange(side)[:, None] * frequencies
-    one_axis_SW = torch.cat([angles_SF.sin(), angles_SF.cos()], dim=1)
-    rows_PW = one_axis_SW.repeat_interleave(side, dim=0)
-    columns_PW = one_axis_SW.repeat(side, 1)
-    with torch.no_grad():
-        positions.weight[1:] = _POSITION_AMPLITUDE * torch.cat([rows_PW, columns_PW], dim=1)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
+from modeling.durable_files import write_json
 from modeling.tiny import write_checkpoint
 from training.config import read_recipe
 from training.miniature.answers import Answer, Answerer, score
@@ -146,7 +147,7 @@ def run_curriculum(plan: Plan, questions: str, say: Callable[[str], None]) -> di
                 answers = ask(checkpoint, plan.data / questions, shows_noise=shows_noise)
                 found["scores"][key] = asdict(score(answers))
                 found["seconds"][key] = time.monotonic() - started
-                _write(plan.out / "results.json", found)
+                write_json(plan.out / "results.json", found)
                 (plan.out / f"answers-{key.replace('/', '-').replace(' ', '-')}l").write_text(
                     "".join(json.dumps(asdict(answer)) + "\n" for answer in answers), "utf-8"
                 )
@@ -160,7 +161,7 @@ def note_seconds(plan: Plan, part: str, seconds: float) -> None:
     plan.out.mkdir(parents=True, exist_ok=True)
     found = _read(plan.out / "results.json")
     found["seconds"][part] = seconds
-    _write(plan.out / "results.json", found)
+    write_json(plan.out / "results.json", found)
 
 
 def ask(checkpoint: Path, questions: Path, *, shows_noise: bool = False) -> list[Answer]:
@@ -181,7 +182,7 @@ def _once(
         started = time.monotonic()
         make()
         found["seconds"][name] = time.monotonic() - started
-        _write(plan.out / "results.json", found)
+        write_json(plan.out / "results.json", found)
         say(f"{name}: {found['seconds'][name]:.0f} s")
     return checkpoint
 
@@ -241,9 +242,3 @@ def _read(path: Path) -> dict[str, Any]:
     if path.is_file():
         return json.loads(path.read_text("utf-8"))
     return {"seconds": {}, "scores": {}}
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1), "utf-8")
-    partial.rename(path)
