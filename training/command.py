@@ -7,13 +7,18 @@ that help and mistakes come at once.
 """
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from training.command_errors import EXIT_FAILED, EXIT_INTERRUPTED, run_app, say
+from modeling.cards import CardsError
+from modeling.checkpoint_files import CheckpointError
+from modeling.model_shape import UnknownModelError
+from modeling.tool_errors import EXIT_FAILED, EXIT_INTERRUPTED, run_tool, say
+from training.errors import TrainingError
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -200,7 +205,8 @@ def _print_plan(
     planned = parse_cards(gpus) if gpus is not None else cards_here(cards, visible) * nodes
     if missing := missing_files(config):
         say(f"{missing[0]} is not there, so nothing is counted")
-    found = forecast(config, planned)
+    with tempfile.TemporaryDirectory(prefix="galen-plan-") as scratch:
+        found = forecast(config, planned, Path(scratch))
     print(describe(found))
     return 0 if found.fits else EXIT_FAILED
 
@@ -229,9 +235,10 @@ def _train(
 
     # What can be wrong is found here, by one process: several say it badly.
     refuse_existing(config.output.folder)
-    found = forecast(config, here * (1 if node is None else node.num_nodes))
-    if not found.fits:
-        raise TrainingError(why_not(found))
+    if node is None or node.number == 0:
+        found = forecast(config, here * (1 if node is None else node.num_nodes))
+        if not found.fits:
+            raise TrainingError(why_not(found))
     arguments = [_RUN, *own, _AS_RANK, *(["--fresh"] if fresh else [])]
     launch(arguments, len(here), node)
 
@@ -287,5 +294,12 @@ def _with_run(arguments: Sequence[str]) -> list[str]:
     return [_RUN, *arguments]
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run a command line and end the process."""
+    mistakes = (TrainingError, CheckpointError, CardsError, UnknownModelError)
+    given = _with_run(arguments)
+    run_tool(app, "galen train", given, mistakes=mistakes, extra="training")
+
+
 if __name__ == "__main__":
-    run_app(app, "galen train", _with_run(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -20,7 +20,8 @@ from training.errors import TrainingError
 RECIPES = resources.files("training") / "recipes"
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_Positive = Annotated[float, Field(gt=0)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=1)]
 
 
@@ -163,7 +164,7 @@ class OptimizerConfig(_Part):
     learning_rate: _Positive
     projector_learning_rate: _Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     epsilon: _Positive = 1e-8
     warmup_share: Share = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -210,7 +211,7 @@ class TrainConfig(_Part):
     """A whole recipe; `name` says which one."""
 
     name: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # NumPy's range
     model: ModelConfig
     train: TrainedParts
     lora: LoraConfig = LoraConfig()
@@ -232,8 +233,10 @@ class TrainConfig(_Part):
             raise ValueError("data.questions_per_image is for batch.layout packed")
         if self.data.cache_features and self.train.vision_tower:
             raise ValueError("data.cache_features needs a frozen tower; unset train.vision_tower")
-        if self.model.quantisation and self.train.language_model == "full":
-            raise ValueError("a language model in 4 bits is not trained itself; take lora")
+        if self.model.quantisation and self.train.language_model != "lora":
+            raise ValueError(
+                "model.quantisation is for adapters: set train.language_model=lora, or leave it out"
+            )
         return self
 
 

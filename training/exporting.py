@@ -21,10 +21,11 @@ from modeling.checkpoints.output_folder import refuse_existing
 from training.audit import PROBLEMS_FILE
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.finished import EMBEDDING, NEW_ROWS, Trained, own_name, write_finished
-from training.loading import adapter_config, new_rows
+from training.finished import EMBEDDING, NEW_ROWS, Trained, own_name, write_result
+from training.loading import new_rows
 from training.processor import open_processing
-from training.run import RUN_FILE, versions
+from training.provenance import versions
+from training.resuming import RUN_FILE
 from training.run_state import checkpoints_in, part_file, step_of
 
 _Shape = tuple[int, ...]
@@ -54,15 +55,7 @@ def export(folder: Path, out: Path, step: int | None = None, base: Path | None =
     _refuse_other_base(run)
     exported = {"step": taken, "of_steps": run.identity["total_steps"]}
     facts = {"run": run.identity, "exported": exported, "problems": _problems(folder)}
-    dtype = run.config.output.dtype
-    write_finished(
-        run.config.model.path,
-        _trained(run, checkpoint),
-        out,
-        facts | versions(),
-        dtype=getattr(torch, dtype) if dtype else None,
-        adapter_config=adapter_config(run.config),
-    )
+    write_result(run.config, _trained(run, checkpoint), out, facts | versions())
     return taken
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from training.errors import TrainingError
 from training.llava_training import tower_features_of
@@ -83,7 +85,15 @@ def compute_features(
     unreadable: dict[str, str] = {}
     rows: dict[str, int] = {}
     mapped: np.memmap | None = None
-    for start in range(0, len(names), _BATCH):
+    console = Console(stderr=True)
+    starts = track(
+        range(0, len(names), _BATCH),
+        "features of images",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for start in starts:
         pixels: list[torch.Tensor] = []
         for name in names[start : start + _BATCH]:
             try:

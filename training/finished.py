@@ -31,7 +31,8 @@ from modeling.checkpoints.output_folder import (
 from modeling.checkpoints.progress_bar import ProgressBar
 from modeling.checkpoints.tensor_source import DTYPES, TensorSource, open_tensors
 from modeling.checkpoints.tensor_writer import Output
-from training.loading import parameter_names
+from training.config import TrainConfig
+from training.loading import adapter_config, parameter_names
 
 TRAINING_FILE = "galen_training.json"
 """Recipe, data, code and libraries that a checkpoint was made with, beside its weights."""
@@ -96,6 +97,16 @@ def refuse_taken(out: Path) -> None:
             f"{partial} is in the way, and no training left it: move it, or take another "
             "output.folder"
         )
+
+
+def write_result(
+    config: TrainConfig, trained: Trained, out: Path, facts: Mapping[str, Any]
+) -> None:
+    """Write what a run of this recipe trained; as `write_finished`, which says what is raised."""
+    dtype = getattr(torch, config.output.dtype) if config.output.dtype else None
+    write_finished(
+        config.model.path, trained, out, facts, dtype=dtype, adapter_config=adapter_config(config)
+    )
 
 
 def write_finished(  # noqa: PLR0913 - each is one part of what is written

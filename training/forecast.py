@@ -11,7 +11,7 @@ from modeling.cards import Card, CardsError, cards_present, main_memory
 from modeling.model_shape import read_shape
 from training.config import TrainConfig, read_recipe, recipe_names
 from training.data_statistics import DataStatistics
-from training.plan import TrainingPlan, plan_training
+from training.plan import TrainingPlan, plan_training, refuse_impossible
 
 _NO_DATA = Path("-")
 _STAND_INS = (f"data.files=['{_NO_DATA}']", "output.folder=planned")
@@ -48,15 +48,21 @@ def cards_here(num_cards: int | None, visible: str | None) -> list[Card]:
     return present[:num_cards]
 
 
-def forecast(config: TrainConfig, cards: Sequence[Card]) -> TrainingPlan:
+def forecast(
+    config: TrainConfig, cards: Sequence[Card], scratch: Path | None = None
+) -> TrainingPlan:
     """Return the plan of a recipe; its data are counted where they and the checkpoint are there.
 
+    Args:
+        scratch: where counting leaves its files; None: where the run does, which goes on from them.
+
     Raises:
-        TrainingError: the data or the checkpoint cannot be trained on.
+        TrainingError: the data or the checkpoint cannot be trained on, or not on these cards.
         CheckpointError, UnknownModelError: `model.path` is neither a checkpoint nor a preset.
     """
     shape = read_shape(str(config.model.path))
-    return plan_training(config, shape, cards, _counted(config))
+    refuse_impossible(config, len(cards))
+    return plan_training(config, shape, cards, _counted(config, scratch))
 
 
 def missing_files(config: TrainConfig) -> list[Path]:
@@ -64,7 +70,7 @@ def missing_files(config: TrainConfig) -> list[Path]:
     return [file for file in config.data.files if file != _NO_DATA and not file.is_file()]
 
 
-def _counted(config: TrainConfig) -> DataStatistics | None:
+def _counted(config: TrainConfig, scratch: Path | None) -> DataStatistics | None:
     if not config.model.path.is_dir() or not all(file.is_file() for file in config.data.files):
         return None
     # They load transformers, which a plan of a preset does without.
@@ -74,4 +80,4 @@ def _counted(config: TrainConfig) -> DataStatistics | None:
 
     has_template = config.model.conversation is not None
     processing = open_processing(config.model.path, has_template=has_template)
-    return audit(config, processing, run_folder(config)).statistics()
+    return audit(config, processing, scratch or run_folder(config)).statistics()

@@ -6,7 +6,7 @@ live here: cutting a model over several cards (`sharded.py`).
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from training.processor import LlavaProcessing
 
 _PROJECTOR = "model.multi_modal_projector."
 _TOWER = "model.vision_tower."
+_AMPERE = (8, 0)
 _UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
@@ -30,15 +31,23 @@ def uses_flash_attention(config: TrainConfig) -> bool:
         TrainingError: it is asked for and not there.
     """
     wanted = config.model.attention
-    is_there = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
-    if wanted == "flash_attention_2" and not is_there:
-        raise TrainingError(
-            "model.attention flash_attention_2 needs a GPU and the package flash-attn "
-            "(pip install flash-attn --no-build-isolation); or take auto"
-        )
+    missing = _missing_for_flash(config)
+    if wanted == "flash_attention_2" and missing is not None:
+        raise TrainingError(f"model.attention flash_attention_2 needs {missing}; or take auto")
     # Several questions behind one copy of an image are beyond these kernels.
     is_shared = config.data.questions_per_image > 1
-    return is_there and wanted != "sdpa" and not (wanted == "auto" and is_shared)
+    return missing is None and wanted != "sdpa" and not (wanted == "auto" and is_shared)
+
+
+def _missing_for_flash(config: TrainConfig) -> str | None:
+    """Return what flash-attn's kernels lack here (its README, "Requirements"); None: nothing."""
+    if importlib.util.find_spec("flash_attn") is None or not torch.cuda.is_available():
+        return "a GPU and the package flash-attn (pip install flash-attn --no-build-isolation)"
+    if config.model.precision != "bf16":
+        return "model.precision bf16"
+    if torch.cuda.get_device_capability() < _AMPERE:
+        return "a GPU of compute capability 8.0 (Ampere) or newer"
+    return None
 
 
 def load_model(config: TrainConfig, processing: LlavaProcessing) -> Any:
@@ -54,7 +63,8 @@ def load_model(config: TrainConfig, processing: LlavaProcessing) -> Any:
     )
     model: Any = LlavaForTraining.of(loaded)
     model.requires_grad_(False)
-    for name, parameter in _trained(model, config):
+    trained = dict(_trained(model, config))
+    for name, parameter in trained.items():
         if not torch.is_floating_point(parameter):
             raise TrainingError(f"{name} is quantised and cannot be trained; train lora")
         parameter.data = parameter.data.float()
@@ -62,7 +72,7 @@ def load_model(config: TrainConfig, processing: LlavaProcessing) -> Any:
     if (rows := new_rows(config, processing)) and config.train.language_model != "full":
         model.train_new_rows(rows)
     if config.train.language_model == "lora":
-        return _with_lora(model, config.lora, config.train.projector)
+        return _with_lora(model, config.lora, set(trained))
     return model
 
 
@@ -99,9 +109,17 @@ def _quantised(config: TrainConfig, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": quantisation, "device_map": {"": where}}
 
 
-def _trained(model: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Parameter]]:
+def _trained(model: Any, config: TrainConfig) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield what a recipe trains, adapters and new rows aside.
+
+    LLaVA-Med v1.0's projector is one layer; the second that conversion puts behind it, since
+    transformers' LLaVA has two, does nothing and is left so.
+    """
+    has_one_layer = _is_identity(model.model.multi_modal_projector)
     for name, parameter in model.named_parameters():
-        if name.startswith(_PROJECTOR):
+        if name.startswith(f"{_PROJECTOR}linear_2.") and has_one_layer:
+            is_trained = False
+        elif name.startswith(_PROJECTOR):
             is_trained = config.train.projector
         elif name.startswith(_TOWER):
             is_trained = config.train.vision_tower
@@ -109,6 +127,15 @@ def _trained(model: nn.Module, config: TrainConfig) -> Iterator[tuple[str, nn.Pa
             is_trained = config.train.language_model == "full"
         if is_trained:
             yield name, parameter
+
+
+def _is_identity(projector: Any) -> bool:
+    """Whether a projector's second layer gives what it gets, with no activation before it."""
+    weight, bias = projector.linear_2.weight, projector.linear_2.bias
+    if projector.act(torch.tensor(-1.0)) != -1 or weight.shape[0] != weight.shape[1]:
+        return False
+    is_plain = bool(torch.equal(weight, torch.eye(len(weight), dtype=weight.dtype)))
+    return is_plain and (bias is None or not bool(bias.any()))
 
 
 def new_rows(config: TrainConfig, processing: LlavaProcessing) -> list[int]:
@@ -141,7 +168,8 @@ def _peft_config(lora: LoraConfig) -> Any:
     )
 
 
-def _with_lora(model: LlavaForTraining, lora: LoraConfig, trains_projector: bool) -> Any:  # noqa: FBT001
+def _with_lora(model: LlavaForTraining, lora: LoraConfig, trained: Set[str]) -> Any:
+    """Return the model with adapters; PEFT freezes the rest, but for what is trained beside."""
     import peft  # noqa: PLC0415 - slow, and most recipes do without
 
     wrapped = peft.get_peft_model(model, _peft_config(lora))
@@ -149,7 +177,7 @@ def _with_lora(model: LlavaForTraining, lora: LoraConfig, trains_projector: bool
         names = ", ".join(lora.target_modules)
         raise TrainingError(f"lora.target_modules {names} name no layer of the language model")
     for name, parameter in wrapped.named_parameters():
-        if "lora_" in name or (trains_projector and is_projector(name)) or "new_rows" in name:
+        if "lora_" in name or "new_rows" in name or plain_name(name) in trained:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
     return wrapped

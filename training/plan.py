@@ -17,6 +17,7 @@ from modeling.plan_words import describe_cards, gigabytes, number_of_gb
 from training.batching import steps_per_epoch
 from training.config import TrainConfig
 from training.data_statistics import DataStatistics, longest_statistics, published_statistics
+from training.errors import TrainingError
 from training.flops import StepFlops, StepWork, peak_tflops, step_flops
 from training.plan_advice import find_advice
 from training.training_memory import ForwardPass, TrainingMemory, training_memory
@@ -139,6 +140,15 @@ def plan_training(
         seconds=seconds,
         advice=find_advice(config, len(cards), usable, memory_of) if memory.peak > usable else None,
     )
+
+
+def refuse_impossible(config: TrainConfig, num_cards: int) -> None:
+    """Raise TrainingError where a recipe is not for so many cards."""
+    if config.optimizer.kind == "adamw_8bit" and num_cards > 1:
+        raise TrainingError(
+            "optimizer.kind adamw_8bit is for one card (bitsandbytes knows no divided tensors); "
+            "take adamw"
+        )
 
 
 def count_steps(config: TrainConfig, num_examples: int) -> int:

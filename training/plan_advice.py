@@ -25,7 +25,7 @@ def find_advice(config: TrainConfig, num_cards: int, usable: int, memory_of: Mem
         return memory_of(_changed(config, changes), num_cards).peak <= usable
 
     ways: list[str] = []
-    possible = _changes(config)
+    possible = _changes(config, num_cards)
     enough = [n for n in range(1, len(possible) + 1) if fits(possible[:n])]
     if enough:
         needed = possible[: enough[0]]
@@ -44,7 +44,7 @@ def find_advice(config: TrainConfig, num_cards: int, usable: int, memory_of: Mem
     return f"take {', or '.join(ways)}" if ways else "take larger cards or a smaller model"
 
 
-def _changes(config: TrainConfig) -> list[_Change]:
+def _changes(config: TrainConfig, num_cards: int) -> list[_Change]:
     """Return what can be changed, what alters least first; each comes on top of those before it."""
     row, changes = config.batch.row_tokens, list[_Change]()
     if config.batch.rows > 1:
@@ -53,11 +53,12 @@ def _changes(config: TrainConfig) -> list[_Change]:
         changes.append({"model.gradient_checkpointing": True})
     if config.batch.layout == "packed" and row is not None and row > config.data.max_length:
         changes.append({"batch.row_tokens": None})
-    if config.optimizer.kind == "adamw":
+    if config.optimizer.kind == "adamw" and num_cards == 1:
         changes.append({"optimizer.kind": "adamw_8bit"})
     if config.train.language_model == "full":
         changes.append(_ADAPTERS)
-    if config.model.quantisation is None and config.model.precision == "bf16":
+    has_adapters = config.train.language_model == "lora" or _ADAPTERS in changes
+    if config.model.quantisation is None and config.model.precision == "bf16" and has_adapters:
         changes.append({"model.quantisation": "nf4"})
     return changes
 

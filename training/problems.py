@@ -62,6 +62,10 @@ class Problems:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(self._counted((kind, record, reason)))
 
+    def count_elsewhere(self, kind: ProblemKind, number: int) -> None:
+        """Count what other cards found; they list it."""
+        self.counts[kind] += number
+
     def check_share(self, kind: ProblemKind, num_examples: int) -> None:
         """Stop where more records have a problem than is allowed.
 
@@ -74,12 +78,12 @@ class Problems:
         limit = getattr(self._limits, kind)
         if count <= limit * num_examples:
             return
-        record, reason = self._first[kind]
+        place = self.first([kind]) or "on another card"
         wrong, advice = _WORDS[kind]
         raise TrainingError(
             f"{count} of {num_examples} records ({count / num_examples:.3g}) {wrong}, "
-            f"data.limits.{kind} allows {limit:g}; the first is {self._records.where(record)}: "
-            f"{reason}; all are listed in {self.path}: {advice}, or raise the limit"
+            f"data.limits.{kind} allows {limit:g}; the first is {place}; "
+            f"all are listed in {self.path}: {advice}, or raise the limit"
         )
 
     def check_shares(self, num_examples: int) -> None:

@@ -20,6 +20,7 @@ from modeling.image_recipe import (
     pixel_values,
     recipe_of,
 )
+from modeling.model_shape import why_incomplete
 from training.errors import TrainingError
 
 _SHAPES_PX = ((64, 64), (96, 32), (32, 96))
@@ -84,8 +85,11 @@ def _config_of(path: Path) -> dict[str, Any]:
     try:
         files = open_checkpoint(path)
         refuse_without_processor(path)
+        problem = why_incomplete(files)
     except CheckpointError as error:
         raise TrainingError(f"model.path: {error}") from error
+    if problem is not None:
+        raise TrainingError(f"model.path: {problem}")
     kind = files.config.get("model_type")
     if kind != "llava":
         raise TrainingError(

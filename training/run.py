@@ -5,25 +5,20 @@ from its last checkpoint when the same command is given again; with other data o
 refused. What does *not* live here: the command line (`command.py`).
 """
 
-import importlib.metadata
 import importlib.util
-import json
 import math
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed import is_torchelastic_launched
 from transformers import TrainingArguments, set_seed
+from transformers.utils.import_utils import is_torch_tf32_available
 
 from modeling.cards import Card, main_memory
-from modeling.checkpoint_files import open_checkpoint, sampled_fingerprint
-from modeling.checkpoints.output_folder import tool
 from modeling.durable_files import write_json
 from modeling.model_shape import ModelShape, read_shape
 from training import run_state
@@ -32,25 +27,26 @@ from training.batching import Lengths, StepPlan
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.features import FeatureFile, compute_features
-from training.finished import gather_trained, refuse_taken, write_finished
+from training.finished import gather_trained, refuse_taken, write_result
 from training.flops import peak_tflops
-from training.loading import adapter_config, load_model, uses_flash_attention
-from training.plan import count_steps, plan_training, why_not
+from training.loading import load_model, uses_flash_attention
+from training.plan import count_steps, plan_training, refuse_impossible, why_not
 from training.processor import LlavaProcessing, open_processing
 from training.progress import LOG_FILE, RunProgress, drop_later_lines
+from training.provenance import versions
+from training.resuming import (
+    RUN_FILE,
+    agreed,
+    checkpoint_to_resume,
+    identity_of,
+    remove_damaged,
+)
 from training.sharded import shard
 from training.step_data import ImageFiles, ImageSource, StepDataset
 from training.trainer import GalenTrainer
 
-RUN_FILE = "run.json"
-_UNCHANGED_BY = {  # settings that may differ when a run goes on: they decide no number
-    "data": {"workers"},
-    "devices": {"peak_tflops"},
-    "output": {"save_every_steps", "keep_checkpoints", "log_every_steps", "report_to"},
-}
 _PATIENCE_S = 6 * 3600
 """How long cards wait for the first one, which looks at the data and computes features."""
-_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "safetensors")
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -76,17 +72,19 @@ def train(config: TrainConfig, *, fresh: bool = False) -> Path:
         config.model.path, has_template=config.model.conversation is not None
     )
     arguments = _arguments(config, folder)
-    if fresh and arguments.process_index == 0:
-        shutil.rmtree(folder)
-        folder.mkdir()
     table = _audit_in_turn(config, processing, folder, arguments)
     shape = read_shape(str(config.model.path))
     prepared = _Prepared(config, processing, table, shape, arguments)
     arguments.warmup_steps = math.ceil(config.optimizer.warmup_share * prepared.total_steps)
-    identity = _identity(prepared)
-    checkpoint = _to_resume(folder, identity)
+    identity = identity_of(config, table, prepared.total_steps, arguments.world_size)
+    is_first = arguments.process_index == 0
+    find = partial(checkpoint_to_resume, folder, identity)
+    rank, num_cards = arguments.process_index, arguments.world_size
+    checkpoint = None if fresh else agreed(find, rank, num_cards)
     _refuse_what_does_not_fit(prepared)
-    if arguments.process_index == 0:
+    if is_first:
+        if fresh:
+            run_state.remove_all(folder)
         run_state.remove_partial(folder)
         write_json(folder / RUN_FILE, identity)
         drop_later_lines(folder / LOG_FILE, run_state.step_of(checkpoint) if checkpoint else 0)
@@ -126,7 +124,7 @@ def _run(ready: _Prepared, identity: Mapping[str, Any], checkpoint: Path | None)
     progress.say(
         f"{len(ready.table)} examples, {ready.total_steps} steps; {ready.table.problems.summary()}"
     )
-    base = str(identity["base"]["fingerprint"])
+    base = f"{identity['base']['fingerprint']} {identity['base']['processing']}"
     images = _image_source(ready, model, base, is_resumed=checkpoint is not None)
     steps = _steps(ready, images)
     shard(model, config, arguments.device)
@@ -136,12 +134,11 @@ def _run(ready: _Prepared, identity: Mapping[str, Any], checkpoint: Path | None)
     with progress:
         if checkpoint is not None:
             if is_first:
-                _remove_damaged(ready.folder, checkpoint, progress)
+                remove_damaged(ready.folder, checkpoint, progress.say)
             progress.say(f"goes on behind step {run_state.step_of(checkpoint)}")
-            progress.start(run_state.step_of(checkpoint))
+        progress.start(0 if checkpoint is None else run_state.step_of(checkpoint))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    newest = run_state.checkpoints_in(ready.folder)
-    if not newest or run_state.step_of(newest[-1]) != trainer.state.global_step:
+    if trainer.saved_step != trainer.state.global_step:
         trainer._save_checkpoint(trainer.model, None)
     _finish(ready, trainer, identity)
     progress.say(f"{config.output.folder} is done: galen up --model {config.output.folder}")
@@ -156,15 +153,7 @@ def _finish(ready: _Prepared, trainer: GalenTrainer, identity: Mapping[str, Any]
     if not is_first:
         return
     facts = {"run": dict(identity), "problems": dict(ready.table.problems.counts), **versions()}
-    dtype = getattr(torch, config.output.dtype) if config.output.dtype else None
-    write_finished(
-        config.model.path,
-        trained,
-        config.output.folder,
-        facts,
-        dtype=dtype,
-        adapter_config=adapter_config(config),
-    )
+    write_result(config, trained, config.output.folder, facts)
 
 
 def _steps(ready: _Prepared, images: ImageSource) -> StepDataset:
@@ -198,11 +187,11 @@ def _image_source(ready: _Prepared, model: Any, base: str, *, is_resumed: bool) 
         return files
     folder = ready.folder / "features"
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    plain.to(ready.arguments.device)
     with ready.arguments.main_process_first(local=False, desc="features"):
         if ready.arguments.process_index == 0:
             names = list(dict.fromkeys(_image_names(ready.table)))
             made_of = f"{base} {config.data.image_folder}"
+            plain.model.vision_tower.to(ready.arguments.device)
             compute_features(plain, files, names, folder, made_of, keeps_unreadable=is_resumed)
     return FeatureFile(folder)
 
@@ -227,7 +216,7 @@ def _arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
     settings = config.optimizer
     has_gpu = torch.cuda.is_available()
     folder.mkdir(parents=True, exist_ok=True)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=config.seed,
         per_device_train_batch_size=1,
@@ -238,7 +227,7 @@ def _arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
         else "constant_with_warmup",
         max_grad_norm=settings.max_gradient_norm,
         bf16=config.model.precision == "bf16",
-        tf32=config.model.tf32 if has_gpu else None,
+        tf32=config.model.tf32 if has_gpu and is_torch_tf32_available() else None,
         use_cpu=not has_gpu,
         ddp_backend="gloo" if is_torchelastic_launched() and not has_gpu else None,
         ddp_find_unused_parameters=False,
@@ -254,79 +243,9 @@ def _arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
     )
-
-
-def _identity(ready: _Prepared) -> dict[str, Any]:
-    """Return all that decides a run's numbers."""
-    config = ready.config
-    settings = config.model_dump(mode="json", exclude=_UNCHANGED_BY)
-    return {
-        "recipe": settings,
-        "data_hash": ready.table.data_hash,
-        "num_examples": len(ready.table),
-        "total_steps": ready.total_steps,
-        "base": {
-            "name": config.model.path.resolve().name,
-            "fingerprint": sampled_fingerprint(open_checkpoint(config.model.path)),
-        },
-        "num_cards": ready.arguments.world_size,
-    }
-
-
-def _to_resume(folder: Path, identity: Mapping[str, Any]) -> Path | None:
-    """Return the checkpoint to go on from; None: the run begins.
-
-    Raises:
-        TrainingError: there is a run of other data or settings, or nothing of it is whole.
-    """
-    kept = folder / RUN_FILE
-    found = run_state.checkpoints_in(folder)
-    if not found:
-        return None
-    if not kept.is_file():
-        raise TrainingError(
-            f"{folder} holds checkpoints and no {RUN_FILE} that says of what run; put it back, "
-            "take another output.folder, or begin anew with --fresh"
-        )
-    before = json.loads(kept.read_text("utf-8"))
-    now = json.loads(json.dumps(identity))
-    differing = sorted(
-        key
-        for key in {**_flat(before), **_flat(now)}
-        if _flat(before).get(key) != _flat(now).get(key)
-    )
-    if differing:
-        key = differing[0].removeprefix("recipe.")
-        was, is_now = _flat(before).get(differing[0]), _flat(now).get(differing[0])
-        raise TrainingError(
-            f"{folder} holds a run with other settings: {key} was {was!r}, now {is_now!r}; "
-            "set it back to go on, take another output.folder, or begin anew with --fresh"
-        )
-    whole = [path for path in found if run_state.is_undamaged(path, identity["num_cards"])]
-    if not whole:
-        raise TrainingError(
-            f"{found[-1]} is damaged and no older checkpoint is there to go on from; begin anew "
-            "with --fresh (output.keep_checkpoints 2 would have kept one)"
-        )
-    return whole[-1]
-
-
-def _remove_damaged(folder: Path, checkpoint: Path, progress: RunProgress) -> None:
-    """Remove what stands behind the checkpoint that a run goes on from."""
-    for path in run_state.checkpoints_in(folder):
-        if run_state.step_of(path) > run_state.step_of(checkpoint):
-            shutil.rmtree(path)
-            progress.say(f"{path.name} is damaged; it was removed")
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = value
-    return flat
+    # One process has one card; of several that it sees, the Trainer would split each batch.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _refuse_absent_reporters(config: TrainConfig) -> None:
@@ -340,11 +259,7 @@ def _refuse_absent_reporters(config: TrainConfig) -> None:
 
 def _refuse_what_does_not_fit(ready: _Prepared) -> None:
     """Raise TrainingError where the plan says that the cards' memory is short."""
-    if ready.config.optimizer.kind == "adamw_8bit" and ready.arguments.world_size > 1:
-        raise TrainingError(
-            "optimizer.kind adamw_8bit is for one card (bitsandbytes knows no divided tensors); "
-            "take adamw"
-        )
+    refuse_impossible(ready.config, ready.arguments.world_size)
     cards = [_card(ready.arguments)] * ready.arguments.world_size
     plan = plan_training(ready.config, ready.shape, cards, ready.table.statistics())
     if not plan.fits:
@@ -364,30 +279,3 @@ def _peak_of_all(config: TrainConfig, num_cards: int) -> float | None:
         return config.devices.peak_tflops
     each = peak_tflops(torch.cuda.get_device_name(), config)
     return None if each is None else each * num_cards
-
-
-def versions() -> dict[str, Any]:
-    """Return what code and which libraries make the weights."""
-    installed: dict[str, str] = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"tool": tool(), "commit": _commit(), "versions": installed}
-
-
-def _commit() -> str | None:
-    """Return the commit of this program's source; None: it was not run from a checkout."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return found.stdout.strip() or None

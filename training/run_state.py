@@ -24,6 +24,7 @@ Kind = Literal["trained", "optimizer", "random"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _NAME = re.compile(r"checkpoint-([0-9]+)")
 _MOMENT = "/"  # between a parameter's name and its moment's
+_SHARED_BY_ALL = "qmap"  # bitsandbytes: one tensor for all parameters, which safetensors refuses
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -59,9 +60,18 @@ def partial_of(folder: Path, step: int) -> Path:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what an interrupted run left."""
-    for path in folder.glob("checkpoint-*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what an interrupted run left half written."""
+    for path in folder.glob("*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove a run's checkpoints, for it begins anew; nothing else in its folder is touched."""
+    for path in checkpoints_in(folder):
+        shutil.rmtree(path)
 
 
 def part_file(kind: Kind, rank: int) -> str:
@@ -78,14 +88,11 @@ def write_rank(partial: Path, model: Any, optimizer: torch.optim.Optimizer, rank
     )
     names: dict[Any, str] = {parameter: name for name, parameter in trained.items()}
     moments = {
-        f"{names[parameter]}{_MOMENT}{moment}": _local(value)
+        f"{names[parameter]}{_MOMENT}{moment}": _kept(moment, value)
         for parameter, state in optimizer.state.items()
         for moment, value in state.items()
-        if isinstance(value, torch.Tensor)
     }
-    save_file(
-        {k: v.contiguous() for k, v in moments.items()}, partial / part_file("optimizer", rank)
-    )
+    save_file(moments, partial / part_file("optimizer", rank))
     save_file(_random_states(), partial / part_file("random", rank))
 
 
@@ -132,12 +139,22 @@ def load_random(checkpoint: Path, rank: int) -> None:
         torch.cuda.set_rng_state(stored["cuda"])
 
 
+def _kept(moment: str, value: torch.Tensor | int) -> torch.Tensor:
+    """Return a moment as it is written: bitsandbytes counts steps in int, and shares its maps."""
+    if isinstance(value, int):
+        return torch.tensor(value)
+    value = _local(value).contiguous()
+    return value.clone() if moment.startswith(_SHARED_BY_ALL) else value
+
+
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _like(parameter: torch.Tensor, value: torch.Tensor, moment: str) -> torch.Tensor:
+def _like(parameter: torch.Tensor, value: torch.Tensor, moment: str) -> torch.Tensor | int:
     """Return a moment where its parameter is, cut as it is."""
+    if moment == "step" and value.dtype == torch.int64:
+        return int(value)
     if moment == "step" and not value.is_cuda and not parameter.is_cuda:
         return value
     value = value.to(parameter.device)

@@ -8,7 +8,7 @@ does *not* live here: which examples a step has (`batching.py`).
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from modeling.image_processing import normalise_to_rgb
 from modeling.image_recipe import pixel_values
 from training.audit import DataTable
-from training.batching import Lengths, Row, StepPlan, micro_batches, rows_of
+from training.batching import Row, StepPlan, micro_batches, rows_of
 from training.config import BatchConfig
 from training.examples import Example
 from training.processor import LlavaProcessing
@@ -28,7 +28,7 @@ from training.rows import PADDING, RowExample, Rows, flattened, make_rows
 
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, Warning, EOFError, IndexError, KeyError, TypeError,
-    OverflowError, struct.error, zlib.error, Image.DecompressionBombError,
+    OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow's decoders raise on damaged files."""
 
@@ -65,10 +65,9 @@ class ImageFiles:
         """Return float32 [3, H, W]; raises ImageError."""
         try:
             with Image.open(self._folder / name) as image:
-                rgb = normalise_to_rgb(image)
+                return self.pixels_of(normalise_to_rgb(image))
         except _UNREADABLE as error:
             raise ImageError(f"its image cannot be read ({type(error).__name__})") from error
-        return self.pixels_of(rgb)
 
     def pixels_of(self, rgb: Image.Image) -> torch.Tensor:
         """Return what the tower gets of an image: float32 [3, H, W]."""
@@ -171,19 +170,17 @@ class StepDataset(Dataset[RankStep]):
 
     def __getitem__(self, step: int) -> RankStep:
         examples = self.plan.examples_of(step).tolist()
-        rows = rows_of(examples, self._lengths, self.batch.layout, self.row_tokens)
+        rows = rows_of(
+            examples,
+            self.plan.lengths,
+            self.batch.layout,
+            self.row_tokens,
+            shares_prefixes=not self.is_flat,
+        )
         mine = micro_batches(rows, self.batch.rows, self.num_ranks)[self.rank]
         unreadable: list[tuple[int, str]] = []
         made = tuple(self._micro_batch(batch, unreadable) for batch in mine)
         return RankStep(step, made, tuple(unreadable))
-
-    @property
-    def _lengths(self) -> Lengths:
-        """Of flat rows nothing is shared, so each example takes its whole length."""
-        lengths = self.plan.lengths
-        if not self.is_flat:
-            return lengths
-        return replace(lengths, prefix_key=np.full_like(lengths.prefix_key, -1))
 
     def _micro_batch(self, rows: Sequence[Row], unreadable: list[tuple[int, str]]) -> MicroBatch:
         images: list[torch.Tensor] = []

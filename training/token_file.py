@@ -5,6 +5,7 @@ number. 500,000 examples of 180 text tokens are 360 MB, mapped and not read. Wha
 here: how a text becomes tokens (`examples.py`).
 """
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,8 @@ class TokenWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._partial = path.with_name(f"{path.name}.partial")
+        # Of several machines that share a disk each may write one: the last takes the name.
+        self._partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
 
     def __enter__(self) -> "TokenWriter":
         self._file = self._partial.open("wb")

@@ -61,6 +61,8 @@ class GalenTrainer(Trainer):
         self._unreadable: dict[int, str] = {}
         self._step: RankStep | None = None
         self._seen: dict[str, float] = {}
+        self.saved_step: int | None = None
+        """Of the newest checkpoint, on all cards the same."""
 
     # ------------------------------------------------------------------------------------ data
 
@@ -171,7 +173,9 @@ class GalenTrainer(Trainer):
         self._unreadable |= new
         for record, why in new.items():
             self._problems.add("missing_images", record, why)
-        if new:
+        num_new = int(self._over_all_cards(torch.tensor(len(new))))
+        if num_new:
+            self._problems.count_elsewhere("missing_images", num_new - len(new))
             self._say(f"left out: {self._problems.summary()}")
             self._problems.check_share("missing_images", len(self._steps.table.records))
 
@@ -201,7 +205,8 @@ class GalenTrainer(Trainer):
                     or settings.learning_rate,
                     "weight_decay": settings.weight_decay if is_decayed else 0.0,
                 }
-                for (of_projector, is_decayed), parameters in groups.items()
+                # The first group's rate is the one that is shown: not the projector's.
+                for (of_projector, is_decayed), parameters in sorted(groups.items(), key=_key_of)
             ],
             lr=settings.learning_rate,
             betas=settings.betas,
@@ -228,6 +233,7 @@ class GalenTrainer(Trainer):
             except OSError as error:
                 failure = error
             if not self._any_failed(failure):  # all wait here
+                self.saved_step = step
                 return
         run_state.remove_partial(folder)
         self._say(
@@ -258,6 +264,7 @@ class GalenTrainer(Trainer):
         if checkpoint is None:
             return
         folder, rank = Path(checkpoint), self.args.process_index
+        self.saved_step = run_state.step_of(folder)
         run_state.load_optimizer(folder, self.model, self._plain_optimizer, rank)
         schedule = json.loads((folder / "schedule.json").read_text("utf-8"))
         self.lr_scheduler.load_state_dict(schedule)  # type: ignore[union-attr]
@@ -275,6 +282,10 @@ class GalenTrainer(Trainer):
     @property
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's is around it
+
+
+def _key_of(group: tuple[tuple[bool, bool], object]) -> tuple[bool, bool]:
+    return group[0]
 
 
 def _optimizer(settings: OptimizerConfig) -> Callable[..., torch.optim.Optimizer]:

@@ -123,12 +123,6 @@ def to_image(canvas: Pixels) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels))
 
 
-def noise_image(seed: int) -> Image.Image:
-    """Return an RGB image of nothing but noise: what a model says of it, it does not see."""
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (SIZE_PX, SIZE_PX, 3), np.uint8))
-
-
 @functools.cache
 def _smooth_weights(cells: int) -> Pixels:
     """Return how much of each of `cells` knots is in each pixel of a row; sums to 1."""

@@ -6,6 +6,7 @@ What does *not* live here: drawing and writing (`writing.py`).
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,9 @@ from rich.progress import Progress
 
 from datagen.phantoms.errors import PhantomError
 from datagen.phantoms.writing import Counts, write_data
+from modeling.tool_errors import run_tool
 
 _DEFAULT = Counts()
-_EXIT_FAILED = 1
-_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _MOST_SEEDS = 2**32
 
 app = typer.Typer(
@@ -95,28 +95,11 @@ def phantoms_command(
     typer.echo(f"{out}: {counts.num_images} images, {counts.text_only} texts, seed {seed}")
 
 
-def run() -> None:
-    """Run the command line and end the process; a user's mistake is one line, never a trace."""
-    try:
-        code = app(prog_name="galen data phantoms", standalone_mode=False) or 0
-        if code == _EXIT_INTERRUPTED:  # Typer's own way to end at Ctrl-C
-            _say("stopped; nothing was kept")
-        sys.exit(code)
-    except typer.TyperException as error:
-        _say(f"{' '.join(error.format_message().split())} (see --help)")
-        sys.exit(error.exit_code)
-    except PhantomError as error:
-        _say(str(error))
-        sys.exit(_EXIT_FAILED)
-    except OSError as error:  # a disk that is full, a folder that may not be written
-        where = "" if error.filename is None else f"{error.filename}: "
-        _say(f"{where}{error.strerror or type(error).__name__}; correct it or choose another --out")
-        sys.exit(_EXIT_FAILED)
-
-
-def _say(message: str) -> None:
-    typer.echo(f"galen: {message}", err=True)
+def main(arguments: Sequence[str]) -> None:
+    """Run a command line and end the process."""
+    stopped = "nothing was kept"
+    run_tool(app, "galen data phantoms", arguments, mistakes=(PhantomError,), when_stopped=stopped)
 
 
 if __name__ == "__main__":
-    run()
+    main(sys.argv[1:])

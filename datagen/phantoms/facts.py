@@ -43,8 +43,8 @@ BACKGROUNDS = ("plain", "shaded", "striped", "speckled", "cloudy", "noisy")
 SHAPES = ("disc", "oval", "box", "ring", "pair")
 
 RADIUS_PX: Mapping[Size, tuple[float, float]] = {"small": (2.6, 3.2), "large": (4.6, 5.4)}
-_GAP_PX = 3.0  # at least, between the edges of two spots
-_SPACING_PX = 11.0  # at least, between the centres of two: more than a patch
+_GAP_PX = 4.0  # at least, between the edges of two spots
+_SPACING_PX = 13.0  # at least, between the centres of two: more than a patch and a half
 _FROM_MIDDLE_PX = 1.0  # from a spot's edge to the lines that divide sides and locations
 _FROM_BORDER_PX = 2.0  # from a spot's edge to the image's
 _TRIES = 64  # places that are drawn at once

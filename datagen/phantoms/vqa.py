@@ -29,10 +29,11 @@ class Shares:
 
 
 SCAN_TRAINING = Shares(
-    {"modality": 0.2, "organ": 0.4, "count": 1.0, "side": 0.6, "location": 0.5, "size": 0.6},
-    {"modality": 0.3, "present": 0.45, "count": 1, "side": 0.6, "location": 0.5, "size": 0.7},
+    {"modality": 0.15, "organ": 0.25, "count": 0.7, "side": 0.5, "location": 0.4, "size": 0.5},
+    {"modality": 0.6, "present": 0.35, "count": 0.7, "side": 0.7, "location": 0.6, "size": 0.6},
 )
-"""Counting is hardest, so that it is asked of every image."""
+"""Closed questions more often than open ones: to compare what is seen with what is asked is learnt
+last, and later where a topic is asked about less. Counting is hard either way."""
 
 SCAN_EXAMINATION = Shares(
     {"modality": 0.24, "organ": 0.24, "count": 0.24, "side": 0.36, "location": 0.36, "size": 0.36},

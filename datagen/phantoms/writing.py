@@ -12,8 +12,13 @@ more of one set changes no other. What does *not* live here: what is drawn and s
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +30,6 @@ from datagen.phantoms.drawing_phantoms import draw_scan, draw_scan_facts
 from datagen.phantoms.drawing_shapes import draw_picture
 from datagen.phantoms.facts import Facts
 from datagen.phantoms.output_files import RecordFile, whole_folder, write_manifest
-from datagen.phantoms.png import encode_png
 from datagen.phantoms.records import conversation_record, question_record, truth_record
 from datagen.phantoms.vqa import (
     PICTURE_EXAMINATION,
@@ -36,14 +40,22 @@ from datagen.phantoms.vqa import (
     ask_about,
     balance_closed,
 )
+from services.die_with_parent import die_with_parent
 
-VERSION = 1
+_PNG_COMPRESSION = 1  # of 9; more takes longer and gains little on noise
+_WORTH_PROCESSES = 2_000  # images: fewer are drawn before a process has started
+_MOST_PROCESSES = 8
+_AT_ONCE = 64  # images that a process draws before it tells
+VERSION = 2
 """Rises when the same seed gives other data."""
 
 SetName = Literal["shapes", "shapes_test", "alignment", "instruct", "train", "val", "test"]
 _Stream = Literal[SetName, "text_only", "balance_shapes", "balance_val", "balance_test"]
 
-# First numbers of the generators' seeds: never renumber, append.
+_Mapping = Callable[[Callable[[int], "Drawn"], Iterable[int]], Iterable["Drawn"]]
+
+# First numbers of the generators' seeds: never renumber, append. Number 6 was the test set's until
+# settings were chosen with an eye on it.
 _STREAMS: dict[_Stream, int] = {
     "shapes": 0,
     "shapes_test": 1,
@@ -51,7 +63,7 @@ _STREAMS: dict[_Stream, int] = {
     "instruct": 3,
     "train": 4,
     "val": 5,
-    "test": 6,
+    "test": 11,
     "text_only": 7,
     "balance_shapes": 8,
     "balance_val": 9,
@@ -94,7 +106,6 @@ class Drawn:
 
     name: str
     facts: Facts
-    image: Image.Image
     rng: np.random.Generator
 
     @property
@@ -121,8 +132,8 @@ def write_data(
         PhantomError: `out` is there already.
     """
     counts = counts or Counts()
-    with whole_folder(out, force=force) as folder:
-        writer = _Writer(folder, seed, advance)
+    with whole_folder(out, force=force) as folder, _mapping(counts.num_images) as mapping:
+        writer = _Writer(folder, seed, mapping, advance)
         writer.write_shapes(counts)
         writer.write_phantoms(counts)
         values: dict[str, object] = {
@@ -135,21 +146,51 @@ def write_data(
         write_manifest(folder, values)
 
 
-def draw_set(seed: int, name: SetName, number: int) -> Iterator[Drawn]:
-    """Yield a set's images in their order."""
+def draw_one(seed: int, name: SetName, index: int) -> tuple[Drawn, Image.Image]:
+    """Return an image of a set, and what is known of it."""
     draw = draw_picture if name in {"shapes", "shapes_test"} else draw_scan
-    for index in range(number):
-        rng = _generator(seed, name, index)
-        facts, image = draw(rng)
-        yield Drawn(f"{name}-{index:06d}", facts, image, rng)
+    rng = _generator(seed, name, index)
+    facts, image = draw(rng)
+    return Drawn(f"{name}-{index:06d}", facts, rng), image
+
+
+def _draw_into(images: Path, seed: int, name: SetName, index: int) -> Drawn:
+    drawn, image = draw_one(seed, name, index)
+    image.save(images / drawn.file_name, compress_level=_PNG_COMPRESSION)
+    return drawn
+
+
+@contextlib.contextmanager
+def _mapping(num_images: int) -> Generator[_Mapping]:
+    """Give a `map` that works in several processes where that is worth it."""
+    if num_images < _WORTH_PROCESSES:
+        yield map
+        return
+    # Started afresh: the caller may have threads, which a fork does not survive.
+    context = multiprocessing.get_context("spawn")
+    processes = min(_MOST_PROCESSES, os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, context, initializer=_begin_drawing) as pool:
+        try:
+            yield partial(pool.map, chunksize=_AT_ONCE)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin_drawing() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one ends us
+    die_with_parent()
 
 
 class _Writer:
     """Writes sets into a folder, and notes what it wrote in `files`."""
 
-    def __init__(self, folder: Path, seed: int, advance: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: Path, seed: int, mapping: _Mapping, advance: Callable[[], None]
+    ) -> None:
         self._folder = folder
         self._seed = seed
+        self._map = mapping
         self._advance = advance
         self.files: dict[str, dict[str, object]] = {}
 
@@ -200,8 +241,7 @@ class _Writer:
         """Yield images that are written, as is their truth."""
         images = self._folder / world / "images"
         images.mkdir(exist_ok=True)
-        for drawn in draw_set(self._seed, name, number):
-            (images / drawn.file_name).write_bytes(encode_png(drawn.image))
+        for drawn in self._map(partial(_draw_into, images, self._seed, name), range(number)):
             truth.write(truth_record(drawn.facts, drawn.file_name))
             yield drawn
             self._advance()

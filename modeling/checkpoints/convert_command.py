@@ -6,13 +6,15 @@ What does *not* live here: the conversions. They load torch, which `--help` does
 """
 
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from modeling.checkpoints.job import Job
-from modeling.checkpoints.tool_errors import run_tool
+from modeling.tool_errors import run_tool
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)B", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -211,5 +213,11 @@ def _shard_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run a command line and end the process."""
+    goes_on = "a conversion goes on when the same command is run again"
+    run_tool(app, "galen convert", arguments, when_stopped=goes_on)
+
+
 if __name__ == "__main__":
-    run_tool(app, "galen convert")
+    main(sys.argv[1:])

@@ -4,13 +4,15 @@ python -m modeling.checkpoints.inspect_command DIR
 """
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from modeling.checkpoints.tool_errors import run_tool
+from modeling.tool_errors import run_tool
 
 app = typer.Typer(
     add_completion=False,
@@ -58,5 +60,10 @@ def inspect_command(
     raise typer.Exit(2 if report.problems else 0)
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run a command line and end the process."""
+    run_tool(app, "galen inspect", arguments)
+
+
 if __name__ == "__main__":
-    run_tool(app, "galen inspect")
+    main(sys.argv[1:])

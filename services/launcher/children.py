@@ -126,16 +126,6 @@ class Family:
         self._watchers.append(asyncio.create_task(self._watch_and_replace(kept)))
         return kept
 
-    async def run_quietly(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
-    ) -> None:
-        """Run a child to its end; raises CommandError where that is not exit code 0."""
-        child = await self._spawn(name, command, environment, is_quiet=True)
-        code = await child.process.wait()
-        if code != 0:
-            raise await _death_of(child)
-        self._children.remove(child)
-
     async def first_death(self) -> CommandError:
         """Wait until a child that had to live is dead; returns what to tell the user."""
         return await asyncio.shield(self._death)

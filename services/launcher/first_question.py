@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.launcher.demo_files import DEMO_MODEL_ID, DEMO_QUESTION, draw_demo_image
+from services.launcher.demo_files import DEMO_MODEL_ID, demo_scan
 from services.launcher.image_files import image_mime
 from services.launcher.pasted_commands import ask_command, curl_command
 from services.launcher.terminal import CommandError, Terminal
@@ -25,16 +25,14 @@ class FirstQuestion:
     right_answer: str = ""
 
 
-def first_question(
-    url: str, model_id: str, image: Path | None, text: str | None, *, drawn_in: Path
-) -> FirstQuestion:
-    """Return the question to ask; without an image, one is drawn into the folder `drawn_in`."""
-    text = text or DEMO_QUESTION
+def first_question(url: str, model_id: str, image: Path | None, text: str | None) -> FirstQuestion:
+    """Return the question to ask; without an image, it is about a scan that ships with Galen."""
+    scan = demo_scan()
+    text = text or scan.question
     if image is not None:
         return FirstQuestion(url, model_id, image.resolve(), text)
-    drawn, right_answer = draw_demo_image(drawn_in)
-    is_known = model_id == DEMO_MODEL_ID and text == DEMO_QUESTION
-    return FirstQuestion(url, model_id, drawn, text, right_answer if is_known else "")
+    is_known = model_id == DEMO_MODEL_ID and text == scan.question
+    return FirstQuestion(url, model_id, scan.image, text, scan.answer if is_known else "")
 
 
 async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:

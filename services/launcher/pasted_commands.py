@@ -1,6 +1,6 @@
 """Shell commands that the launcher prints for the user to paste: pure.
 
-They ask at temperature 0: the demo's tiny model is often wrong otherwise.
+They ask at temperature 0: drawn answers of the demo's tiny model are wrong more often.
 """
 
 import json

@@ -24,8 +24,7 @@ from setproctitle import setproctitle
 from services.gateway.settings import GatewaySettings
 from services.launcher.admin_access import AdminAccess, leave_access, new_key
 from services.launcher.children import Family
-from services.launcher.demo_files import check_packages, demo_checkpoint
-from services.launcher.environment import service_environment
+from services.launcher.demo_files import check_packages
 from services.launcher.first_question import (
     CLIENT_MODULE,
     FirstQuestion,
@@ -73,14 +72,12 @@ class UpOptions:
         models: DIR, NAME=DIR, or with the fake engine NAME; () for the demo's.
         overrides: of the layout, for every model, by field of `LoadModel`.
         worker_python: interpreter of workers with the vLLM engine.
-        cache_home: the demo checkpoint is kept in its folder `galen`.
         once: answer one question and end.
     """
 
     host: str
     port: int
     engine: EngineChoice
-    cache_home: Path
     start_timeout_s: float
     models: tuple[str, ...] = ()
     overrides: Mapping[str, str | int | None] = field(default_factory=dict[str, str | int | None])
@@ -130,7 +127,7 @@ async def _up(options: UpOptions, wishes: list[LoadModel]) -> int:
     signals = StopSignals()
     port = free_port(options.host, options.port)
     if not wishes:
-        check_packages()  # the demo's checkpoint is trained here
+        check_packages()
     terminal = Terminal(["redis", "gateway", *_worker_names(options)])
     own = (*_OWN_VARIABLES, *(MODEL_VARIABLES if options.models else ()))
     for name in set_variables(own):
@@ -188,7 +185,7 @@ class _Launcher:
         # The client's second of loading passes while the children load.
         loaded = asyncio.create_task(asyncio.to_thread(importlib.import_module, CLIENT_MODULE))
         if not self.wishes:
-            self.wishes = [demo_wish(await self._demo(), options.engine, options.overrides)]
+            self.wishes = [demo_wish(options.engine, options.overrides)]
         machine = find_machine(options.worker_python)
         layouts = choose_layouts(self.wishes, machine)
         redis_url = await self._start_redis()
@@ -208,9 +205,7 @@ class _Launcher:
         fleet.establish_all()
         self.terminal.progress(f"ready after {time.monotonic() - self._started:.1f} s")
         model_id = self.wishes[0].model_id
-        first = first_question(
-            self._url(), model_id, options.image, options.question, drawn_in=self.folder
-        )
+        first = first_question(self._url(), model_id, options.image, options.question)
         await loaded
         with self.terminal.hold_logs():
             if options.ask:
@@ -223,11 +218,6 @@ class _Launcher:
         self.terminal.result(f"Serving {served} at {self._url()} until Ctrl-C.", "bold")
         self.is_serving = True
         return await asyncio.Event().wait()
-
-    async def _demo(self) -> Path:
-        """Return the demo's checkpoint."""
-        cache = self.options.cache_home
-        return await demo_checkpoint(cache, self.family, self.terminal, service_environment({}))
 
     def _start_agent(self, redis_url: str, fleet: Fleet) -> None:
         def on_end(task: "asyncio.Task[None]") -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import typer
 
-from services.launcher.demo_files import DEMO_MODEL_ID
+from services.launcher.demo_files import DEMO_CHECKPOINT, DEMO_MODEL_ID
 from services.launcher.model_argument import absolute_path, name_and_folder
 from services.protocol.admin import LoadModel
 from services.protocol.keys import why_no_model_name
@@ -45,12 +45,10 @@ def read_wishes(
     ]
 
 
-def demo_wish(
-    path: Path, engine: EngineChoice, overrides: Mapping[str, str | int | None]
-) -> LoadModel:
+def demo_wish(engine: EngineChoice, overrides: Mapping[str, str | int | None]) -> LoadModel:
     """Return the wish for the demo's checkpoint."""
     name = WorkerSettings().model_id if set_variables([_MODEL_ID]) else DEMO_MODEL_ID
-    return LoadModel(model_id=name, path=str(path), engine=engine, **overrides)  # pyright: ignore[reportArgumentType] - as above
+    return LoadModel(model_id=name, path=str(DEMO_CHECKPOINT), engine=engine, **overrides)  # pyright: ignore[reportArgumentType] - as above
 
 
 def _name_and_path(value: str, engine: EngineChoice) -> tuple[str, str]:

@@ -142,8 +142,8 @@ class WorkerSettings(BaseSettings):
 def child_environment(**overrides: str) -> dict[str, str]:
     """Return this process's environment with `overrides`, for a process of ours.
 
-    Threads of an engine's library that wait must sleep: spinning ones (OpenMP's default) made the
-    training of the demo checkpoint cost three times the CPU time beside other work. CUDA counts
+    Threads of an engine's library that wait must sleep: spinning ones (OpenMP's default) made a
+    small training cost three times the CPU time beside other work. CUDA counts
     cards as NVML does, by their place on the bus; its default is the fastest first.
     """
     defaults = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OMP_WAIT_POLICY": "passive"}

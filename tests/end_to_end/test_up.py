@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from modeling.tiny import make_tiny_llava
-from services.launcher.demo_files import check_packages, draw_demo_image
+from services.launcher.demo_files import check_packages, demo_scan
 from services.launcher.pasted_commands import curl_command
 from services.launcher.terminal import CommandError
 from tests.end_to_end.launched import ROOT, LaunchedUp, alive_after
@@ -67,7 +67,7 @@ def test_once_answers_and_leaves_cleanly(temporary: Path) -> None:
 def test_once_answers_about_a_real_image_with_a_real_model(
     temporary: Path, checkpoint: Path
 ) -> None:
-    image, _ = draw_demo_image(temporary)
+    image = demo_scan().image
     options = ("--model", str(checkpoint), "--image", str(image), "--question", "Is it clear?")
     with LaunchedUp(temporary, "--port", "0", "--once", *options) as up:
         up.line_with("Is it clear?")
@@ -76,6 +76,18 @@ def test_once_answers_about_a_real_image_with_a_real_model(
         assert code == 0, "\n".join(up.lines)
         finished = [line for line in up.lines if "/v1/chat/completions" in line]
         assert ["model=tiny-llava" in line and "status=200" in line for line in finished] == [True]
+
+
+def test_the_demo_answers_its_scan_rightly(temporary: Path) -> None:
+    scan = demo_scan()
+    with LaunchedUp(temporary, "--port", "0", "--once") as up:
+        up.line_with(scan.question)
+        code = up.end()
+
+        assert code == 0, "\n".join(up.lines)
+        asked = next(at for at, line in enumerate(up.lines) if scan.question in line)
+        assert up.lines[asked + 1 :][:2] == [scan.answer, f"(Drawn: {scan.answer})"]
+        assert up.left_over() == []
 
 
 def test_once_fails_where_the_answer_fails(temporary: Path) -> None:

@@ -64,12 +64,12 @@ def test_variables_of_a_worker_say_the_model(
     assert names_and_paths() == [("named", str(tmp_path / "a"))]
     assert names_and_paths(engine="fake") == [("named", "")]
     assert names_and_paths("/b") == [("b", "/b")]
-    assert demo_wish(tmp_path, "auto", {}).model_id == "named"
+    assert demo_wish("auto", {}).model_id == "named"
 
 
 def test_without_any_the_demo_is_meant() -> None:
     assert names_and_paths() == []
-    assert demo_wish(Path("/demo"), "auto", {}).model_id == "galen-demo"
+    assert demo_wish("auto", {}).model_id == "galen-demo"
 
 
 def test_overrides_hold_for_every_model() -> None:

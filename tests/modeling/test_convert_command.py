@@ -9,7 +9,6 @@ import pytest
 
 from modeling.checkpoints import convert_command, inspect_command
 from modeling.checkpoints.output_folder import MANIFEST
-from modeling.checkpoints.tool_errors import run_tool
 from tests.end_to_end.launched import galen
 from tests.modeling import original_layouts as originals
 from tests.modeling.conftest import Converted
@@ -27,16 +26,15 @@ class Tool(Protocol):
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
     """Runs a command line in this process: the libraries are loaded once for all tests."""
 
     def run(*words: str | Path) -> Done:
         name, *arguments = map(str, words)
-        app = {"convert": convert_command.app, "inspect": inspect_command.app}[name]
-        monkeypatch.setattr("sys.argv", [name, *arguments])
+        main = {"convert": convert_command.main, "inspect": inspect_command.main}[name]
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            run_tool(app, f"galen {name}")
+            main(arguments)
         out, err = capsys.readouterr()
         return Done(int(end.value.code or 0), out, err)
 

@@ -76,13 +76,8 @@ def test_no_packed_row_is_longer_than_allowed(lengths: Lengths, row_tokens: int)
 
 @given(tables())
 def test_packing_takes_at_most_as_many_rows_as_first_fit_promises(lengths: Lengths):
-    unshared = Lengths(
-        lengths.num_tokens,
-        lengths.prefix_tokens,
-        lengths.image_key,
-        np.full_like(lengths.prefix_key, -1),
-    )
-    rows = rows_of(range(len(lengths.num_tokens)), unshared, "packed", MOST_TOKENS)
+    examples = range(len(lengths.num_tokens))
+    rows = rows_of(examples, lengths, "packed", MOST_TOKENS, shares_prefixes=False)
     fewest = -(-int(lengths.num_tokens.sum()) // MOST_TOKENS)
     assert len(rows) <= 2 * fewest  # no two rows are half empty
 

@@ -17,8 +17,7 @@ from tests.end_to_end.launched import ROOT, galen
 from tests.support.waiting import wait_until
 from tests.training.llava_med_records import Record, record, text_only, write_lines, write_list
 from tests.training.small_runs import Workshop
-from training.command import _with_run, app
-from training.command_errors import run_app
+from training.command import main
 from training.config import TrainConfig, recipe_names
 from training.run import run_folder
 from training.run_state import checkpoints_in, step_of
@@ -52,7 +51,7 @@ def tool(capfd: pytest.CaptureFixture[str]) -> Tool:
     def run(*words: str | Path) -> Done:
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
-            run_app(app, "galen train", _with_run([str(word) for word in words]))
+            main([str(word) for word in words])
         out, err = capfd.readouterr()
         return Done(int(end.value.code or 0), out, err)
 

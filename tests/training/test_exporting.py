@@ -13,7 +13,8 @@ from tests.training.small_runs import Workshop, changed_tensors, run
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.exporting import export
-from training.run import RUN_FILE, run_folder
+from training.resuming import RUN_FILE
+from training.run import run_folder
 
 LORA = {"projector": True, "language_model": "lora", "new_tokens": ("<image>",)}
 FULL = {"projector": True, "language_model": "full"}

@@ -1,17 +1,15 @@
 """FLOPs of a step against those that torch counts in a real, tiny LLaVA; peaks and MFU."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import inject_adapter_in_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlavaForConditionalGeneration
 
 from modeling.model_shape import ModelShape, read_shape
 from modeling.tiny import IMAGE_ID, TinySizes, make_tiny_llava
+from tests.training.trainable_copies import trainable_copy
 from training.config import TrainConfig, read_recipe
 from training.flops import StepFlops, StepWork, mfu, peak_tflops, step_flops
 
@@ -47,7 +45,7 @@ def test_flops_of_a_step_equal_those_that_torch_counts(
     name: str, shape: ModelShape, base: LlavaForConditionalGeneration
 ) -> None:
     config = _recipe(name, "model.gradient_checkpointing=false")
-    forward, both = _counted(_trainable(base, config))
+    forward, both = _counted(trainable_copy(base, config))
 
     found = step_flops(shape, config, WORK)
 
@@ -60,7 +58,7 @@ def test_a_trained_tower_takes_three_times_its_forward(
     shape: ModelShape, base: LlavaForConditionalGeneration
 ) -> None:
     config = _recipe("stage2_instruct", "train.vision_tower=true")
-    _, both = _counted(_trainable(base, config))
+    _, both = _counted(trainable_copy(base, config))
 
     # The last layer of the tower is computed, but the features come from the one before it.
     assert step_flops(shape, config, WORK).model == pytest.approx(both, rel=0.02)
@@ -136,26 +134,6 @@ def test_mfu_is_work_per_second_over_the_peak() -> None:
 
 def _recipe(name: str, *settings: str) -> TrainConfig:
     return read_recipe(name, [*NEEDED, *settings, f"lora.rank={RANK}"])
-
-
-def _trainable(
-    base: LlavaForConditionalGeneration, config: TrainConfig
-) -> LlavaForConditionalGeneration:
-    """Return a copy of a model with what the recipe trains."""
-    model = copy.deepcopy(base)
-    model.requires_grad_(False)
-    parts = model.model
-    parts.multi_modal_projector.requires_grad_(True)
-    parts.vision_tower.requires_grad_(config.train.vision_tower)
-    if config.train.language_model == "full":
-        parts.language_model.requires_grad_(True)
-        model.lm_head.requires_grad_(True)
-    elif config.train.language_model == "lora":
-        targets = list(config.lora.target_modules)
-        inject_adapter_in_model(
-            PeftLoraConfig(r=RANK, lora_alpha=16, target_modules=targets), parts.language_model
-        )
-    return model
 
 
 def _counted(model: LlavaForConditionalGeneration) -> tuple[int, int]:

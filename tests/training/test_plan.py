@@ -10,7 +10,8 @@ from modeling.cards import parse_cards
 from modeling.model_shape import ModelShape, read_shape
 from training.config import TrainConfig, read_recipe, recipe_names
 from training.data_statistics import DataStatistics
-from training.plan import TrainingPlan, describe, plan_training, why_not
+from training.errors import TrainingError
+from training.plan import TrainingPlan, describe, plan_training, refuse_impossible, why_not
 
 NEEDED = ("model.path=x", "data.files=[x.json]", "output.folder=y")
 V1_5 = read_shape("llava-med-v1.5-7b")
@@ -50,6 +51,16 @@ def test_advice_is_right(cards: str) -> None:
     kind = cards.rpartition("x")[2]
     assert _plan("stage2_instruct", f"{number}x{kind}").fits
     assert "\n" not in found.advice
+
+
+def test_nothing_is_advised_that_is_refused() -> None:
+    aligned = _plan("stage1_align", "16GB")
+    two = _plan("stage2_instruct", "2x24GB")
+
+    assert "nf4" not in (aligned.advice or "")
+    assert "adamw_8bit" not in (two.advice or "")
+    with pytest.raises(TrainingError, match="for one card"):
+        refuse_impossible(_plan("stage2_instruct", "H100", "optimizer.kind=adamw_8bit").config, 2)
 
 
 def test_advice_where_nothing_helps_is_larger_cards() -> None:

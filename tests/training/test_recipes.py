@@ -143,7 +143,10 @@ def test_lines_are_at_most_100_columns() -> None:
         ("optimizer.epochs=0", "optimizer.epochs"),
         ("data.max_length", "is no key=value"),
         ("batch.layout=padded", "batch.layout"),
-        ("model.quantisation=nf4", "4 bits"),
+        ("optimizer.epochs=.inf", "optimizer.epochs"),
+        ("optimizer.betas=[0.9, 1]", "optimizer.betas"),
+        ("seed=-1", "seed"),
+        ("model.quantisation=nf4", "is for adapters"),
     ],
 )
 def test_a_wrong_setting_is_one_line(setting: str, said: str) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
+import torch
 
 from tests.training.small_runs import (
     Workshop,
@@ -22,8 +24,9 @@ from tests.training.small_runs import (
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.progress import LOG_FILE, drop_later_lines
-from training.run import RUN_FILE, run_folder
-from training.run_state import checkpoints_in, step_of
+from training.resuming import RUN_FILE
+from training.run import run_folder
+from training.run_state import checkpoints_in, load_optimizer, step_of, write_rank
 
 PROJECTOR = {"train__language_model": "frozen"}
 LORA = {"train__language_model": "lora", "lora__dropout": 0.2}
@@ -169,6 +172,43 @@ def test_fresh_begins_anew(workshop: Workshop, again: Path):
 def damage(checkpoint: Path) -> None:
     file = checkpoint / "trained-00000.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_fresh_removes_nothing_where_the_run_is_refused(workshop: Workshop, again: Path):
+    config = recipe(workshop, again, data__image_folder=again / "nowhere")
+    before = [path.name for path in checkpoints_in(run_folder(config))]
+
+    with pytest.raises(TrainingError, match="nowhere"):
+        run(config, fresh=True)
+
+    assert before
+    assert [path.name for path in checkpoints_in(run_folder(config))] == before
+
+
+def test_moments_in_eight_bits_come_back_as_they_were(tmp_path: Path):
+    # Made by the library's own code; its kernels for a step need a GPU.
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(128, 64), "b": torch.nn.Linear(128, 64)})
+    optimizer = bitsandbytes.optim.AdamW8bit(model.parameters())  # type: ignore[attr-defined]
+    optimizer.fill_qmap()
+    for group_index, group in enumerate(optimizer.param_groups):
+        for index, parameter in enumerate(group["params"]):
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.init_state(group, parameter, group_index, index)
+            optimizer.state[parameter]["step"] = 3
+    before = {
+        (name, key): value.clone() if isinstance(value, torch.Tensor) else value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+    write_rank(tmp_path, model, optimizer, 0)
+    load_optimizer(tmp_path, model, optimizer, 0)
+
+    assert any(key == "qmap1" for _, key in before)
+    for (name, key), value in before.items():
+        found = optimizer.state[model.get_parameter(name)][key]
+        assert type(found) is type(value)
+        assert torch.equal(torch.as_tensor(found), torch.as_tensor(value))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(workshop: Workshop, again: Path):

@@ -1,17 +1,15 @@
 """Memory of a run against the bytes of a real, tiny model after one step."""
 
-import copy
 import gc
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import inject_adapter_in_model
 from transformers import LlavaForConditionalGeneration
 
 from modeling.model_shape import ModelShape, read_shape
 from modeling.tiny import IMAGE_ID, TinySizes, make_tiny_llava
+from tests.training.trainable_copies import trainable_copy
 from training.config import TrainConfig, read_recipe
 from training.errors import TrainingError
 from training.training_memory import ForwardPass, TrainingMemory, training_memory
@@ -157,23 +155,7 @@ def _trainable(
     base: LlavaForConditionalGeneration, config: TrainConfig
 ) -> LlavaForConditionalGeneration:
     """Return a copy with what the recipe trains in float32, the rest in bfloat16."""
-    model = copy.deepcopy(base)
-    model.requires_grad_(False)
-    parts = model.model
-    trained: list[torch.nn.Module] = [parts.multi_modal_projector]
-    if config.train.language_model == "full":
-        trained += [parts.language_model, model.lm_head]
-    elif config.train.language_model == "lora":
-        inject_adapter_in_model(
-            PeftLoraConfig(
-                r=config.lora.rank,
-                lora_dropout=config.lora.dropout,
-                target_modules=list(config.lora.target_modules),
-            ),
-            parts.language_model,
-        )
-    for part in trained:
-        part.requires_grad_(True)
+    model = trainable_copy(base, config)
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()

@@ -4,6 +4,7 @@ The architecture is LLaVA-1.5's (arXiv:2310.03744) with a CLIP tower and a LLaMA
 64 x 64 px in patches of 8. What does *not* live here: training it (`curriculum.py`).
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from modeling.tiny import (
     PAD_ID,
     llava_of,
     llava_processor,
-    place_patches,
     train_tokenizer,
     write_checkpoint,
 )
@@ -68,7 +68,7 @@ def make_blank(out: Path, texts: Iterable[str], seed: int) -> Path:
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(llava_of(vision, text, (IMAGE_PX // PATCH_PX) ** 2))
         _spread_weights(model)
-        place_patches(model)
+        _place_patches(model)
     return write_checkpoint(out, model, processor)
 
 
@@ -80,3 +80,23 @@ def _spread_weights(model: LlavaForConditionalGeneration) -> None:
                 continue
             std = _EMBEDDING_STD if "embed_tokens" in name else _STD
             parameter.normal_(0.0, _HEAD_STD if "lm_head" in name else std)
+
+
+def _place_patches(model: LlavaForConditionalGeneration) -> None:
+    """Set the tower's position embedding to 2-D sines and cosines of amplitude 0.3.
+
+    CLIP's own initial positions are drowned by the patches, and a tower so short of data then never
+    learns where something is. The scheme: arXiv:2010.11929, appendix D.4.
+    """
+    positions: torch.nn.Embedding = model.get_submodule("model.vision_tower").get_submodule(
+        "embeddings.position_embedding"
+    )  # type: ignore[assignment]
+    num_positions, width = positions.weight.shape
+    side = math.isqrt(num_positions - 1)  # one is the class token's
+    frequencies = 1.0 / 100 ** (torch.arange(width // 4) / (width // 4))
+    angles_SF = torch.arange(side)[:, None] * frequencies
+    one_axis_SW = torch.cat([angles_SF.sin(), angles_SF.cos()], dim=1)
+    rows_PW = one_axis_SW.repeat_interleave(side, dim=0)
+    columns_PW = one_axis_SW.repeat(side, 1)
+    with torch.no_grad():
+        positions.weight[1:] = 0.3 * torch.cat([rows_PW, columns_PW], dim=1)

@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
-from training.command_errors import EXIT_FAILED, run_app, say
+from modeling.checkpoint_files import CheckpointError
+from modeling.tool_errors import EXIT_FAILED, run_tool, say
+from training.errors import TrainingError
 
 _QUESTIONS = {"val": "phantoms/vqa/val.json", "test": "phantoms/vqa/test.json"}
 _WHOLE = 1.0
@@ -40,6 +42,10 @@ def miniature_command(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the tables into this Markdown file.")
     ] = None,
+    ship_to: Annotated[
+        Path | None,
+        typer.Option("--ship", metavar="DIR", help="Put the first model and its card there."),
+    ] = None,
 ) -> None:
     """Train a tiny LLaVA on two CPU cores: base, stage 1, stage 2, fine-tuning, and ask it.
 
@@ -58,7 +64,8 @@ def miniature_command(
         say(f"--seeds {seeds!r}: write numbers with commas between, such as 0,1,2")
         raise typer.Exit(EXIT_FAILED)
     from training.miniature.curriculum import Plan, note_seconds, run_curriculum
-    from training.miniature.report import write_report
+    from training.miniature.report import tables, write_report
+    from training.miniature.shipping import ship
 
     runs: list[Path] = []
     for seed in map(int, seeds.split(",")):
@@ -69,9 +76,13 @@ def miniature_command(
             note_seconds(plan, "data", seconds)
         run_curriculum(plan, _QUESTIONS[questions], say)
         runs.append(plan.out)
+    typer.echo("\n".join(tables(runs, _QUESTIONS[questions])))
     if report is not None:
         write_report(runs, _QUESTIONS[questions], report)
         say(f"{report} is written")
+    if ship_to is not None:
+        ship(runs[0].parent, _QUESTIONS[questions], ship_to)
+        say(f"{ship_to} is written")
     say(f"ask it: galen up --model {runs[0] / 'vqa'}")
 
 
@@ -87,4 +98,5 @@ def _draw(data: Path, seed: int) -> float | None:
 
 
 if __name__ == "__main__":
-    run_app(app, "miniature", sys.argv[1:])
+    mistakes = (TrainingError, CheckpointError)
+    run_tool(app, "miniature", mistakes=mistakes, extra="training")

@@ -5,6 +5,7 @@ model and two cores ask for is set otherwise, in `STAGES`. What does *not* live 
 (`galen data phantoms`) and the report (`report.py`).
 """
 
+import hashlib
 import itertools
 import json
 import time
@@ -19,6 +20,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 from modeling.durable_files import write_json
 from modeling.tiny import write_checkpoint
 from training.config import read_recipe
+from training.errors import TrainingError
 from training.miniature.answers import Answer, Answerer, score
 from training.miniature.blank_model import make_blank
 from training.miniature.tower import PictureFacts, train_tower
@@ -69,8 +71,8 @@ STAGES = (
         "base", "stage2_instruct", _ON_SHAPES, "shapes/images",
         {
             "batch.examples": 320,
-            "batch.row_tokens": 208,
-            "data.questions_per_image": 7,
+            "batch.row_tokens": 320,
+            "data.questions_per_image": 12,
             "optimizer.learning_rate": 1.5e-3,
         },
         steps=130,
@@ -78,7 +80,7 @@ STAGES = (
     Stage(
         "stage1", "stage1_align", ("phantoms/alignment.json",), "phantoms/images",
         {"batch.examples": 64, "batch.row_tokens": 208, "optimizer.learning_rate": 2e-3},
-        steps=110,
+        steps=180,
     ),
     Stage(
         "stage2", "stage2_instruct", ("phantoms/instruct.json",), "phantoms/images",
@@ -93,15 +95,15 @@ STAGES = (
     Stage(
         "vqa", "vqa_rad", ("phantoms/vqa/train.json",), "phantoms/images",
         {
-            "batch.examples": 288,
-            "batch.row_tokens": 184,
-            "data.questions_per_image": 6,
-            "optimizer.learning_rate": 1e-3,
+            "batch.examples": 96,
+            "batch.row_tokens": 320,
+            "data.questions_per_image": 12,
+            "optimizer.learning_rate": 1.25e-3,
         },
-        steps=420,
+        steps=640,
     ),
 )  # fmt: skip
-TOWER_STEPS = 1300
+TOWER_STEPS = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,12 @@ def run_curriculum(plan: Plan, questions: str, say: Callable[[str], None]) -> di
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     found = _read(plan.out / "results.json")
+    now = _settings_hash(plan)
+    if found.setdefault("settings", now) != now:
+        raise TrainingError(
+            f"{plan.out} holds a curriculum of other settings, data or share of the steps: remove "
+            "it, or take another --out"
+        )
     checkpoint = _once(found, "tower", plan, lambda: _make_tower(plan, say), say)
     for stage in STAGES:
         before = checkpoint
@@ -154,6 +162,13 @@ def run_curriculum(plan: Plan, questions: str, say: Callable[[str], None]) -> di
             scores = found["scores"][key]
             say(f"{key}: closed {scores['closed']:.1%}, open {scores['open']:.1%}")
     return found
+
+
+def _settings_hash(plan: Plan) -> str:
+    """Return a hash of all that decides what is learnt."""
+    data = (plan.data / "manifest.json").read_text("utf-8")
+    settings = [asdict(stage) for stage in STAGES], _EVERYWHERE, TOWER_STEPS, plan.share, plan.seed
+    return hashlib.sha256(json.dumps([settings, data]).encode()).hexdigest()
 
 
 def note_seconds(plan: Plan, part: str, seconds: float) -> None:

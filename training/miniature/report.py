@@ -24,13 +24,8 @@ def write_report(runs: Sequence[Path], questions: str, out: Path) -> None:
         questions: which file of VQA was asked.
         out: the Markdown file; what it holds between its two marks is replaced.
     """
-    found = [json.loads((run / "results.json").read_text("utf-8")) for run in runs]
     lines = [
-        *_stages(found, questions),
-        "",
-        *_kinds(found, questions),
-        "",
-        *_times(found),
+        *tables(runs, questions),
         "",
         f"![Loss of each stage]({_PLOT})",
         "",
@@ -39,6 +34,38 @@ def write_report(runs: Sequence[Path], questions: str, out: Path) -> None:
     before, after = _around(out)
     out.write_text("\n".join([before, *lines, after]), "utf-8")
     plot_losses(runs, out.parent / _PLOT)
+
+
+def tables(runs: Sequence[Path], questions: str) -> list[str]:
+    """Return lines of Markdown: answers by stage and by type of question, and the time it took."""
+    found = [json.loads((run / "results.json").read_text("utf-8")) for run in runs]
+    parts = (stage_table(found, questions), kind_table(found, questions), _times(found))
+    return [line for part in parts for line in (*part, "")][:-1]
+
+
+def stage_table(found: Sequence[Mapping[str, Any]], questions: str) -> list[str]:
+    """Return lines of Markdown: what was answered after each stage, over all seeds."""
+    lines = ["| after | closed accuracy % | open recall % |", "|---|---|---|"]
+    for stage in STAGES:
+        for suffix in ("", " on noise"):
+            key = f"{stage.name}{suffix} {questions}"
+            scores = [each["scores"][key] for each in found if key in each["scores"]]
+            if scores:
+                closed, opened = (_spread(s[kind] for s in scores) for kind in ("closed", "open"))
+                lines.append(f"| {stage.name}{suffix} | {closed} | {opened} |")
+    return lines
+
+
+def kind_table(found: Sequence[Mapping[str, Any]], questions: str) -> list[str]:
+    """Return lines of Markdown: what was answered at the end, by type of question."""
+    last = STAGES[-1].name
+    after = [each["scores"][f"{last} {questions}"]["by_kind"] for each in found]
+    noise = [each["scores"][f"{last} on noise {questions}"]["by_kind"] for each in found]
+    lines = ["| type of question | n | % | on noise % |", "|---|---|---|---|"]
+    for kind in after[0]:
+        seen, blind = (_spread(each[kind][0] for each in every) for every in (after, noise))
+        lines.append(f"| {kind} | {after[0][kind][1]} | {seen} | {blind} |")
+    return lines
 
 
 def plot_losses(runs: Sequence[Path], out: Path) -> None:
@@ -60,29 +87,6 @@ def plot_losses(runs: Sequence[Path], out: Path) -> None:
     axes[0].legend()
     figure.savefig(out, metadata={"Date": None})
     pyplot.close(figure)
-
-
-def _stages(found: Sequence[Mapping[str, Any]], questions: str) -> list[str]:
-    lines = ["| after | closed accuracy % | open recall % |", "|---|---|---|"]
-    for stage in STAGES:
-        for suffix in ("", " on noise"):
-            key = f"{stage.name}{suffix} {questions}"
-            scores = [each["scores"][key] for each in found if key in each["scores"]]
-            if scores:
-                closed, opened = (_spread(s[kind] for s in scores) for kind in ("closed", "open"))
-                lines.append(f"| {stage.name}{suffix} | {closed} | {opened} |")
-    return lines
-
-
-def _kinds(found: Sequence[Mapping[str, Any]], questions: str) -> list[str]:
-    last = STAGES[-1].name
-    after = [each["scores"][f"{last} {questions}"]["by_kind"] for each in found]
-    noise = [each["scores"][f"{last} on noise {questions}"]["by_kind"] for each in found]
-    lines = ["| type of question | n | % | on noise % |", "|---|---|---|---|"]
-    for kind in after[0]:
-        seen, blind = (_spread(each[kind][0] for each in every) for every in (after, noise))
-        lines.append(f"| {kind} | {after[0][kind][1]} | {seen} | {blind} |")
-    return lines
 
 
 def _times(found: Sequence[Mapping[str, Any]]) -> list[str]:

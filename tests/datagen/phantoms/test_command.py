@@ -27,11 +27,10 @@ class Tool(Protocol):
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
     def run(*words: str | Path) -> Done:
-        monkeypatch.setattr("sys.argv", ["phantoms", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            command.run()
+            command.main([str(word) for word in words])
         out, err = capsys.readouterr()
         return Done(int(end.value.code or 0), out, err)
 

@@ -1,18 +1,15 @@
 """What is drawn is what is said to be drawn."""
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from datagen.phantoms.canvas import SIZE_PX, noise_image
+from datagen.phantoms.canvas import SIZE_PX
 from datagen.phantoms.drawing_phantoms import draw_scan, draw_scan_facts, paint_scan
 from datagen.phantoms.drawing_shapes import draw_picture, draw_picture_facts, paint_picture
 from datagen.phantoms.facts import ORGANS, Facts, Picture, Scan, Spots
-from datagen.phantoms.png import encode_png
 
 
 def scan_and_difference(seed: int) -> tuple[Facts, np.ndarray]:
@@ -99,13 +96,6 @@ def test_images_are_rgb_of_64_pixels() -> None:
         assert (image.mode, image.size) == ("RGB", (64, 64))
 
 
-def test_a_png_file_holds_the_same_pixels() -> None:
-    image = noise_image(4)
-    with Image.open(io.BytesIO(encode_png(image))) as read:
-        assert read.format == "PNG"
-        assert np.array_equal(np.asarray(read), np.asarray(image))
-
-
 def test_modality_and_organ_are_not_one_and_the_same() -> None:
     seen = {(scan.modality, scan.organ) for scan in scans(600)}
     assert seen == {(modality, organ) for modality in ORGANS for organ in ORGANS[modality]}
@@ -127,15 +117,6 @@ def test_four_in_ten_pictures_are_grey() -> None:
     grey = [np.ptp(np.asarray(image).astype(int), axis=2).max() == 0 for _, image in pictures]
     assert 0.33 < np.mean(grey) < 0.5
     assert all(isinstance(facts, Picture) for facts, _ in pictures)
-
-
-def test_noise_shows_nothing_and_is_repeatable() -> None:
-    first, again, other = (np.asarray(noise_image(seed)) for seed in (1, 1, 2))
-    assert first.shape == (64, 64, 3)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    patches = first.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
-    assert patches.std() < 15
 
 
 def scans(number: int) -> list[Scan]:

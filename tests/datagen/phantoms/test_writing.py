@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datagen.phantoms import writing
 from datagen.phantoms.errors import PhantomError
 from datagen.phantoms.output_files import MANIFEST
 from datagen.phantoms.questions import Question
 from datagen.phantoms.vqa import guess_unseen
-from datagen.phantoms.writing import Counts, draw_set, write_data
+from datagen.phantoms.writing import Counts, draw_one, write_data
 from modeling.conversations import parse_item
 
 SMALL = Counts(30, 30, 40, 20, 15, 15, 20, 40, 40)
@@ -124,16 +125,28 @@ def test_the_same_seed_writes_the_same_bytes(written: Path, tmp_path: Path) -> N
 
 
 def test_another_seed_or_set_draws_other_images() -> None:
-    first = [np.asarray(next(draw_set(seed, "train", 1)).image) for seed in (0, 1)]
-    other = np.asarray(next(draw_set(0, "test", 1)).image)
+    first = [np.asarray(draw_one(seed, "train", 0)[1]) for seed in (0, 1)]
+    other = np.asarray(draw_one(0, "test", 0)[1])
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0], other)
 
 
-def test_more_images_of_a_set_leave_the_first_as_they_were() -> None:
-    few = [np.asarray(drawn.image) for drawn in draw_set(0, "val", 2)]
-    many = [np.asarray(drawn.image) for drawn in draw_set(0, "val", 3)]
-    assert np.array_equal(few, many[:2])
+def test_more_images_of_a_set_leave_the_first_as_they_were(tmp_path: Path) -> None:
+    for number in (2, 3):
+        counts = Counts(**(dict.fromkeys(Counts.__dataclass_fields__, 0) | {"vqa_val": number}))
+        write_data(tmp_path / str(number), counts=counts)
+    few, many = (hashes(tmp_path / name / "phantoms" / "images") for name in ("2", "3"))
+    assert len(few) == 2
+    assert few.items() < many.items()
+
+
+def test_several_processes_write_the_same_bytes(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(writing, "_AT_ONCE", 2)
+    write_data(tmp_path / "again", seed=3, counts=SMALL)
+    assert hashes(tmp_path / "again") == hashes(written)
 
 
 def test_the_manifest_has_seed_counts_and_hashes(written: Path) -> None:
