@@ -1,13 +1,14 @@
-"""A short cut of the miniature curriculum: all of its parts, and that losses fall."""
+"""A short cut of the miniature curriculum: all of its parts learn, and the tower sees."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-# So short a cut shows that losses fall; `make miniature` shows what is answered.
+# So short a cut learns colours and how answers look; `make miniature` shows what is answered.
 COUNTS = {
     "shapes": 600, "shapes-told": 300, "shapes-test": 4, "text-only": 200,
     "alignment": 250, "instruct": 200, "vqa-train": 700, "vqa-val": 60, "vqa-test": 60,
@@ -31,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "said.txt").write_text(done.stderr, "utf-8")
     return folder
 
 
@@ -41,6 +43,17 @@ def test_every_stage_learns(folder: Path):
         losses = [json.loads(line)["loss"] for line in log.read_text("utf-8").splitlines()]
         assert sum(losses[-3:]) < sum(losses[:3]), stage
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])  # of the last stage
+
+
+@pytest.mark.timeout(600)
+def test_the_tower_names_what_pictures_show_that_it_was_not_taught(folder: Path):
+    said = (folder / "said.txt").read_text("utf-8")
+    (line,) = re.findall(r"^galen: tower: (background .*)$", said, re.MULTILINE)
+    share = {name: int(percent) for name, percent in re.findall(r"(\w+) (\d+)%", line)}
+
+    assert share["background_colour"] > 75  # a guesser: 10 of ten colours
+    assert share["shape_colour"] > 50
+    assert share["shape"] > 35  # a guesser: 20 of five shapes
 
 
 @pytest.mark.timeout(600)
