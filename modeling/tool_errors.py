@@ -16,7 +16,7 @@ _EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 def run_tool(
     app: typer.Typer,
     name: str,
-    arguments: Sequence[str] | None = None,
+    arguments: Sequence[str],
     *,
     mistakes: tuple[type[Exception], ...] = (CheckpointError,),
     extra: str = "worker",
@@ -25,14 +25,12 @@ def run_tool(
     """Run a command line and end the process.
 
     Args:
-        arguments: None: those of the process.
         mistakes: errors whose text is the line.
         extra: what to install where a package is missing.
         when_stopped: what to say after Ctrl-C.
     """
     try:
-        given = None if arguments is None else list(arguments)
-        code = app(given, prog_name=name, standalone_mode=False) or 0
+        code = app(list(arguments), prog_name=name, standalone_mode=False) or 0
         if code == EXIT_INTERRUPTED and when_stopped:  # Typer's own way to end at Ctrl-C
             say(f"stopped; {when_stopped}")
         sys.exit(code)

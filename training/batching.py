@@ -120,10 +120,8 @@ def rows_of(
     if layout == "grouped":
         by_length = sorted(examples, key=lambda e: (-int(lengths.num_tokens[e]), e))
         return [(example,) for example in by_length]
-    if not shares_prefixes:
-        units = (_Unit((e,), int(lengths.num_tokens[e])) for e in examples)
-        return _packed(units, row_tokens)
-    return _packed(_units(examples, lengths, row_tokens), row_tokens)
+    units = _units(examples, lengths, row_tokens, shares_prefixes=shares_prefixes)
+    return _packed(units, row_tokens)
 
 
 def micro_batches(rows: Sequence[Row], rows_each: int, num_ranks: int) -> list[list[list[Row]]]:
@@ -146,11 +144,13 @@ class _Unit:
     num_tokens: int
 
 
-def _units(examples: Sequence[int], lengths: Lengths, row_tokens: int) -> Iterator[_Unit]:
+def _units(
+    examples: Sequence[int], lengths: Lengths, row_tokens: int, *, shares_prefixes: bool
+) -> Iterator[_Unit]:
     sharing: dict[int, list[int]] = {}
     for example in examples:
         key = int(lengths.prefix_key[example])
-        if key < 0:
+        if key < 0 or not shares_prefixes:
             yield _Unit((example,), int(lengths.num_tokens[example]))
         else:
             sharing.setdefault(key, []).append(example)

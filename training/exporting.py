@@ -25,7 +25,7 @@ from training.finished import EMBEDDING, NEW_ROWS, Trained, own_name, write_resu
 from training.loading import new_rows
 from training.processor import open_processing
 from training.provenance import versions
-from training.resuming import RUN_FILE
+from training.resuming import RUN_FILE, read_identity
 from training.run_state import checkpoints_in, part_file, step_of
 
 _Shape = tuple[int, ...]
@@ -60,18 +60,18 @@ def export(folder: Path, out: Path, step: int | None = None, base: Path | None =
 
 
 def _read_run(folder: Path, base: Path | None) -> _Run:
-    file = folder / RUN_FILE
-    if not file.is_file():
+    identity = read_identity(folder)
+    if identity is None:
         raise TrainingError(
             f"{folder} is no folder of a run ({RUN_FILE} is missing); give the one that ends in "
             ".training"
         )
     try:
-        identity = json.loads(file.read_text("utf-8"))
         config = TrainConfig.model_validate(identity["recipe"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (KeyError, ValidationError) as error:
         raise TrainingError(
-            f"{file} is damaged or of another version of Galen ({type(error).__name__})"
+            f"{folder / RUN_FILE} is of another version of Galen, or damaged "
+            f"({type(error).__name__})"
         ) from error
     if base is not None:
         model = config.model.model_copy(update={"path": base})

@@ -50,25 +50,39 @@ def identity_of(
     }
 
 
+def read_identity(folder: Path) -> Mapping[str, Any] | None:
+    """Return `identity_of` the run in a folder; None: there is none.
+
+    Raises:
+        TrainingError: its file is damaged.
+    """
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise TrainingError(f"{file} is damaged; put it back, or begin the run anew with --fresh")
+    return found
+
+
 def checkpoint_to_resume(folder: Path, identity: Mapping[str, Any]) -> Path | None:
     """Return the checkpoint to go on from; None: the run begins.
 
     Raises:
         TrainingError: there is a run of other data or settings, or nothing of it is whole.
     """
-    kept = folder / RUN_FILE
     found = run_state.checkpoints_in(folder)
     if not found:
         return None
-    if not kept.is_file():
+    before = read_identity(folder)
+    if before is None:
         raise TrainingError(
             f"{folder} holds checkpoints and no {RUN_FILE} that says of what run; put it back, "
             "take another output.folder, or begin anew with --fresh"
         )
-    try:
-        before = json.loads(kept.read_text("utf-8"))
-    except ValueError as error:
-        raise TrainingError(f"{kept} is damaged; begin anew with --fresh") from error
     now = json.loads(json.dumps(identity))
     differing = sorted(
         key

@@ -76,13 +76,12 @@ def train(config: TrainConfig, *, fresh: bool = False) -> Path:
     shape = read_shape(str(config.model.path))
     prepared = _Prepared(config, processing, table, shape, arguments)
     arguments.warmup_steps = math.ceil(config.optimizer.warmup_share * prepared.total_steps)
-    identity = identity_of(config, table, prepared.total_steps, arguments.world_size)
-    is_first = arguments.process_index == 0
-    find = partial(checkpoint_to_resume, folder, identity)
     rank, num_cards = arguments.process_index, arguments.world_size
+    identity = identity_of(config, table, prepared.total_steps, num_cards)
+    find = partial(checkpoint_to_resume, folder, identity)
     checkpoint = None if fresh else agreed(find, rank, num_cards)
     _refuse_what_does_not_fit(prepared)
-    if is_first:
+    if rank == 0:
         if fresh:
             run_state.remove_all(folder)
         run_state.remove_partial(folder)

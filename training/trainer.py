@@ -200,13 +200,13 @@ class GalenTrainer(Trainer):
         self.optimizer = _optimizer(settings)(
             [
                 {
-                    "params": parameters,
+                    "params": groups[of_projector, is_decayed],
                     "lr": (settings.projector_learning_rate if of_projector else None)
                     or settings.learning_rate,
                     "weight_decay": settings.weight_decay if is_decayed else 0.0,
                 }
                 # The first group's rate is the one that is shown: not the projector's.
-                for (of_projector, is_decayed), parameters in sorted(groups.items(), key=_key_of)
+                for of_projector, is_decayed in sorted(groups)
             ],
             lr=settings.learning_rate,
             betas=settings.betas,
@@ -282,10 +282,6 @@ class GalenTrainer(Trainer):
     @property
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's is around it
-
-
-def _key_of(group: tuple[tuple[bool, bool], object]) -> tuple[bool, bool]:
-    return group[0]
 
 
 def _optimizer(settings: OptimizerConfig) -> Callable[..., torch.optim.Optimizer]:

@@ -40,7 +40,7 @@ from datagen.phantoms.vqa import (
     ask_about,
     balance_closed,
 )
-from services.die_with_parent import die_with_parent
+from services.die_with_parent import die_with_starter
 
 _PNG_COMPRESSION = 1  # of 9; more takes longer and gains little on noise
 _WORTH_PROCESSES = 2_000  # images: fewer are drawn before a process has started
@@ -179,7 +179,7 @@ def _mapping(num_images: int) -> Generator[_Mapping]:
 
 def _begin_drawing() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one ends us
-    die_with_parent()
+    die_with_starter()
 
 
 class _Writer:

@@ -8,13 +8,13 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
-import modeling
 from services.launcher.terminal import CommandError
 
 DEMO_MODEL_ID = "galen-demo"
-DEMO_CHECKPOINT = Path(next(iter(modeling.__path__))) / "demo_model"
+DEMO_CHECKPOINT = Path(str(resources.files("modeling") / "demo_model"))
 ENGINE_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 _SCANS_FILE = "scans.json"
 

@@ -237,6 +237,15 @@ def test_checkpoints_of_an_unknown_run_are_not_gone_on_with(workshop: Workshop, 
         run(config)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_account_of_a_run_is_one_line(workshop: Workshop, again: Path, content: str):
+    config = recipe(workshop, again)
+    (run_folder(config) / RUN_FILE).write_text(content, "utf-8")
+
+    with pytest.raises(TrainingError, match=r"run\.json is damaged; .*--fresh"):
+        run(config)
+
+
 def test_a_torn_last_line_of_the_log_is_dropped(tmp_path: Path):
     log = tmp_path / LOG_FILE
     lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]

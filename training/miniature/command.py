@@ -99,4 +99,4 @@ def _draw(data: Path, seed: int) -> float | None:
 
 if __name__ == "__main__":
     mistakes = (TrainingError, CheckpointError)
-    run_tool(app, "miniature", mistakes=mistakes, extra="training")
+    run_tool(app, "miniature", sys.argv[1:], mistakes=mistakes, extra="training")
