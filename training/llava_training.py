@@ -20,6 +20,7 @@ from transformers import LlavaForConditionalGeneration
 
 from modeling.prompt import IGNORE_INDEX
 from training.rows import attention_mask
+from training.segment_attention import ATTENTION, Span
 
 
 class LlavaForTraining(LlavaForConditionalGeneration):
@@ -38,6 +39,9 @@ class LlavaForTraining(LlavaForConditionalGeneration):
         llava.__class__ = cls
         assert isinstance(llava, cls)  # noqa: S101 (it is one now)
         llava.register_parameter("new_rows", None)
+        language_model: Any = llava.model.language_model
+        if language_model.config._attn_implementation == "sdpa":
+            language_model.set_attn_implementation(ATTENTION)
         return llava
 
     def train_new_rows(self, token_ids: Sequence[int]) -> None:
@@ -56,6 +60,7 @@ class LlavaForTraining(LlavaForConditionalGeneration):
         targets: torch.Tensor,
         segments: torch.Tensor | None = None,
         prefixes: torch.Tensor | None = None,
+        spans: tuple[Span, ...] | None = None,
         pixel_values: torch.Tensor | None = None,
         tower_features: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor]:
@@ -65,6 +70,7 @@ class LlavaForTraining(LlavaForConditionalGeneration):
             input_ids: long [R, L], and so the next four (`rows.Rows`).
             segments: None lets the attention kernel find the examples by their positions: one
                 row, no padding (`rows.flattened`).
+            spans: in place of `segments`: attention is computed for each of them alone.
             pixel_values: float [N, 3, height, width], in the order of their places.
             tower_features: float [N, P, D] in their stead: of the layer that the projector reads.
         """
@@ -86,6 +92,7 @@ class LlavaForTraining(LlavaForConditionalGeneration):
             position_ids=position_ids,
             attention_mask=mask,
             use_cache=False,
+            **({} if spans is None else {"spans": spans}),
         ).last_hidden_state
         return (self._loss(hidden_RLH, targets),)
 

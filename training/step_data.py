@@ -25,6 +25,7 @@ from training.config import BatchConfig
 from training.examples import Example
 from training.processor import LlavaProcessing
 from training.rows import PADDING, RowExample, Rows, flattened, make_rows
+from training.segment_attention import Span, spans_where_quicker
 
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, Warning, EOFError, IndexError, KeyError, TypeError,
@@ -83,6 +84,7 @@ class MicroBatch:
     Args:
         images: [N, ...] for `argument` of the model's forward; None: it shows none.
         records: of its examples, to name them.
+        spans: where attention is computed for each alone; None: with a mask, or by flash-attn.
     """
 
     rows: Rows
@@ -90,19 +92,21 @@ class MicroBatch:
     argument: str
     records: tuple[int, ...]
     is_flat: bool
+    spans: tuple[Span, ...] | None = None
 
     def inputs(self, device: torch.device) -> dict[str, Any]:
         """Return the arguments of `LlavaForTraining.forward`."""
-        tensors = {
+        tensors: dict[str, Any] = {
             "input_ids": self.rows.input_ids,
             "position_ids": self.rows.position_ids,
             "targets": self.rows.targets,
         }
-        if not self.is_flat:
+        if not self.is_flat and self.spans is None:
             tensors |= {"segments": self.rows.segments, "prefixes": self.rows.prefixes}
         if self.images is not None:
             tensors[self.argument] = self.images
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return moved if self.spans is None else moved | {"spans": self.spans}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,12 @@ class StepDataset(Dataset[RankStep]):
             argument=self.images.argument,
             records=tuple(records),
             is_flat=self.is_flat,
+            spans=self._spans(tensors),
         )
+
+    def _spans(self, rows: Rows) -> tuple[Span, ...] | None:
+        is_packed = self.batch.layout == "packed" and not self.is_flat
+        return spans_where_quicker(rows) if is_packed else None
 
     def _read_images(
         self,

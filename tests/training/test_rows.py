@@ -14,6 +14,7 @@ from modeling.tiny import IMAGE_ID, PAD_ID
 from tests.training.small_runs import IMAGE_PX, NUM_PATCHES, Workshop
 from training.llava_training import LlavaForTraining
 from training.rows import PADDING, RowExample, Rows, attention_mask, flattened, make_rows
+from training.segment_attention import spans_of, spans_where_quicker
 
 TOLERANCE = 1e-5
 IMAGE = [IMAGE_ID] * NUM_PATCHES
@@ -118,6 +119,50 @@ def test_an_example_in_a_row_has_the_logits_it_has_alone(
             torch.testing.assert_close(
                 torch.cat(parts), logits_alone(llava, each, pictures), atol=TOLERANCE, rtol=0
             )
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_spans_computed_alone_have_the_loss_and_gradients_of_a_mask(
+    workshop: Workshop, pictures: torch.Tensor, name: str
+):
+    model = LlavaForTraining.of(LlavaForConditionalGeneration.from_pretrained(workshop.base))
+    rows = make_rows(ROWS[name], PAD_ID)
+    shown = {"pixel_values": pictures[list(rows.images)]} if rows.images else {}
+    ways: list[dict[str, Any]] = [
+        {"segments": rows.segments, "prefixes": rows.prefixes},
+        {"spans": spans_of(rows)},
+    ]
+    losses: list[torch.Tensor] = []
+    gradients: list[list[torch.Tensor]] = []
+    for way in ways:
+        model.zero_grad()
+        (loss,) = model(rows.input_ids, rows.position_ids, rows.targets, **way, **shown)
+        loss.backward()
+        losses.append(loss.detach())
+        trained = model.model.language_model.parameters()
+        gradients.append([p.grad for p in trained if p.grad is not None])
+    torch.testing.assert_close(losses[1], losses[0], atol=TOLERANCE, rtol=TOLERANCE)
+    assert gradients[0]
+    for with_mask, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(alone, with_mask, atol=1e-4, rtol=1e-4)
+
+
+def test_spans_are_taken_for_long_examples_and_the_mask_for_short_ones():
+    long = [example([1] * 200, 100) for _ in range(3)]
+    assert spans_where_quicker(make_rows([long], PAD_ID)) == (
+        (0, 0, 200, 0, 0), (0, 200, 400, 0, 0), (0, 400, 600, 0, 0)
+    )  # fmt: skip
+    assert spans_where_quicker(make_rows([long[:1]], PAD_ID)) is None  # nothing is masked
+    short = [example([1] * 20, 10) for _ in range(30)]
+    assert spans_where_quicker(make_rows([short], PAD_ID)) is None
+
+
+def test_a_span_behind_a_shared_beginning_names_it():
+    spans = spans_of(make_rows(ROWS["shared beginning"], PAD_ID))
+    assert spans[:5] == (
+        (0, 0, 5, 0, 0), (0, 5, 12, 0, 5), (0, 12, 19, 0, 5), (0, 19, 26, 0, 5), (0, 26, 34, 0, 0)
+    )  # fmt: skip
+    assert [span.row for span in spans[5:]] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -99,6 +99,7 @@ STAGES = (
             "batch.row_tokens": 320,
             "data.questions_per_image": 12,
             "optimizer.learning_rate": 1.25e-3,
+            "optimizer.betas": [0.9, 0.95],
         },
         steps=640,
     ),
