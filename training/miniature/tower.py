@@ -31,6 +31,7 @@ ATTRIBUTES = (
 )  # fmt: skip
 BATCH = 64
 LEARNING_RATE = 1.5e-3
+_TRAINED_ON = "shapes-"  # the others are `shapes_test-`
 _MARKS = ("a spot's centre", "any of a spot")
 _MARK_WEIGHT = 4.0  # of a patch that has it, as few have
 _GRID = 4
@@ -39,7 +40,7 @@ _UNSTATED = -100
 
 
 class PictureFacts:
-    """What is true of each picture, as numbers.
+    """What is true of each picture, as numbers; pictures kept for questions are left out.
 
     Args:
         folder: of the generator's everyday world.
@@ -47,7 +48,8 @@ class PictureFacts:
 
     def __init__(self, folder: Path) -> None:
         lines = (folder / "truth.jsonl").read_text("utf-8").splitlines()
-        facts = [json.loads(line) for line in lines]
+        told = (json.loads(line) for line in lines)
+        facts = [fact for fact in told if fact["image"].startswith(_TRAINED_ON)]
         self.images = [fact["image"] for fact in facts]
         self.values = {
             name: sorted({fact[name] for fact in facts if fact[name] is not None})
