@@ -59,12 +59,25 @@ def ask_closed(topic: Topic, facts: Facts, rng: np.random.Generator, form: int =
         form: which of the topic's wordings, counted round.
     """
     true = facts.attributes[topic.attribute]
-    asked, answer = true, true
-    if topic.attribute != "present":
-        is_so = rng.random() < 0.5
-        asked = true if is_so else _draw_wrong(topic, true, rng)
-        answer = "yes" if is_so else "no"
-    text = topic.closed_forms[form % len(topic.closed_forms)].format(phrase=topic.phrase(asked))
+    if topic.attribute == "present" or rng.random() < 0.5:
+        return _ask_whether(topic, facts, true, form)
+    return _ask_whether(topic, facts, _draw_wrong(topic, true, rng), form)
+
+
+def ask_closed_pair(topic: Topic, facts: Facts, rng: np.random.Generator) -> list[Question]:
+    """Ask whether the true value is so, and whether a wrong one is: one word tells yes from no.
+
+    Whether there are spots is asked alone.
+    """
+    true = facts.attributes[topic.attribute]
+    asked = [true] if topic.attribute == "present" else [true, _draw_wrong(topic, true, rng)]
+    return [_ask_whether(topic, facts, value) for value in asked]
+
+
+def _ask_whether(topic: Topic, facts: Facts, value: str, form: int = 0) -> Question:
+    true = facts.attributes[topic.attribute]
+    answer = true if topic.attribute == "present" else ("yes" if value == true else "no")
+    text = topic.closed_forms[form % len(topic.closed_forms)].format(phrase=topic.phrase(value))
     sentence = f"{_statement(topic, facts)}, so {answer}."
     return Question(topic.name, is_closed=True, text=text, answer=answer, sentence=sentence)
 

@@ -54,8 +54,8 @@ _Stream = Literal[SetName, "text_only", "balance_shapes", "balance_val", "balanc
 
 _Mapping = Callable[[Callable[[int], "Drawn"], Iterable[int]], Iterable["Drawn"]]
 
-# First numbers of the generators' seeds: never renumber, append. Numbers 6 and 11 were the test set's
-# until settings were chosen with an eye on it.
+# First numbers of the generators' seeds: never renumber, append. Numbers 6 and 11 were the test
+# set's until settings were chosen with an eye on it.
 _STREAMS: dict[_Stream, int] = {
     "shapes": 0,
     "shapes_test": 1,

@@ -101,7 +101,7 @@ STAGES = (
             "optimizer.learning_rate": 1.25e-3,
             "optimizer.betas": [0.9, 0.95],
         },
-        steps=640,
+        steps=520,
     ),
 )  # fmt: skip
 TOWER_STEPS = 1200
