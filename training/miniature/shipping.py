@@ -137,9 +137,9 @@ Left and right are the picture's. It answers in one or two words; ask at tempera
 ## How it was made
 
 By `make miniature` in {minutes} minutes on two CPU cores, from random weights: a CLIP tower
-taught the attributes of everyday pictures ({tower_steps} steps), then LLaVA-Med's stages by
-Galen's own recipes ({recipes}), seed {seed}. All images were drawn and all texts written by this
-project; no person's data took part. The last stage's recipe, with the hash of its data
+taught what everyday pictures show and where spots lie ({tower_steps} steps), then LLaVA-Med's
+stages by Galen's own recipes ({recipes}), seed {seed}. All images were drawn and all texts written
+by this project; no person's data took part. The last stage's recipe, with the hash of its data
 ({data_hash}), is in `galen_training.json`. Made with {versions}.
 
 Architecture: `LlavaForConditionalGeneration`; tower and language model have four layers of width
