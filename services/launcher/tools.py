@@ -34,10 +34,22 @@ def train(context: typer.Context) -> None:
     _become("training.command", context.args)
 
 
+@tools_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def evaluate(context: typer.Context) -> None:
+    """Ask a model a benchmark's questions; score, report and compare answers."""
+    _become("evaluation.command", context.args)
+
+
 @data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
 def phantoms(context: typer.Context) -> None:
     """Draw synthetic scans with known truth, and questions about them."""
     _become("datagen.phantoms.command", context.args)
+
+
+@data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def prepare(context: typer.Context) -> None:
+    """Turn VQA-RAD, SLAKE or PathVQA, as published, into what evaluation and training read."""
+    _become("evaluation.prepare_command", context.args)
 
 
 def _become(module: str, arguments: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = ("services", "modeling", "training", "datagen")
+PRODUCT = ("services", "modeling", "training", "datagen", "evaluation")
 EVERYTHING = (*PRODUCT, "scripts", "benchmarks", "tests")
 
 

@@ -1,0 +1,119 @@
+"""A run in one JSON document: what was asked, of what, how, and what came of it.
+
+Two receipts can be compared where they asked the same questions in the same way; `why_not` says
+what differs. What does *not* live here: scores (`scoring.py`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from evaluation.errors import EvaluationError
+from evaluation.scoring import Scores, Verdict
+from evaluation.uncertainty import Difference, difference
+from evaluation.vqa_items import Item
+
+VERSION = 1
+RECEIPT_FILE = "receipt.json"
+_MUST_AGREE = ("benchmark", "items_sha256", "decoding")
+_Receipt = Mapping[str, Any]
+
+
+def items_hash(items: Sequence[Item]) -> str:
+    """Return a hash of ids, questions, references, types and images' names, in any order."""
+    lines = sorted(json.dumps(asdict(item), sort_keys=True) for item in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def receipt_of(identity: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
+    """Return the document.
+
+    Args:
+        identity: what was asked of whom, and how: see `run_identity`.
+    """
+    return {
+        "version": VERSION,
+        "status": "incomplete" if scores.num_unanswered else "complete",
+        **identity,
+        "num_items": len(scores.verdicts),
+        "num_unanswered": scores.num_unanswered,
+        "confidence": "95 % percentile interval, images resampled",
+        "metrics": {name: asdict(value) for name, value in scores.estimates.items()},
+        "items": [_line(verdict) for verdict in scores.verdicts],
+    }
+
+
+def read_receipt(path: Path) -> _Receipt:
+    """Return a receipt, given its file or its run's folder.
+
+    Raises:
+        EvaluationError: it is none.
+    """
+    file = path / RECEIPT_FILE if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise EvaluationError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{file} is no receipt: no JSON") from error
+    if not isinstance(found, dict) or cast("_Receipt", found).get("version") != VERSION:
+        raise EvaluationError(f"{file} is no receipt of version {VERSION}")
+    return cast("_Receipt", found)
+
+
+def why_not(first: _Receipt, second: _Receipt) -> list[str]:
+    """Return why two runs cannot be compared, a reason each; none: they can."""
+    reasons = [
+        f"{key} differ: {_short(first.get(key))} and {_short(second.get(key))}"
+        for key in _MUST_AGREE
+        if first.get(key) != second.get(key)
+    ]
+    for name, receipt in (("first", first), ("second", second)):
+        if receipt.get("status") != "complete":
+            reasons.append(f"the {name} is incomplete: {receipt['num_unanswered']} unanswered")
+    return reasons
+
+
+def compare(first: _Receipt, second: _Receipt) -> dict[str, Difference]:
+    """Return second less first for each metric that both have.
+
+    Raises:
+        EvaluationError: they are not comparable; the message says why.
+    """
+    if reasons := why_not(first, second):
+        raise EvaluationError(f"these runs are not comparable: {'; '.join(reasons)}")
+    others = {line["id"]: line["values"] for line in second["items"]}
+    found: dict[str, Difference] = {}
+    for metric in first["metrics"]:
+        pairs = [
+            (line["values"][metric], others[line["id"]][metric], line["image"] or line["id"])
+            for line in first["items"]
+            if metric in line["values"] and metric in others[line["id"]]
+        ]
+        if pairs:
+            before, after, images = zip(*pairs, strict=True)
+            found[metric] = difference(before, after, images)
+    return found
+
+
+def _line(verdict: Verdict) -> dict[str, Any]:
+    """Return what is kept of a question: no text, so that a receipt may be shown."""
+    item = verdict.item
+    return {
+        "id": item.id,
+        "image": item.image,
+        "kind": item.kind,
+        "is_closed": item.is_closed,
+        "answer_sha256": None
+        if verdict.said is None
+        else hashlib.sha256(verdict.said.encode()).hexdigest(),
+        "values": dict(verdict.values),
+    }
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

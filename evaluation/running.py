@@ -1,0 +1,129 @@
+"""One evaluation from questions to receipt and report.
+
+What does *not* live here: options and words for the user (`command.py`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from evaluation.answering import Decoding, Respondent, in_order_of_images
+from evaluation.asking_all import ask_all
+from evaluation.html_report import write_report
+from evaluation.progress import AskingProgress
+from evaluation.receipt import RECEIPT_FILE, items_hash, receipt_of
+from evaluation.run_folder import ANSWERS_FILE, REPORT_FILE
+from evaluation.scoring import Scores, score
+from evaluation.vqa_items import Item, read_answers
+from modeling.durable_files import write_json
+from services.endpoint_client.client import EndpointClient
+from services.endpoint_client.record_file import RecordFile
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What is asked.
+
+    Args:
+        benchmark: its name, with the split.
+        images: folder of their images.
+        candidates: of open answers, for `legacy-v1`'s candidate accuracy.
+    """
+
+    benchmark: str
+    items: Sequence[Item]
+    images: Path
+    candidates: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A run that came to its end.
+
+    Args:
+        failed: reason by question id.
+    """
+
+    scores: Scores
+    failed: Mapping[str, str]
+
+
+def identity_of(questions: Questions, model: str, decoding: Decoding) -> dict[str, Any]:
+    """Return what decides the answers, as JSON."""
+    return {
+        "benchmark": questions.benchmark,
+        "items_sha256": items_hash(questions.items),
+        "model": model,
+        "decoding": asdict(decoding),
+    }
+
+
+async def ask(
+    questions: Questions,
+    client: EndpointClient,
+    decoding: Decoding,
+    answers: Path,
+    *,
+    at_once: int,
+) -> Mapping[str, str]:
+    """Ask what has no answer in a file yet; returns why questions still have none, by their ids.
+
+    Raises:
+        EndpointError, RecordFileError, OSError: nothing more can be asked, or kept.
+    """
+    respondent = Respondent(client, questions.images, decoding)
+    with RecordFile(answers, "question_id") as kept:
+        known = {item.id for item in questions.items}
+        done = sum(name in known for name in kept.records)
+        with AskingProgress(len(questions.items), done) as progress:
+            asked = in_order_of_images(questions.items)
+            return await ask_all(asked, respondent.ask, kept, progress, at_once=at_once)
+
+
+def finish(
+    questions: Questions,
+    identity: Mapping[str, Any],
+    model_as_told: Mapping[str, Any],
+    folder: Path,
+    failed: Mapping[str, str],
+) -> Done:
+    """Score a run's answers; write receipt and report.
+
+    Args:
+        model_as_told: what the endpoint says of the model.
+    """
+    answers = folder / ANSWERS_FILE
+    scores = score(questions.items, read_answers(answers), questions.candidates)
+    facts = {
+        **identity,
+        "model_as_told": dict(model_as_told),
+        "candidates_sha256": _hash_of(questions.candidates),
+        "versions": {name: version(name) for name in ("galen", "nltk", "numpy", "openai")},
+        "images_sha256": _images_hash(answers),
+        "failed": dict(failed),
+    }
+    receipt = receipt_of(facts, scores)
+    write_json(folder / RECEIPT_FILE, receipt)
+    write_report(folder / REPORT_FILE, receipt, scores, questions.images)
+    return Done(scores, failed)
+
+
+def _hash_of(candidates: Sequence[str] | None) -> str | None:
+    if candidates is None:
+        return None
+    return hashlib.sha256(json.dumps(list(candidates)).encode()).hexdigest()
+
+
+def _images_hash(answers: Path) -> str:
+    """Return a hash of the images that were sent, whatever their order."""
+    with RecordFile(answers, "question_id") as kept:
+        sent: set[str] = set()
+        for record in kept.records.values():
+            metadata = record.get("metadata")
+            if isinstance(metadata, dict):
+                sent.add(str(cast("Mapping[str, object]", metadata).get("image_sha256")))
+    return hashlib.sha256("\n".join(sorted(sent)).encode()).hexdigest()

@@ -1,0 +1,241 @@
+"""Our side of an OpenAI endpoint: one request, tried again where that may help.
+
+A refusal for want of room (429, 503) slows all requests down and is waited out; a lost connection,
+a time-out or another server's error is tried again a few times; what the endpoint says is wrong
+with the request is not. What does *not* live here: how many at once (`pace.py`), files.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import openai
+from openai import AsyncOpenAI
+
+from services.endpoint_client.pace import Pace
+
+_TRIES = 4
+_FIRST_PAUSE_S = 0.5
+_LONGEST_RETRY_AFTER_S = 600.0
+_FULL = frozenset({429, 503})
+_SERVERS_FAULT = 500
+
+
+class EndpointError(Exception):
+    """A request that has no answer; the message is one line and holds no text of it.
+
+    Args:
+        is_final: no other request will fare better: a wrong key, an unknown model, no such host.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go.
+
+    Args:
+        url: with `/v1`.
+        timeout_s: of a whole answer, however slowly it comes.
+        refusals_s: for so long one request is told "full" before it is given up.
+    """
+
+    url: str
+    model: str
+    api_key: str = field(default="unused", repr=False)
+    timeout_s: float = 600.0
+    refusals_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Args:
+        seconds: of the try that gave it.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+class EndpointClient:
+    """Use it as a context manager.
+
+    Args:
+        at_once: requests, at most.
+    """
+
+    def __init__(self, endpoint: Endpoint, at_once: int) -> None:
+        self.endpoint = endpoint
+        self.pace = Pace(at_once)
+        self.num_tries = 0
+        """Requests that were sent, those that were tried again included."""
+        self._client = AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=endpoint.api_key,
+            max_retries=0,
+            timeout=endpoint.timeout_s,
+        )
+
+    async def __aenter__(self) -> "EndpointClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def model_names(self) -> list[str]:
+        """Return what the endpoint serves; raises EndpointError."""
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                return [model.id async for model in self._client.models.list()]
+        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            raise EndpointError(_words(error, self.endpoint), is_final=True) from error
+
+    async def model_as_told(self) -> dict[str, Any]:
+        """Return what the endpoint says of the model; raises EndpointError."""
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                told = await self._client.models.retrieve(self.endpoint.model)
+        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            raise EndpointError(_words(error, self.endpoint), is_final=True) from error
+        return told.model_dump(mode="json")
+
+    async def complete(
+        self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Reply:
+        """Return the answer to a conversation.
+
+        Args:
+            settings: further fields of a chat completion, such as `temperature`.
+
+        Raises:
+            EndpointError: there is none.
+        """
+        given_up_s = time.monotonic() + self.endpoint.refusals_s
+        began_s, tries = 0.0, 0
+        while True:
+            try:
+                async with self.pace.turn() as began_s:
+                    reply = await self._try(messages, settings)
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:
+                if _is_full(error):
+                    if time.monotonic() > given_up_s:
+                        raise EndpointError(_words(error, self.endpoint)) from error
+                    asked_s = _retry_after_s(error)
+                    self.pace.refused(began_s, _pause_s(tries) if asked_s is None else asked_s)
+                    tries = min(tries + 1, _TRIES)
+                    continue
+                tries += 1
+                if not _may_pass(error) or tries >= _TRIES:
+                    raise EndpointError(
+                        _words(error, self.endpoint), is_final=_is_final(error)
+                    ) from error
+                await asyncio.sleep(_pause_s(tries))
+            else:
+                await self.pace.succeeded()
+                return reply
+
+    async def _try(
+        self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Reply:
+        self.num_tries += 1
+        completions: Any = self._client.chat.completions  # it takes plain dictionaries, too
+        started_s = time.monotonic()
+        async with asyncio.timeout(self.endpoint.timeout_s):
+            answer = await completions.create(
+                model=self.endpoint.model,
+                messages=list(messages),
+                **settings,
+            )
+        return _reply(answer, time.monotonic() - started_s)
+
+
+def _reply(answer: object, seconds: float) -> Reply:
+    """Return what an answer says; raises ValueError where it is none (HTML with status 200)."""
+    choices = getattr(answer, "choices", None)
+    if not choices or choices[0].message is None:
+        raise ValueError("the endpoint's answer is no chat completion")
+    choice, usage = choices[0], getattr(answer, "usage", None)
+    return Reply(
+        text=choice.message.content or "",
+        finish_reason=choice.finish_reason or "",
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+        seconds=seconds,
+    )
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, openai.APIStatusError) and error.status_code in _FULL
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code >= _SERVERS_FAULT
+    return isinstance(error, openai.APIConnectionError | TimeoutError | ValueError)
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(
+        error,
+        openai.AuthenticationError
+        | openai.PermissionDeniedError
+        | openai.NotFoundError
+        | openai.APIConnectionError,
+    ) and not isinstance(error, openai.APITimeoutError)
+
+
+def _retry_after_s(error: Exception) -> float | None:
+    """Return what the header says, in seconds or as a date (RFC 9110, section 10.2.3)."""
+    assert isinstance(error, openai.APIStatusError)  # noqa: S101 (asked before)
+    text = error.response.headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (at - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
+
+
+def _pause_s(tries: int) -> float:
+    return _FIRST_PAUSE_S * 2**tries * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+def _words(error: Exception, endpoint: Endpoint) -> str:
+    """Return one line that names the endpoint and the cause, and nothing of what was sent."""
+    where = endpoint.url
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return f"{where} does not take this key (HTTP {error.status_code}); give another --api-key"
+    if isinstance(error, openai.NotFoundError):
+        return f"{where} knows no model {endpoint.model!r}; see {where}/models"
+    if isinstance(error, openai.APIStatusError):
+        return f"{where} refused the request (HTTP {error.status_code}{_code(error)})"
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
+        return f"{where} did not answer within {endpoint.timeout_s:g} s"
+    if isinstance(error, openai.APIConnectionError):
+        return f"{where} cannot be reached; is it running, and is the address right?"
+    return f"{where} answered with something that is no chat completion"
+
+
+def _code(error: openai.APIStatusError) -> str:
+    try:
+        code = json.loads(error.response.content)["error"]["code"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    return f", {code}" if isinstance(code, str) and code.isidentifier() else ""

@@ -1,0 +1,89 @@
+"""A file of JSON lines that survives a kill at any byte: appended, synced, resumed by key.
+
+What does *not* live here: what the lines mean.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+
+class RecordFileError(Exception):
+    """A file that cannot be gone on with; the message says which line."""
+
+
+class RecordFile:
+    """Use it as a context manager; one process at a time.
+
+    Args:
+        key: the field by which a record is known; each is kept once.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self._key = key
+        self._file: BinaryIO | None = None
+        self.records: dict[str, Mapping[str, object]] = {}
+        """By key, those of earlier calls included."""
+        self.num_torn_bytes = 0
+        """Behind the last whole line: its writer was killed. They are cut off."""
+
+    def __enter__(self) -> "RecordFile":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("ab+", buffering=0)
+        try:
+            self._read(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, record: Mapping[str, object]) -> None:
+        """Write a record and sync it, unless its key is there; raises OSError on a full disk."""
+        key = str(record[self._key])
+        if key in self.records:
+            return
+        assert self._file is not None  # noqa: S101 (entered)
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:]) or 0
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(start)  # a rest of a line would be glued to the next one
+            raise
+        self.records[key] = record
+
+    def _read(self, file: BinaryIO) -> None:
+        file.seek(0)
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        self.num_torn_bytes = len(content) - whole
+        for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                key = str(record[self._key])
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise RecordFileError(
+                    f"{self._path}: line {number} is no record of this kind "
+                    f"({type(error).__name__}); move the file away, or mend the line"
+                ) from error
+            self.records.setdefault(key, cast("Mapping[str, object]", record))
+        if self.num_torn_bytes:
+            file.truncate(whole)
