@@ -218,7 +218,8 @@ def section_of(found: list[Traced]) -> str:
             "settings, traced on fake tensors, which have storage and no data: what is alive at "
             "once. `python -m benchmarks.training_memory --write-page`. "
             "Overhead (CUDA's context, fragmentation) is nothing that can be traced, and no card "
-            "was measured.",
+            "was measured. LoRA and QLoRA are not among them: PEFT moves modules, and bitsandbytes "
+            "packs weights, neither of which works without data.",
             "",
             table(head, rows),
         ]

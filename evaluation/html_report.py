@@ -69,7 +69,7 @@ def write_report(file: Path, receipt: Mapping[str, Any], scores: Scores, images:
         num_left_out=num_left_out,
         facts=[(name, json.dumps(receipt[name])) for name in _SHOWN_FACTS],
     )
-    file.write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _bars(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:

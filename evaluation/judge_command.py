@@ -21,6 +21,7 @@ from evaluation.options import (
     Url,
     client_of,
     endpoint_of,
+    is_external,
     no_other_run,
 )
 from modeling.tool_errors import say
@@ -79,10 +80,12 @@ def judge_command(
     from evaluation.judging.running import check_texts, judge_run
     from evaluation.vqa_items import read_answers
 
+    if most_cost is not None and not (price_prompt or price_completion):
+        raise typer.BadParameter("--most-cost needs --price-prompt, --price-completion, or both")
     items, said = read_chat_items(questions), read_answers(answers)
     asked = judgements_of(items, said, in_both_orders=swap)
     endpoint = endpoint_of(url, judge, key, timeout, allow_external=allow_external)
-    if not allow_suspected:
+    if is_external(url) and not allow_suspected:
         check_texts(asked, endpoint.url)
     prices = Prices(price_prompt, price_completion)
     say(

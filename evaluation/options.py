@@ -59,6 +59,14 @@ def no_other_run() -> Generator[None]:
         raise typer.Exit(EXIT_MISUSE) from None
 
 
+def is_external(url: str) -> bool:
+    """Whether what is sent there leaves this machine."""
+    from services.endpoint_client.places import host_of, is_this_machine
+
+    host = host_of(url)
+    return host is not None and not is_this_machine(host)
+
+
 def endpoint_of(
     url: str, model: str | None, key: str | None, timeout_s: float, *, allow_external: bool
 ) -> "Endpoint":
@@ -70,12 +78,12 @@ def endpoint_of(
         EndpointError: it cannot be asked which.
     """
     from services.endpoint_client.client import Endpoint
-    from services.endpoint_client.places import host_of, is_this_machine
+    from services.endpoint_client.places import host_of
 
     host = host_of(url)
     if host is None:
         raise typer.BadParameter(f"--url {url!r}: write http://HOST:PORT/v1")
-    if not allow_external and not is_this_machine(host):
+    if not allow_external and is_external(url):
         raise typer.BadParameter(
             f"every question, with its image, would be sent to {host}, which is not this machine; "
             "if these data may go there, say so with --allow-external"

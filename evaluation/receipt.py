@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from evaluation.errors import EvaluationError
+from evaluation.run_folder import EVALUATION, RECEIPT_FILE
 from evaluation.scoring import Scores, Verdict
 from evaluation.uncertainty import Difference, difference
 from evaluation.vqa_items import Item
 
 VERSION = 1
-RECEIPT_FILE = "receipt.json"
-_MUST_AGREE = ("benchmark", "items_sha256", "decoding")
+_MUST_AGREE = ("benchmark", "items_sha256", "images_sha256", "decoding")
 _Receipt = Mapping[str, Any]
 
 
@@ -61,6 +61,8 @@ def read_receipt(path: Path) -> _Receipt:
         raise EvaluationError(f"{file} is no receipt: no JSON") from error
     if not isinstance(found, dict) or cast("_Receipt", found).get("version") != VERSION:
         raise EvaluationError(f"{file} is no receipt of version {VERSION}")
+    if (kind := cast("_Receipt", found).get("kind")) != EVALUATION:
+        raise EvaluationError(f"{file} is the receipt of a {kind}; only evaluations are compared")
     return cast("_Receipt", found)
 
 
@@ -109,7 +111,7 @@ def _line(verdict: Verdict) -> dict[str, Any]:
         "is_closed": item.is_closed,
         "answer_sha256": None
         if verdict.said is None
-        else hashlib.sha256(verdict.said.encode()).hexdigest(),
+        else hashlib.sha256(verdict.said.encode(errors="replace")).hexdigest(),
         "values": dict(verdict.values),
     }
 

@@ -5,7 +5,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,25 +14,34 @@ from modeling.durable_files import write_json
 
 RUN_FILE = "run.json"
 ANSWERS_FILE = "answers.jsonl"
+REPLIES_FILE = "replies.jsonl"
+RECEIPT_FILE = "receipt.json"
 REPORT_FILE = "report.html"
+EVALUATION, JUDGEMENT = "evaluation", "judgement"
+"""What a run is: the `kind` in its file, and in its receipt."""
+_OURS = {
+    EVALUATION: (ANSWERS_FILE, RECEIPT_FILE, REPORT_FILE),
+    JUDGEMENT: (REPLIES_FILE, RECEIPT_FILE),
+}
 
 
 def open_run(folder: Path, identity: Mapping[str, Any], *, is_new: bool) -> bool:
     """Make a run's folder, or find it; returns whether it was there.
 
     Args:
-        identity: JSON; all that decides the answers.
-        is_new: what the folder holds of a run is removed.
+        identity: JSON; its `kind`, and all that decides the answers.
+        is_new: what the folder holds of a run of this kind is removed.
 
     Raises:
         OtherRunError: it holds a run of other questions, of another model or other decoding.
         EvaluationError: it holds something else.
     """
     file = folder / RUN_FILE
-    if is_new:
-        _remove_run(folder)
+    was_run = is_new and file.is_file()
+    if was_run:
+        _remove_run(folder, identity["kind"])
     if not file.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not was_run and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise EvaluationError(f"{folder} is there and is no evaluation; take another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, identity)
@@ -46,15 +54,13 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, is_new: bool) -> bool
     return True
 
 
-def _remove_run(folder: Path) -> None:
-    if not (folder / RUN_FILE).is_file():
-        return
+def _remove_run(folder: Path, kind: str) -> None:
+    """Remove the files that a run of a kind wrote, and no other."""
+    if _read(folder / RUN_FILE).get("kind") != kind:
+        raise EvaluationError(f"{folder} holds something else than this; take another --out")
     # The name of what makes it a run goes last: a kill in between leaves a run.
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    for name in (*_OURS[kind], RUN_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -63,7 +69,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise EvaluationError(f"{file} is damaged; begin anew with --new-run")
+        raise EvaluationError(f"{file} is damaged; take another --out")
     return cast("Mapping[str, Any]", found)
 
 

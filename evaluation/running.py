@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from evaluation.answering import Decoding, Respondent, in_order_of_images
 from evaluation.asking_all import ask_all
+from evaluation.errors import EvaluationError
 from evaluation.html_report import write_report
+from evaluation.item_images import read_file
 from evaluation.progress import AskingProgress
-from evaluation.receipt import RECEIPT_FILE, items_hash, receipt_of
-from evaluation.run_folder import ANSWERS_FILE, REPORT_FILE
+from evaluation.receipt import items_hash, receipt_of
+from evaluation.run_folder import ANSWERS_FILE, EVALUATION, RECEIPT_FILE, REPORT_FILE
 from evaluation.scoring import Scores, score
 from evaluation.vqa_items import Item, read_answers
 from modeling.durable_files import write_json
@@ -53,10 +55,12 @@ class Done:
 
 
 def identity_of(questions: Questions, model: str, decoding: Decoding) -> dict[str, Any]:
-    """Return what decides the answers, as JSON."""
+    """Return what decides the answers, as JSON; all images are read for it."""
     return {
+        "kind": EVALUATION,
         "benchmark": questions.benchmark,
         "items_sha256": items_hash(questions.items),
+        "images_sha256": _images_hash(questions),
         "model": model,
         "decoding": asdict(decoding),
     }
@@ -77,6 +81,7 @@ async def ask(
     """
     respondent = Respondent(client, questions.images, decoding)
     with RecordFile(answers, "question_id") as kept:
+        _refuse_another_model(kept, answers, client.endpoint.model)
         known = {item.id for item in questions.items}
         done = sum(name in known for name in kept.records)
         with AskingProgress(len(questions.items), done) as progress:
@@ -103,7 +108,6 @@ def finish(
         "model_as_told": dict(model_as_told),
         "candidates_sha256": _hash_of(questions.candidates),
         "versions": {name: version(name) for name in ("galen", "nltk", "numpy", "openai")},
-        "images_sha256": _images_hash(answers),
         "failed": dict(failed),
     }
     receipt = receipt_of(facts, scores)
@@ -118,12 +122,23 @@ def _hash_of(candidates: Sequence[str] | None) -> str | None:
     return hashlib.sha256(json.dumps(list(candidates)).encode()).hexdigest()
 
 
-def _images_hash(answers: Path) -> str:
-    """Return a hash of the images that were sent, whatever their order."""
-    with RecordFile(answers, "question_id") as kept:
-        sent: set[str] = set()
-        for record in kept.records.values():
-            metadata = record.get("metadata")
-            if isinstance(metadata, dict):
-                sent.add(str(cast("Mapping[str, object]", metadata).get("image_sha256")))
-    return hashlib.sha256("\n".join(sorted(sent)).encode()).hexdigest()
+def _refuse_another_model(kept: RecordFile, answers: Path, model: str) -> None:
+    found = {str(record.get("model_id", model)) for record in kept.records.values()} - {model}
+    if found:
+        raise EvaluationError(
+            f"{answers} holds answers of {min(found)!r}, and {model!r} would be added; take "
+            "another file"
+        )
+
+
+def _images_hash(questions: Questions) -> str:
+    """Return a hash of what the images' files hold; one that cannot be read counts as such."""
+    lines: list[str] = []
+    for name in sorted({item.image for item in questions.items if item.image is not None}):
+        try:
+            content = read_file(questions.images, name)
+        except EvaluationError:
+            lines.append(f"{name} -")
+        else:
+            lines.append(f"{name} {hashlib.sha256(content).hexdigest()}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

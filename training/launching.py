@@ -86,7 +86,9 @@ def _reason(error: ChildFailedError) -> str:
     ours = [text.removeprefix(_OUR_ERROR) for text in said if text.startswith(_OUR_ERROR)]
     if ours:
         return max(ours, key=len)
-    rank, failure = error.get_first_failure()
+    # One that a signal ended is the cause; the others die of the connection that it took along.
+    killed = {rank: each for rank, each in error.failures.items() if each.exitcode < 0}
+    rank, failure = next(iter(killed.items()), error.get_first_failure())
     ended = _said(failure.message)
     return f"the process of card {rank} failed ({ended}); what it wrote stands above"
 

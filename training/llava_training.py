@@ -84,7 +84,9 @@ class LlavaForTraining(LlavaForConditionalGeneration):
             features_NPH = features_NPH.to(embeds_RLH.dtype)
             embeds_RLH = embeds_RLH.masked_scatter(places_RL1, features_NPH)
         mask = None
-        if segments is not None:
+        if spans is not None:  # without one transformers would make a mask that nobody looks at
+            mask = embeds_RLH.new_empty((0, 1, 1, 1))
+        elif segments is not None:
             assert prefixes is not None  # noqa: S101 (they come together)
             mask = attention_mask(segments, prefixes)
         hidden_RLH = self.model.language_model(

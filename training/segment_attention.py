@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from training.rows import PADDING, Rows
 
@@ -89,7 +90,7 @@ def attend(
 
     Args:
         query: [R, A, L, D]; key and value may have fewer heads.
-        attention_mask: bool [R, 1, L, L]; used where there are no spans.
+        attention_mask: bool [R, 1, L, L]; used where there are no spans, else anything.
         spans: in the order of rows and tokens.
     """
     if spans is None:
@@ -121,3 +122,4 @@ def _behind_a_prefix(span: Span, device: torch.device) -> torch.Tensor:
 
 
 AttentionInterface.register(ATTENTION, attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

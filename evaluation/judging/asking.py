@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from evaluation.asking_all import ask_all
 from evaluation.chat_items import ChatItem
+from evaluation.errors import EvaluationError
 from evaluation.judging.prompt import judge_messages
 from evaluation.judging.reply import scores_in
 from evaluation.judging.summary import Scored
@@ -21,8 +22,8 @@ _REPLY_TOKENS = 200
 _TRIES = 3
 
 
-class TooExpensiveError(Exception):
-    """The next question could cost more than is allowed; the message says what was spent."""
+class TooExpensiveError(EvaluationError):
+    """The next question could cost more than is allowed; those in flight are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,20 @@ class Judgement:
         return judge_messages(self.item, *(pair[::-1] if self.is_swapped else pair))
 
     @property
+    def texts(self) -> Sequence[str]:
+        """All of it that does not stand in our wording."""
+        item = self.item
+        return (item.question, item.reference, self.answer, item.caption, *item.mentions)
+
+    @property
     def prompt_tokens(self) -> float:
         """An estimate."""
         return sum(len(message["content"]) for message in self.messages) / _CHARS_PER_TOKEN
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """A bound: no token is shorter than a byte."""
+        return sum(len(m["content"].encode(errors="replace")) for m in self.messages)
 
 
 def judgements_of(
@@ -123,7 +135,8 @@ class Judge:
                 reply = await self.client.complete(judgement.messages, settings)
             finally:
                 self._at_stake -= stake
-            self.spent += self.prices.cost(reply.prompt_tokens, reply.completion_tokens)
+            told = self.prices.cost(reply.prompt_tokens, reply.completion_tokens)
+            self.spent += told if reply.prompt_tokens else stake  # some do not tell
             if (scores := scores_in(reply.text)) is not None:
                 break
         assert reply is not None  # noqa: S101 (it is asked at least once)
@@ -139,12 +152,11 @@ class Judge:
 
     def _stake_of(self, judgement: Judgement) -> float:
         """Return what a question may cost; raises TooExpensiveError."""
-        stake = self.prices.cost(judgement.prompt_tokens, self.max_tokens)
+        stake = self.prices.cost(judgement.most_prompt_tokens, self.max_tokens)
         if self.most_cost is not None and self.spent + self._at_stake + stake > self.most_cost:
             raise TooExpensiveError(
-                f"{self.spent:.4f} is spent, and what is asked next may cost "
-                f"{self._at_stake + stake:.4f}: more than --most-cost {self.most_cost:g}; the same "
-                "command with a higher one goes on"
+                f"more than --most-cost {self.most_cost:g} might be spent; the same command with a "
+                "higher one goes on"
             )
         return stake
 

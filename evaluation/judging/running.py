@@ -17,15 +17,12 @@ from evaluation.answering import why_failed
 from evaluation.chat_items import ChatItem
 from evaluation.errors import EvaluationError
 from evaluation.judging import prompt
-from evaluation.judging.asking import Judge, Judgement, TooExpensiveError, judge_all, scored_of
+from evaluation.judging.asking import Judge, Judgement, judge_all, scored_of
 from evaluation.judging.identifiers import suspicions
 from evaluation.judging.summary import Group, as_json, summarise
-from evaluation.receipt import RECEIPT_FILE
-from evaluation.run_folder import open_run
+from evaluation.run_folder import JUDGEMENT, RECEIPT_FILE, REPLIES_FILE, open_run
 from modeling.durable_files import write_json
 from services.endpoint_client.record_file import RecordFile
-
-REPLIES_FILE = "replies.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +40,7 @@ class Judged:
 
 def check_texts(asked: Sequence[Judgement], url: str) -> None:
     """Refuse texts that seem to name a patient; raises EvaluationError."""
-    texts = [
-        (each.item.id, text)
-        for each in asked
-        for text in (each.item.question, each.answer, each.item.caption, *each.item.mentions)
-    ]
+    texts = [(each.item.id, text) for each in asked for text in each.texts]
     if found := suspicions(texts):
         kinds = "; ".join(
             f"{what} in {len(set(ids))}, such as {ids[0]}" for what, ids in found.items()
@@ -75,6 +68,7 @@ async def judge_run(
     """
     in_both_orders = any(each.is_swapped for each in asked)
     identity = {
+        "kind": JUDGEMENT,
         "benchmark": "chat",
         "items_sha256": _hash([asdict(item) for item in items]),
         "answers_sha256": _hash([[each.item.id, each.answer] for each in asked]),
@@ -119,10 +113,7 @@ async def _ask(asked: Sequence[Judgement], judge: Judge, kept: RecordFile, at_on
         def advance(_: Judgement, __: Mapping[str, object] | None) -> None:
             bar.advance(task)
 
-        try:
-            failed = await judge_all(asked, judge, kept, advance, at_once=at_once)
-        except TooExpensiveError as error:
-            return str(error)
+        failed = await judge_all(asked, judge, kept, advance, at_once=at_once)
     return why_failed(failed) if failed else ""
 
 

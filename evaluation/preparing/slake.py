@@ -41,7 +41,7 @@ def _read(file: Path, raw: Path) -> Iterator[Asked]:
         image = text_of(record, "img_name", place)
         yield Asked(
             id=text_of(record, "qid", place),
-            image=SourceImage(image.replace("/", "_"), raw / _IMAGES / image),
+            image=SourceImage(image.replace("_", "__").replace("/", "_"), raw / _IMAGES / image),
             question=text_of(record, "question", place),
             answer=text_of(record, "answer", place),
             is_closed=is_closed(record, place),

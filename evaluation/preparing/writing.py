@@ -98,7 +98,7 @@ def _write(split: Split, raw: Path, folder: Path, advance: Callable[[], None]) -
                 left_out[why] += 1
                 continue
             file.write(",\n" if written else "\n")
-            file.write(json.dumps(record_of(asked), ensure_ascii=False))
+            file.write(json.dumps(record_of(asked)))
             written += 1
             closed += asked.is_closed
         file.write("\n]\n")
@@ -108,10 +108,12 @@ def _write(split: Split, raw: Path, folder: Path, advance: Callable[[], None]) -
 def _copy(asked: Asked, raw: Path, folder: Path, images: dict[str, str]) -> str | None:
     """Put an image into the folder; returns why not."""
     name, content = asked.image.name, asked.image.content
-    if name in images:
-        return None
     if Path(name).name != name or name.startswith("."):
         return "an image's name leads elsewhere"
+    if isinstance(content, Path) and not content.is_relative_to(raw):
+        return "an image's name leads elsewhere"
+    if name in images:
+        return None
     try:
         if isinstance(content, Path):
             content = read_file(raw, str(content.relative_to(raw)))

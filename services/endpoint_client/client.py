@@ -179,7 +179,13 @@ def _reply(answer: object, seconds: float) -> Reply:
 
 
 def _is_full(error: Exception) -> bool:
-    return isinstance(error, openai.APIStatusError) and error.status_code in _FULL
+    is_full = isinstance(error, openai.APIStatusError) and error.status_code in _FULL
+    return is_full and not _is_used_up(error)
+
+
+def _is_used_up(error: Exception) -> bool:
+    """Whether an account has nothing left: waiting does not help."""
+    return isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota"
 
 
 def _may_pass(error: Exception) -> bool:
@@ -189,13 +195,16 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _is_final(error: Exception) -> bool:
-    return isinstance(
-        error,
-        openai.AuthenticationError
-        | openai.PermissionDeniedError
-        | openai.NotFoundError
-        | openai.APIConnectionError,
-    ) and not isinstance(error, openai.APITimeoutError)
+    return _is_used_up(error) or (
+        isinstance(
+            error,
+            openai.AuthenticationError
+            | openai.PermissionDeniedError
+            | openai.NotFoundError
+            | openai.APIConnectionError,
+        )
+        and not isinstance(error, openai.APITimeoutError)
+    )
 
 
 def _retry_after_s(error: Exception) -> float | None:
@@ -209,6 +218,8 @@ def _retry_after_s(error: Exception) -> float | None:
             at = parsedate_to_datetime(text)
         except ValueError:
             return None
+        if at.tzinfo is None:  # "-0000": the time is UTC (RFC 9110, section 5.6.7)
+            at = at.replace(tzinfo=UTC)
         seconds = (at - datetime.now(UTC)).total_seconds()
     return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
 
@@ -221,7 +232,7 @@ def _words(error: Exception, endpoint: Endpoint) -> str:
     """Return one line that names the endpoint and the cause, and nothing of what was sent."""
     where = endpoint.url
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return f"{where} does not take this key (HTTP {error.status_code}); give another --api-key"
+        return f"{where} does not take this key (HTTP {error.status_code}); set OPENAI_API_KEY"
     if isinstance(error, openai.NotFoundError):
         return f"{where} knows no model {endpoint.model!r}; see {where}/models"
     if isinstance(error, openai.APIStatusError):

@@ -3,6 +3,7 @@
 What does *not* live here: what the lines mean.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ class RecordFileError(Exception):
 
 
 class RecordFile:
-    """Use it as a context manager; one process at a time.
+    """Use it as a context manager; a second process is refused.
 
     Args:
         key: the field by which a record is known; each is kept once.
@@ -35,7 +36,13 @@ class RecordFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("ab+", buffering=0)
         try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(self._file)
+        except BlockingIOError as error:
+            self._file.close()
+            raise RecordFileError(
+                f"{self._path} is being written by another process; wait for it, or end it"
+            ) from error
         except BaseException:
             self._file.close()
             raise
@@ -56,7 +63,7 @@ class RecordFile:
         if key in self.records:
             return
         assert self._file is not None  # noqa: S101 (entered)
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(record).encode() + b"\n"  # ASCII: a lone surrogate is written, too
         start = self._file.seek(0, os.SEEK_END)
         try:
             written = 0

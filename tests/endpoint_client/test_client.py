@@ -50,6 +50,22 @@ def test_a_refusal_is_waited_out_as_long_as_the_server_says():
         assert len(stub.asked) == 2
 
 
+@pytest.mark.parametrize("zone", ["-0000", "GMT", "+0200"])
+def test_a_date_to_come_back_at_may_have_any_zone(zone: str):
+    date = f"Wed, 25 Nov 2015 10:00:00 {zone}"
+    with StubEndpoint(lambda body, number: full(date) if number == 0 else completion("x")) as stub:
+        assert ask(stub.url) == ["x"]
+
+
+def test_an_account_with_nothing_left_ends_all():
+    def decide(body: Mapping[str, Any], number: int) -> Response:
+        return JSONResponse({"error": {"message": "x", "code": "insufficient_quota"}}, 429)
+
+    with StubEndpoint(decide) as stub:
+        assert why(stub.url).is_final
+        assert len(stub.asked) == 1
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_fewer_are_sent_at_once_after_a_refusal_and_all_are_answered(status: int):
     refused = 0

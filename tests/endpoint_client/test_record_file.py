@@ -56,6 +56,16 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, middle: bytes):
     assert path.read_bytes().count(b"\n") == len(RECORDS) + 1  # nothing was thrown away
 
 
+def test_a_second_writer_is_refused(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    with RecordFile(path, "id") as file:
+        file.add(RECORDS[0])
+        with pytest.raises(RecordFileError, match="another process"), RecordFile(path, "id"):
+            pass
+        file.add(RECORDS[1])
+    assert len(path.read_bytes().splitlines()) == 2
+
+
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path):
     path = tmp_path / "records.jsonl"
     write(path)

@@ -257,3 +257,48 @@ def test_a_report_shows_answers_as_text(data: Path, tmp_path: Path):
     assert "default-src &#39;none&#39;" in report or "default-src 'none'" in report
     assert report.count("data:image/jpeg;base64,") == 4
     assert "http://" not in report.replace("http://127.0.0.1", "")
+
+
+def test_a_new_run_removes_no_file_of_others(data: Path, tmp_path: Path):
+    training = tmp_path / "tuned.training"
+    training.mkdir()
+    (training / "run.json").write_text('{"recipe": {}}')
+    (training / "checkpoint").mkdir()
+    with StubEndpoint(says) as stub:
+        done = run(data, training, stub.url, "--new-run")
+        assert done.returncode == 1
+        assert "holds something else than this" in done.stderr
+        assert (training / "checkpoint").is_dir()
+
+        assert run(data, tmp_path / "run", stub.url).returncode == 0
+        (tmp_path / "run" / "notes.txt").write_text("mine")
+        assert run(data, tmp_path / "run", stub.url, "--seed", "1", "--new-run").returncode == 0
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_other_images_are_another_run(data: Path, tmp_path: Path):
+    with StubEndpoint(says) as stub:
+        assert run(data, tmp_path / "run", stub.url).returncode == 0
+        (data / "images" / "1.png").write_bytes((data / "images" / "2.png").read_bytes())
+        done = run(data, tmp_path / "run", stub.url)
+    assert done.returncode == 2
+    assert "images_sha256 was" in done.stderr
+
+
+def test_answers_of_two_models_do_not_share_a_file(data: Path, tmp_path: Path):
+    answers = tmp_path / "answers.jsonl"
+    command = ["evaluate", "answer", str(data / "test.json"), "--images", str(data / "images")]
+    with StubEndpoint(says, models=("a", "b")) as stub:
+        words = ["--out", str(answers), "--url", stub.url, "--model"]
+        assert galen(*command, *words, "a", "--limit", "3").returncode == 0
+        done = galen(*command, *words, "b")
+    assert done.returncode == 1
+    assert "holds answers of 'a', and 'b' would be added" in done.stderr
+
+
+def test_an_answer_of_any_characters_is_kept(data: Path, tmp_path: Path):
+    with StubEndpoint(lambda body, number: completion("\ud800 \0 \u202e left")) as stub:
+        done = run(data, tmp_path / "run", stub.url)
+    assert done.returncode == 0, done.stderr
+    assert len(answers_in(tmp_path / "run")) == 20
+    assert (tmp_path / "run" / "report.html").is_file()

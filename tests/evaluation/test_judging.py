@@ -10,9 +10,11 @@ from starlette.responses import Response
 
 from evaluation.chat_items import ChatItem, read_chat_items
 from evaluation.errors import EvaluationError
+from evaluation.judging.asking import judgements_of
 from evaluation.judging.identifiers import suspicions
 from evaluation.judging.prompt import judge_messages, prompt_hash
 from evaluation.judging.reply import scores_in
+from evaluation.judging.running import check_texts
 from evaluation.judging.summary import Scored, summarise
 from tests.end_to_end.launched import galen
 from tests.evaluation.vqa_files import write_answers
@@ -224,15 +226,45 @@ def test_nothing_is_sent_that_may_cost_more_than_is_allowed(files: dict[str, Pat
     assert receipt_in(tmp_path / "judged")["spent"] == pytest.approx(12.0)
 
 
-def test_texts_that_seem_to_name_a_patient_are_not_sent(files: dict[str, Path], tmp_path: Path):
+def test_texts_that_seem_to_name_a_patient_do_not_leave_this_machine(
+    files: dict[str, Path], tmp_path: Path
+):
     said = {str(number): "Mr. Smith, MRN 123456." for number in range(6)}
     write_answers(files["answers"], said)
-    with StubEndpoint(lambda body, number: completion("8 8")) as stub:
-        done = judge(files, tmp_path / "judged", stub.url)
-        assert done.returncode == 1
-        assert "a record number in 6, such as 0" in done.stderr
-        assert not stub.asked
-        assert judge(files, tmp_path / "judged", stub.url, "--allow-suspected").returncode == 0
+    away = ["--judge", "m", "--allow-external"]
+    done = judge(files, tmp_path / "judged", "http://judge.invalid/v1", *away)
+    assert done.returncode == 1
+    assert "a record number in 6, such as 0" in done.stderr
+    assert not (tmp_path / "judged").exists()
+    done = judge(files, tmp_path / "judged", "http://judge.invalid/v1", *away, "--allow-suspected")
+    assert "cannot be reached" in done.stderr
+
+    with StubEndpoint(lambda body, number: completion("8 8")) as stub:  # on this machine
+        assert judge(files, tmp_path / "judged", stub.url, "--new-run").returncode == 0
+
+
+def test_the_stored_answer_is_looked_at_too(tmp_path: Path):
+    (asked,) = judgements_of(
+        read_chat_items(write_chat(tmp_path, [chat_record(0, gpt4_answer="Mrs. Miller's CT")])),
+        {"0": "fine"},
+        in_both_orders=False,
+    )
+    with pytest.raises(EvaluationError, match="a name behind a title in 1, such as 0"):
+        check_texts([asked], "http://judge.invalid/v1")
+
+
+def test_a_ceiling_needs_a_price(files: dict[str, Path], tmp_path: Path):
+    done = judge(files, tmp_path / "judged", "http://127.0.0.1:1/v1", "--most-cost", "1")
+    assert done.returncode == 2
+    assert "--most-cost needs --price-prompt" in done.stderr
+
+
+def test_a_judged_run_is_no_evaluation_to_compare(files: dict[str, Path], tmp_path: Path):
+    with StubEndpoint(fair) as stub:
+        judge(files, tmp_path / "judged", stub.url)
+    done = galen("evaluate", "compare", str(tmp_path / "judged"), str(tmp_path / "judged"))
+    assert done.returncode == 1
+    assert "is the receipt of a judgement" in done.stderr
 
 
 def test_other_answers_are_not_mixed_with_these(files: dict[str, Path], tmp_path: Path):

@@ -26,6 +26,7 @@ ITEMS = [
 ]
 RIGHT = {item.id: item.reference for item in ITEMS}
 IDENTITY = {
+    "kind": "evaluation",
     "benchmark": "folder/test",
     "items_sha256": items_hash(ITEMS),
     "model": "m",

@@ -24,9 +24,9 @@ Decide = Callable[[Mapping[str, Any], int], Response]
 """Of the request's body and its number, from 0."""
 
 
-def completion(text: str, model: str = "stub") -> JSONResponse:
+def completion(text: str, model: str = "stub") -> Response:
     """Return a chat completion."""
-    return JSONResponse(
+    content = json.dumps(  # ASCII: any character may be said
         {
             "id": "chatcmpl-1",
             "object": "chat.completion",
@@ -42,6 +42,7 @@ def completion(text: str, model: str = "stub") -> JSONResponse:
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }
     )
+    return Response(content, media_type="application/json")
 
 
 def full(retry_after: str | None = None, status: int = 429) -> JSONResponse:

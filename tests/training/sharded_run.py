@@ -30,6 +30,7 @@ from training.finished import gather_trained
 from training.loading import load_model, parameter_names
 from training.processor import open_processing
 from training.rows import RowExample, make_rows
+from training.segment_attention import spans_of
 from training.sharded import shard
 from training.step_data import MicroBatch, RankStep, StepDataset
 from training.trainer import GalenTrainer
@@ -93,16 +94,22 @@ class _Steps(Dataset[RankStep]):
     def __getitem__(self, step: int) -> RankStep:
         rows = [(step * EXAMPLES_PER_STEP + n,) for n in range(EXAMPLES_PER_STEP)]
         mine = micro_batches(rows, 1, self.num_ranks)[self.rank]
-        batches = tuple(self._micro_batch([number for (number,) in batch]) for batch in mine)
+        alone = step % 2 == 1  # with a mask, and each example attended alone, in turn
+        batches = tuple(self._micro_batch([n for (n,) in batch], alone) for batch in mine)
         return RankStep(step, batches, ())
 
     @staticmethod
-    def _micro_batch(numbers: list[int]) -> MicroBatch:
+    def _micro_batch(numbers: list[int], alone: bool) -> MicroBatch:
         examples = [_example(number) for number in numbers]
         rows = make_rows([[example] for example in examples], PAD_ID)
         images = [_image(number) for number in numbers if number % 2 == 0]
         return MicroBatch(
-            rows, torch.stack(images) if images else None, "pixel_values", (), is_flat=False
+            rows,
+            torch.stack(images) if images else None,
+            "pixel_values",
+            (),
+            is_flat=False,
+            spans=spans_of(rows) if alone else None,
         )
 
 

@@ -18,12 +18,21 @@ from training.batching import Layout, Lengths, StepPlan
 from training.config import TrainConfig
 from training.features import compute_features
 from training.llava_training import LlavaForTraining
+from training.rows import Rows
+from training.segment_attention import Span, spans_of
 from training.step_data import ImageFiles, ImageSource, MicroBatch, StepDataset
 
 TOLERANCE = 2e-5
 """Of losses near 6 after several float32 steps: sums are taken in another order."""
 GRADIENT_TOLERANCE = 2e-5
 PLAIN = {"batch__layout": "plain"}
+
+
+class AttendedOneByOne(StepDataset):
+    """Each example is attended alone, however short it is."""
+
+    def _spans(self, rows: Rows) -> tuple[Span, ...]:
+        return spans_of(rows)
 
 
 def steps_of(
@@ -34,12 +43,13 @@ def steps_of(
     shares: bool = True,
     is_flat: bool = False,
     images: ImageSource | None = None,
+    kind: type[StepDataset] = StepDataset,
 ) -> StepDataset:
     """Return the steps of three questions per image, whatever the layout."""
     keys = table.prefix_key if shares else np.full_like(table.prefix_key, -1)
     lengths = Lengths(table.num_tokens, table.prefix_length, table.image_key, keys)
     processing = processing_of(config)
-    return StepDataset(
+    return kind(
         table=table,
         plan=StepPlan(lengths, 9, 3, seed=1, total_steps=3),
         batch=config.batch.model_copy(update={"layout": layout, "rows": 1 if is_flat else 2}),
@@ -120,6 +130,7 @@ Variant = Callable[[TrainConfig, DataTable], StepDataset]
 VARIANTS: dict[str, Variant] = {
     "packed, beginnings shared": lambda c, t: steps_of(c, t, "packed"),
     "packed, nothing shared": lambda c, t: steps_of(c, t, "packed", shares=False),
+    "packed, attended one by one": lambda c, t: steps_of(c, t, "packed", kind=AttendedOneByOne),
     "flat": lambda c, t: steps_of(c, t, "packed", is_flat=True),
     "grouped": lambda c, t: steps_of(c, t, "grouped"),
     "plain": lambda c, t: steps_of(c, t, "plain"),

@@ -42,6 +42,18 @@ def topic_named(facts: Facts, name: str):
     return next(topic for topic in topics_of(facts) if topic.name == name)
 
 
+def test_closed_questions_to_train_on_come_in_pairs_that_one_word_tells_apart():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        asked = ask_about(draw_scan_facts(rng), SCAN_TRAINING, rng)
+        for topic in {question.topic for question in asked if question.is_closed} - {"present"}:
+            pair = [q for q in asked if q.topic == topic and q.is_closed]
+            assert sorted(question.answer for question in pair) == ["no", "yes"]
+            assert pair[0].text != pair[1].text
+    for shares in (SCAN_EXAMINATION, PICTURE_EXAMINATION, PICTURE_TRAINING):
+        assert not shares.in_pairs
+
+
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
