@@ -35,7 +35,7 @@ from evaluation.options import (
     endpoint_of,
     no_other_run,
 )
-from modeling.tool_errors import EXIT_INTERRUPTED, run_tool, say
+from modeling.tool_errors import EXIT_INTERRUPTED, run_tool, say, with_default
 
 if TYPE_CHECKING:
     from evaluation.answering import Decoding
@@ -291,14 +291,6 @@ def _as_name(model: str) -> str:
     return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
 
 
-def _with_run(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in which a benchmark's name alone is a run."""
-    names = {command.name for command in app.registered_commands} | {"-h", "--help"}
-    if not arguments or arguments[0] in names:
-        return list(arguments)
-    return [_RUN, *arguments]
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run a command line and end the process."""
     from services.endpoint_client.client import EndpointError
@@ -309,7 +301,7 @@ def main(arguments: Sequence[str]) -> None:
         run_tool(
             app,
             "galen evaluate",
-            _with_run(arguments),
+            with_default(app, _RUN, arguments),
             mistakes=mistakes,
             extra="evaluation",
             when_stopped="the same command goes on",

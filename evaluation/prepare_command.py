@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from evaluation.errors import EvaluationError
+from evaluation.options import EXIT_INCOMPLETE
 from modeling.tool_errors import run_tool, say
 
 if TYPE_CHECKING:
     from evaluation.preparing.records import Split
-
-EXIT_INCOMPLETE = 3
 
 app = typer.Typer(
     add_completion=False,

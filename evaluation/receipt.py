@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from evaluation.errors import EvaluationError
-from evaluation.run_folder import EVALUATION, RECEIPT_FILE
+from evaluation.run_folder import EVALUATION, RECEIPT_FILE, short
 from evaluation.scoring import Scores, Verdict
 from evaluation.uncertainty import Difference, difference
 from evaluation.vqa_items import Item
@@ -69,7 +69,7 @@ def read_receipt(path: Path) -> _Receipt:
 def why_not(first: _Receipt, second: _Receipt) -> list[str]:
     """Return why two runs cannot be compared, a reason each; none: they can."""
     reasons = [
-        f"{key} differ: {_short(first.get(key))} and {_short(second.get(key))}"
+        f"{key} differ: {short(first.get(key))} and {short(second.get(key))}"
         for key in _MUST_AGREE
         if first.get(key) != second.get(key)
     ]
@@ -114,8 +114,3 @@ def _line(verdict: Verdict) -> dict[str, Any]:
         else hashlib.sha256(verdict.said.encode(errors="replace")).hexdigest(),
         "values": dict(verdict.values),
     }
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -75,12 +75,13 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key} was {_short(before.get(key))}, now {_short(now.get(key))}"
+        f"{key} was {short(before.get(key))}, now {short(now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value of an identity in a few words, for a message."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -5,7 +5,7 @@ What does *not* live here: HTML (`html_report.py`).
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.scoring import Scores, Verdict, estimates_of
+from evaluation.scoring import Verdict, estimates_of
 from evaluation.uncertainty import Difference, Estimate
 
 _HEADLINES = ("standard-v1/open recall", "standard-v1/closed accuracy")
@@ -39,16 +39,6 @@ def difference_rows(differences: Mapping[str, Difference]) -> list[list[str]]:
         ]
         for name, value in differences.items()
     ]
-
-
-def headline(scores: Scores) -> str:
-    """Return the two numbers that papers report, in one line."""
-    parts = [
-        f"{name.partition('/')[2]} {100 * scores.estimates[name].mean:.1f} %"
-        for name in _HEADLINES
-        if name in scores.estimates
-    ]
-    return ", ".join(parts)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

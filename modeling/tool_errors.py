@@ -53,6 +53,14 @@ def run_tool(
         sys.exit(EXIT_FAILED)
 
 
+def with_default(app: typer.Typer, default: str, arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which what begins with no sub-command is the default one's."""
+    names = {command.name for command in app.registered_commands} | {"-h", "--help"}
+    if not arguments or arguments[0] in names:
+        return list(arguments)
+    return [default, *arguments]
+
+
 def say(message: str) -> None:
     """Print one line on stderr, whatever a message held."""
     typer.echo(f"galen: {' '.join(message.split())}", err=True)

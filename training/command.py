@@ -17,7 +17,7 @@ import typer
 from modeling.cards import CardsError
 from modeling.checkpoint_files import CheckpointError
 from modeling.model_shape import UnknownModelError
-from modeling.tool_errors import EXIT_FAILED, EXIT_INTERRUPTED, run_tool, say
+from modeling.tool_errors import EXIT_FAILED, EXIT_INTERRUPTED, run_tool, say, with_default
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -286,18 +286,10 @@ def _stopped(config: "TrainConfig") -> str:
     )
 
 
-def _with_run(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in which what is no sub-command is a recipe to run."""
-    names = {command.name for command in app.registered_commands} | {"-h", "--help"}
-    if not arguments or arguments[0] in names:
-        return list(arguments)
-    return [_RUN, *arguments]
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run a command line and end the process."""
     mistakes = (TrainingError, CheckpointError, CardsError, UnknownModelError)
-    given = _with_run(arguments)
+    given = with_default(app, _RUN, arguments)
     run_tool(app, "galen train", given, mistakes=mistakes, extra="training")
 
 

@@ -81,8 +81,6 @@ class EndpointClient:
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
         self.endpoint = endpoint
         self.pace = Pace(at_once)
-        self.num_tries = 0
-        """Requests that were sent, those that were tried again included."""
         self._client = AsyncOpenAI(
             base_url=endpoint.url,
             api_key=endpoint.api_key,
@@ -151,7 +149,6 @@ class EndpointClient:
     async def _try(
         self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> Reply:
-        self.num_tries += 1
         completions: Any = self._client.chat.completions  # it takes plain dictionaries, too
         started_s = time.monotonic()
         async with asyncio.timeout(self.endpoint.timeout_s):

@@ -29,8 +29,6 @@ class RecordFile:
         self._file: BinaryIO | None = None
         self.records: dict[str, Mapping[str, object]] = {}
         """By key, those of earlier calls included."""
-        self.num_torn_bytes = 0
-        """Behind the last whole line: its writer was killed. They are cut off."""
 
     def __enter__(self) -> "RecordFile":
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +77,6 @@ class RecordFile:
         file.seek(0)
         content = file.read()
         whole = content.rfind(b"\n") + 1
-        self.num_torn_bytes = len(content) - whole
         for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
             if not line.strip():
                 continue
@@ -92,5 +89,5 @@ class RecordFile:
                     f"({type(error).__name__}); move the file away, or mend the line"
                 ) from error
             self.records.setdefault(key, cast("Mapping[str, object]", record))
-        if self.num_torn_bytes:
+        if whole < len(content):  # behind the last whole line: its writer was killed
             file.truncate(whole)

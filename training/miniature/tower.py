@@ -144,9 +144,9 @@ def train_tower(
     torch.manual_seed(seed)
     pixels = torch.stack([images.read(name) for name in facts.images])
     kept_back = max(BATCH, len(pixels) // 50)
-    heads = Heads(model.config.vision_config.hidden_size, [len(v) for v in facts.values.values()])
-    tower = model.model.vision_tower.requires_grad_(True)
     vision = model.config.vision_config
+    heads = Heads(vision.hidden_size, [len(v) for v in facts.values.values()])
+    tower = model.model.vision_tower.requires_grad_(True)
     marks_NPM = facts.marks(vision.patch_size, vision.image_size // vision.patch_size)
     parameters = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(
