@@ -15,7 +15,7 @@ from typing import Any
 from evaluation.item_images import SentImage, read_image
 from evaluation.scoring import image_of
 from evaluation.vqa_items import Item
-from services.endpoint_client.client import EndpointClient
+from services.endpoint_client.client import EndpointClient, Reply
 
 _LISTED = 3
 
@@ -63,22 +63,27 @@ class Respondent:
         if item.image is not None:
             image = await asyncio.to_thread(read_image, self.images, item.image)
         reply = await self.client.complete(messages_of(item.question, image), self.decoding.fields)
-        return {
-            "question_id": item.id,
-            "prompt": item.question,
-            "text": reply.text,
-            "answer_id": uuid.uuid4().hex[:22],
-            "model_id": self.client.endpoint.model,
-            "metadata": {
-                "finish_reason": reply.finish_reason,
-                "usage": {
-                    "prompt_tokens": reply.prompt_tokens,
-                    "completion_tokens": reply.completion_tokens,
-                },
-                "seconds": round(reply.seconds, 3),
-                "image_sha256": image.sha256 if image else None,
+        return answer_record(item, reply, self.client.endpoint.model, image)
+
+
+def answer_record(item: Item, reply: Reply, model: str, image: SentImage | None) -> dict[str, Any]:
+    """Return the line of an answer, in LLaVA-Med's format."""
+    return {
+        "question_id": item.id,
+        "prompt": item.question,
+        "text": reply.text,
+        "answer_id": uuid.uuid4().hex[:22],
+        "model_id": model,
+        "metadata": {
+            "finish_reason": reply.finish_reason,
+            "usage": {
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
             },
-        }
+            "seconds": round(reply.seconds, 3),
+            "image_sha256": image.sha256 if image else None,
+        },
+    }
 
 
 def in_order_of_images(items: Sequence[Item]) -> list[Item]:

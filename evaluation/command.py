@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from evaluation.scoring import Scores
     from services.endpoint_client.client import Endpoint
 
+    _Asked = Callable[
+        [Questions, Endpoint, Decoding, Path], tuple[Mapping[str, Any], Mapping[str, str]]
+    ]
+
 _RUN = "run"
 
 app = typer.Typer(
@@ -72,6 +76,10 @@ def run_command(
     seed: Seed = 0,
     limit: Limit = None,
     candidates: Candidates = None,
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="Let the platform's job workers ask (`galen jobs`)."),
+    ] = False,
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Begin anew; answers in --out are removed.")
     ] = False,
@@ -91,6 +99,8 @@ def run_command(
     galen evaluate phantoms --data ./phantoms
 
     galen evaluate vqa-rad --data ./vqa-rad --model llava-med --out rad-1
+
+    galen evaluate slake --data ./slake --model llava-med --distributed
     """
     from evaluation import benchmarks
     from evaluation.answering import Decoding
@@ -110,7 +120,8 @@ def run_command(
     endpoint = endpoint_of(url, model, key, timeout, allow_external=allow_external)
     decoding = Decoding(temperature=temperature, max_tokens=max_tokens, seed=seed)
     folder = out or Path("evaluations") / f"{benchmark}-{_as_name(endpoint.model)}"
-    raise typer.Exit(_run(questions, endpoint, decoding, folder, at_once, is_new=new_run))
+    asked = _distribute if distributed else _ask
+    raise typer.Exit(_run(questions, endpoint, decoding, folder, asked(at_once), is_new=new_run))
 
 
 @app.command("answer")
@@ -241,30 +252,49 @@ def _run(
     endpoint: "Endpoint",
     decoding: "Decoding",
     folder: Path,
-    at_once: int,
+    asked: "_Asked",
     *,
     is_new: bool,
 ) -> int:
-    from evaluation.run_folder import ANSWERS_FILE, REPORT_FILE, open_run
-    from evaluation.running import ask, finish, identity_of
+    from evaluation.run_folder import REPORT_FILE, open_run
+    from evaluation.running import finish, identity_of
 
     identity = identity_of(questions, endpoint.model, decoding)
     with no_other_run():
         was_there = open_run(folder, identity, is_new=is_new)
     if was_there:
         say(f"{folder} is there; what it has answers to is not asked again")
-
-    async def asked() -> "tuple[dict[str, Any], dict[str, str]]":
-        async with client_of(endpoint, at_once) as client:
-            told = await client.model_as_told()
-            answers = folder / ANSWERS_FILE
-            return told, dict(await ask(questions, client, decoding, answers, at_once=at_once))
-
-    told, failed = asyncio.run(asked())
+    told, failed = asked(questions, endpoint, decoding, folder)
     done = finish(questions, identity, told, folder, failed)
     _print_scores(done.scores)
     say(f"{folder / REPORT_FILE} is written")
     return _say_failed(failed)
+
+
+def _ask(at_once: int) -> "_Asked":
+    """Ask from here, so many at once."""
+    from evaluation.run_folder import ANSWERS_FILE
+    from evaluation.running import ask
+
+    def asked(
+        questions: "Questions", endpoint: "Endpoint", decoding: "Decoding", folder: Path
+    ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        async def in_loop() -> tuple[Mapping[str, Any], Mapping[str, str]]:
+            async with client_of(endpoint, at_once) as client:
+                told = await client.model_as_told()
+                answers = folder / ANSWERS_FILE
+                return told, await ask(questions, client, decoding, answers, at_once=at_once)
+
+        return asyncio.run(in_loop())
+
+    return asked
+
+
+def _distribute(_at_once: int) -> "_Asked":
+    """Let job workers ask; how many at once is theirs to say."""
+    from evaluation.distributed import run_distributed
+
+    return run_distributed
 
 
 def _print_scores(scores: "Scores") -> None:

@@ -28,15 +28,7 @@ class AskingProgress:
         self._failed = 0
         self._sum = 0.0
         self._started_s = self._said_s = time.monotonic()
-        self._bar = Progress(
-            TextColumn("asked"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = _bar_on(self._console)
         self._task = self._bar.add_task("", total=total, completed=done)
 
     def __enter__(self) -> "AskingProgress":
@@ -67,3 +59,50 @@ class AskingProgress:
                 markup=False,
                 highlight=False,
             )
+
+
+class JobProgress:
+    """Use it as a context manager: how far others are with questions.
+
+    Args:
+        total: of the questions.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._console = Console(stderr=True)
+        self._total = total
+        self._began: tuple[float, int] | None = None
+        self._said_s = time.monotonic()
+        self._bar = _bar_on(self._console)
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> "JobProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def at(self, completed: int, failed: int) -> None:
+        """Show how many have their answers, and how many have none."""
+        now_s, done = time.monotonic(), completed + failed
+        began_s, before = self._began = self._began or (now_s, done)
+        pace = (done - before) / max(now_s - began_s, 1e-9)
+        text = f"{pace:.1f} questions/s" + (f"  {failed} without an answer" if failed else "")
+        self._bar.update(self._task, completed=done, description=text)
+        if not self._console.is_terminal and now_s - self._said_s > _LINE_EVERY_S:
+            self._said_s = now_s
+            line = f"galen: {done} of {self._total} asked  {text}"
+            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _bar_on(console: Console) -> Progress:
+    return Progress(
+        TextColumn("asked"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,28 @@ def items_hash(items: Sequence[Item]) -> str:
     """Return a hash of ids, questions, references, types and images' names, in any order."""
     lines = sorted(json.dumps(asdict(item), sort_keys=True) for item in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def images_hash(hashes: Mapping[str, str]) -> str:
+    """Return a hash of images' files.
+
+    Args:
+        hashes: SHA-256 of each, by its name; "-": it cannot be read.
+    """
+    lines = [f"{name} {hashes[name]}" for name in sorted(hashes)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides a figure."""
+    return {name: version(name) for name in ("galen", "nltk", "numpy", "openai")}
+
+
+def candidates_hash(candidates: Sequence[str] | None) -> str | None:
+    """Return a hash of open answers' candidates."""
+    if candidates is None:
+        return None
+    return hashlib.sha256(json.dumps(list(candidates)).encode()).hexdigest()
 
 
 def receipt_of(identity: Mapping[str, Any], scores: Scores) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from modeling.durable_files import write_json
 RUN_FILE = "run.json"
 ANSWERS_FILE = "answers.jsonl"
 REPLIES_FILE = "replies.jsonl"
+JOB_FILE = "evaluation.json"
 RECEIPT_FILE = "receipt.json"
 REPORT_FILE = "report.html"
 EVALUATION, JUDGEMENT = "evaluation", "judgement"
 """What a run is: the `kind` in its file, and in its receipt."""
 _OURS = {
-    EVALUATION: (ANSWERS_FILE, RECEIPT_FILE, REPORT_FILE),
+    EVALUATION: (ANSWERS_FILE, JOB_FILE, RECEIPT_FILE, REPORT_FILE),
     JUDGEMENT: (REPLIES_FILE, RECEIPT_FILE),
 }
 

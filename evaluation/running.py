@@ -4,10 +4,8 @@ What does *not* live here: options and words for the user (`command.py`).
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from evaluation.errors import EvaluationError
 from evaluation.html_report import write_report
 from evaluation.item_images import read_file
 from evaluation.progress import AskingProgress
-from evaluation.receipt import items_hash, receipt_of
+from evaluation.receipt import candidates_hash, images_hash, items_hash, receipt_of, versions
 from evaluation.run_folder import ANSWERS_FILE, EVALUATION, RECEIPT_FILE, REPORT_FILE
 from evaluation.scoring import Scores, score
 from evaluation.vqa_items import Item, read_answers
@@ -106,20 +104,14 @@ def finish(
     facts = {
         **identity,
         "model_as_told": dict(model_as_told),
-        "candidates_sha256": _hash_of(questions.candidates),
-        "versions": {name: version(name) for name in ("galen", "nltk", "numpy", "openai")},
+        "candidates_sha256": candidates_hash(questions.candidates),
+        "versions": versions(),
         "failed": dict(failed),
     }
     receipt = receipt_of(facts, scores)
     write_json(folder / RECEIPT_FILE, receipt)
     write_report(folder / REPORT_FILE, receipt, scores, questions.images)
     return Done(scores, failed)
-
-
-def _hash_of(candidates: Sequence[str] | None) -> str | None:
-    if candidates is None:
-        return None
-    return hashlib.sha256(json.dumps(list(candidates)).encode()).hexdigest()
 
 
 def _refuse_another_model(kept: RecordFile, answers: Path, model: str) -> None:
@@ -133,12 +125,12 @@ def _refuse_another_model(kept: RecordFile, answers: Path, model: str) -> None:
 
 def _images_hash(questions: Questions) -> str:
     """Return a hash of what the images' files hold; one that cannot be read counts as such."""
-    lines: list[str] = []
-    for name in sorted({item.image for item in questions.items if item.image is not None}):
+    hashes: dict[str, str] = {}
+    for name in {item.image for item in questions.items if item.image is not None}:
         try:
             content = read_file(questions.images, name)
         except EvaluationError:
-            lines.append(f"{name} -")
+            hashes[name] = "-"
         else:
-            lines.append(f"{name} {hashlib.sha256(content).hexdigest()}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            hashes[name] = hashlib.sha256(content).hexdigest()
+    return images_hash(hashes)

@@ -124,6 +124,23 @@ def up(  # noqa: PLR0913 - one parameter per option
             help="Python of another virtual environment, for workers with vLLM.",
         ),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=64,
+            envvar="GALEN_JOBS_PROCESSES",
+            help="Processes that work on batches and evaluations; 0: none.",
+        ),
+    ] = 1,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            envvar="GALEN_STORE_DIR",
+            help="Folder of files and of the database; default: the user's own for data.",
+        ),
+    ] = None,
     redis_url: Annotated[
         str | None,
         typer.Option(
@@ -148,7 +165,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         typer.Option(help="Least level of logs; default: info."),
     ] = None,
 ) -> None:
-    """Start everything on this machine: Redis, gateway and workers.
+    """Start everything on this machine: Redis, gateway, workers of models and of jobs.
 
     Asks one question about an image, prints how to ask again, and serves until Ctrl-C.
 
@@ -194,6 +211,8 @@ def up(  # noqa: PLR0913 - one parameter per option
         question=question,
         image=image,
         redis_url=redis_url,
+        jobs=jobs,
+        data_dir=data_dir,
         ask=ask,
         once=once,
     )
@@ -214,6 +233,14 @@ def worker(context: typer.Context) -> None:
     from services.launcher.service_command import run_worker
 
     run_worker(context.args)
+
+
+@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def jobs(context: typer.Context) -> None:
+    """Run a job worker alone: it does batches and evaluations through a gateway."""
+    from services.launcher.service_command import run_jobs
+
+    run_jobs(context.args)
 
 
 @app.command()

@@ -6,7 +6,7 @@ What does *not* live here: what the lines mean.
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -21,11 +21,14 @@ class RecordFile:
 
     Args:
         key: the field by which a record is known; each is kept once.
+        skips_damage: lines that cannot be read are passed over, so that their records come again.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, *, skips_damage: bool = False) -> None:
         self._path = path
         self._key = key
+        self._skips_damage = skips_damage
+        self.num_damaged = 0
         self._file: BinaryIO | None = None
         self.records: dict[str, Mapping[str, object]] = {}
         """By key, those of earlier calls included."""
@@ -57,21 +60,34 @@ class RecordFile:
 
     def add(self, record: Mapping[str, object]) -> None:
         """Write a record and sync it, unless its key is there; raises OSError on a full disk."""
-        key = str(record[self._key])
-        if key in self.records:
+        self.add_all([record])
+
+    def add_all(self, records: Sequence[Mapping[str, object]]) -> None:
+        """Write records with one sync, all or none; those whose keys are there are left out.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        new: dict[str, Mapping[str, object]] = {}
+        for record in records:
+            key = str(record[self._key])
+            if key not in self.records:
+                new.setdefault(key, record)
+        if not new:
             return
         assert self._file is not None  # noqa: S101 (entered)
-        line = json.dumps(record).encode() + b"\n"  # ASCII: a lone surrogate is written, too
+        # ASCII: a lone surrogate is written, too.
+        content = b"".join(json.dumps(record).encode() + b"\n" for record in new.values())
         start = self._file.seek(0, os.SEEK_END)
         try:
             written = 0
-            while written < len(line):
-                written += self._file.write(line[written:]) or 0
+            while written < len(content):
+                written += self._file.write(content[written:]) or 0
             os.fsync(self._file.fileno())
         except OSError:
             self._file.truncate(start)  # a rest of a line would be glued to the next one
             raise
-        self.records[key] = record
+        self.records.update(new)
 
     def _read(self, file: BinaryIO) -> None:
         file.seek(0)
@@ -84,6 +100,9 @@ class RecordFile:
                 record = json.loads(line)
                 key = str(record[self._key])
             except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if self._skips_damage:
+                    self.num_damaged += 1
+                    continue
                 raise RecordFileError(
                     f"{self._path}: line {number} is no record of this kind "
                     f"({type(error).__name__}); move the file away, or mend the line"

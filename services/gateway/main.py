@@ -27,12 +27,14 @@ from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
 from services.gateway.http_protocol import LimitedHttpProtocol
+from services.gateway.job_sender import JobSender
+from services.gateway.job_store import JobStore
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
-from services.gateway.routes import admin, chat, health, models
+from services.gateway.routes import admin, batches, chat, evaluations, files, health, models
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
@@ -44,6 +46,7 @@ from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import RequestQueue
 from services.protocol.worker_directory import WorkerDirectory
 from services.settings_guard import settings_or_exit
+from services.store.settings import StoreSettings
 from services.telemetry import configure_logging
 
 _log = structlog.get_logger()
@@ -56,26 +59,28 @@ _SERVER_PATIENCE_S = 2.0
 """uvicorn cancels whatever it still runs so long after the drain: later than all of ours."""
 
 
-def create_app(settings: GatewaySettings, metrics: GatewayMetrics) -> FastAPI:
+def create_app(
+    settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
+) -> FastAPI:
     """Return the application; its parts begin and end with its lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with _gateway(settings, metrics) as state:
+        async with _gateway(settings, store_settings, metrics) as state:
             app.state.galen = state
             yield
 
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
     install_api_document(app)
-    for routes in (chat, models, health, admin):
+    for routes in (chat, models, health, files, batches, evaluations, admin):
         app.include_router(routes.router)
     return app
 
 
 @asynccontextmanager
 async def _gateway(
-    settings: GatewaySettings, metrics: GatewayMetrics
+    settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
 ) -> AsyncGenerator[GatewayState]:
     """Begin the gateway's parts, and end them in the opposite order."""
     url = settings.redis_url.get_secret_value()
@@ -92,6 +97,7 @@ async def _gateway(
     images = ImageResolver(
         decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
     )
+    store = JobStore(store_settings)
     await decoder.start()
     try:
         await pulse.beat()
@@ -108,8 +114,9 @@ async def _gateway(
     tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
     try:
         yield GatewayState(
-            settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats)
-        )
+            settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
+            store, JobSender(url),
+        )  # fmt: skip
     finally:
         await dispatcher.settled()
         for task in tasks:
@@ -120,6 +127,7 @@ async def _gateway(
         except REDIS_AWAY:
             _log.warning("gateway.left.unannounced")
         await decoder.close()
+        await store.close()
         for client in (commands, beats, pictures, blocking):
             await client.aclose()
 
@@ -205,10 +213,11 @@ def _give_memory_back() -> None:
 def main() -> None:
     """Entry point of `galen gateway`."""
     settings = settings_or_exit(GatewaySettings, "gateway")
+    store_settings = settings_or_exit(StoreSettings, "store")
     configure_logging("gateway", settings.log_format, settings.log_level)
     setproctitle("galen gateway")
     metrics = GatewayMetrics()
-    app = create_app(settings, metrics)
+    app = create_app(settings, store_settings, metrics)
     direct = {("POST", "/v1/chat/completions"): chat.create_chat_completion}
     _spare_the_collector()
     _give_memory_back()

@@ -26,7 +26,10 @@ _log = structlog.get_logger()
 
 Handler = Callable[[Request], Awaitable[Response]]
 
-_ROUTES = frozenset({"/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"})
+_ROUTES = frozenset({
+    "/v1/chat/completions", "/v1/models", "/v1/files", "/v1/batches", "/v1/evaluations",
+    "/healthz", "/readyz", "/metrics",
+})  # fmt: skip
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _PLAIN_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{0,255}")
 """A name or an address, and a port; anything else could change the URL it becomes a part of."""

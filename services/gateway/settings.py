@@ -50,6 +50,9 @@ class GatewaySettings(BaseSettings):
         default=32 << 20, ge=1024, description="Largest body of a chat request"
     )
     body_timeout_s: float = Field(default=30.0, gt=0, description="Longest time to receive a body")
+    upload_timeout_s: float = Field(
+        default=600.0, gt=0, description="Longest time to receive a file"
+    )
     max_image_bytes: int = Field(
         default=20 << 20, ge=1024, description="Largest image, decoded base64"
     )

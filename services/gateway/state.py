@@ -6,6 +6,8 @@ from starlette.requests import Request
 
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
+from services.gateway.job_sender import JobSender
+from services.gateway.job_store import JobStore
 from services.gateway.media.images import ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.pulse import Pulse
@@ -26,6 +28,8 @@ class GatewayState:
     images: ImageResolver
     pulse: Pulse
     admin: AdminOrders
+    store: JobStore
+    jobs: JobSender
     is_draining: bool = False
 
     def end(self, reply: Reply) -> None:

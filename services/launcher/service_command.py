@@ -1,4 +1,4 @@
-"""`galen gateway` and `galen worker`: options made from the settings, and the process itself.
+"""`galen gateway`, `worker` and `jobs`: options made from the settings, and the process itself.
 
 Each field of a service's settings is an option. What is chosen goes to the service as environment
 variables, where all its settings come from, and this process becomes the service.
@@ -16,10 +16,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from evaluation.jobs.settings import JobSettings
 from services.gateway.settings import GatewaySettings
 from services.launcher.config_file import read_config
 from services.launcher.service_process import service_process
 from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
+from services.store.settings import StoreSettings
 from services.worker.settings import WorkerSettings
 
 _GATEWAY_HELP = """Run a gateway alone: HTTP on one side, Redis on the other.
@@ -39,6 +41,16 @@ Example:
 galen worker --engine transformers --model-path ./llava-med --model-id llava-med
 
 galen worker --config worker.toml --slots 16
+"""
+_JOBS_HELP = """Run a job worker alone: it does batches and evaluations through a gateway.
+
+Each option is also an environment variable: --gateway-url is GALEN_JOBS_GATEWAY_URL. Where files
+and results are kept is said by GALEN_STORE_DIR, GALEN_STORE_DATABASE_URL and GALEN_STORE_FILES_URL,
+which the gateway needs, too.
+
+Example:
+
+galen jobs --gateway-url http://127.0.0.1:8000/v1 --redis-url redis://127.0.0.1:6379/0
 """
 
 
@@ -69,6 +81,11 @@ def run_worker(arguments: Sequence[str]) -> None:
     _run("worker", WorkerSettings, _WORKER_HELP, arguments)
 
 
+def run_jobs(arguments: Sequence[str]) -> None:
+    """Become a job worker."""
+    _run("jobs", JobSettings, _JOBS_HELP, arguments)
+
+
 def _run(
     service: str, settings: type[BaseSettings], help_text: str, arguments: Sequence[str]
 ) -> None:
@@ -77,6 +94,7 @@ def _run(
         if config is not None:
             chosen = read_config(config, settings) | chosen
         check_settings(settings, chosen)
+        check_settings(StoreSettings, {})
         warn_of_unknown_prefixes()
         command, environment = service_process(service, chosen)
         sys.stdout.flush()

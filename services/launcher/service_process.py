@@ -5,6 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from services.launcher.environment import service_environment
+from services.store.settings import ENV_PREFIX
+
+MODULES = {
+    "gateway": "services.gateway.main",
+    "worker": "services.worker.main",
+    "jobs": "evaluation.jobs.main",
+}
 
 
 def service_process(
@@ -21,4 +28,9 @@ def service_process(
         {f"{prefix}{field}".upper(): value for field, value in settings.items()},
         is_other_python=python is not None,
     )
-    return [str(python or sys.executable), "-m", f"services.{service}.main"], environment
+    return [str(python or sys.executable), "-m", MODULES[service]], environment
+
+
+def store_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the store's settings, by field, which several services read."""
+    return {f"{ENV_PREFIX}{field}".upper(): value for field, value in settings.items()}

@@ -6,10 +6,15 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from evaluation.jobs.settings import JobSettings
 from services.gateway.settings import GatewaySettings
 from services.settings_guard import unknown_prefixes, unknown_variables
+from services.store.settings import StoreSettings
 from services.worker.settings import WorkerSettings
 
+SERVICES: tuple[type[BaseSettings], ...] = (
+    GatewaySettings, WorkerSettings, JobSettings, StoreSettings,
+)  # fmt: skip
 _OUR_OWN = "Value error, "
 """How pydantic begins what a check of ours says."""
 
@@ -41,5 +46,5 @@ def check_settings(settings: type[BaseSettings], chosen: Mapping[str, str]) -> N
 
 def warn_of_unknown_prefixes() -> None:
     """Write a line for each GALEN_* variable that no service reads."""
-    for line in unknown_prefixes([GatewaySettings, WorkerSettings]):
+    for line in unknown_prefixes(SERVICES):
         typer.echo(f"galen: warning: {line}", err=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 from setproctitle import setproctitle
 
+from evaluation.jobs.settings import JobSettings
 from services.gateway.settings import GatewaySettings
 from services.launcher.admin_access import AdminAccess, leave_access, new_key
 from services.launcher.children import Family
@@ -42,12 +43,13 @@ from services.launcher.redis_server import (
     wait_for_redis,
 )
 from services.launcher.run_folder import run_folder
-from services.launcher.service_process import service_process
+from services.launcher.service_process import service_process, store_environment
 from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.wishes import MODEL_VARIABLES, EngineChoice, demo_wish, read_wishes
 from services.protocol.admin import LoadModel
 from services.settings_guard import set_variables
+from services.store.settings import StoreSettings
 from services.telemetry import LogLevel
 from services.worker.settings import WorkerSettings
 
@@ -72,6 +74,8 @@ class UpOptions:
         models: DIR, NAME=DIR, or with the fake engine NAME; () for the demo's.
         overrides: of the layout, for every model, by field of `LoadModel`.
         worker_python: interpreter of workers with the vLLM engine.
+        jobs: processes that work on batches and evaluations.
+        data_dir: of the store; None: its own default.
         once: answer one question and end.
     """
 
@@ -86,6 +90,8 @@ class UpOptions:
     question: str | None = None
     image: Path | None = None
     redis_url: str | None = None
+    jobs: int = 1
+    data_dir: Path | None = None
     ask: bool = True
     once: bool = False
 
@@ -98,6 +104,8 @@ def run_up(options: UpOptions) -> int:
     """
     check_settings(GatewaySettings, _gateway_options(options))
     check_settings(WorkerSettings, _worker_options(options))
+    check_settings(JobSettings, _log_options(options, "JOBS"))
+    check_settings(StoreSettings, _store_options(options))
     warn_of_unknown_prefixes()
     wishes = read_wishes(options.models, options.engine, options.overrides)
     setproctitle("galen up")
@@ -128,7 +136,7 @@ async def _up(options: UpOptions, wishes: list[LoadModel]) -> int:
     port = free_port(options.host, options.port)
     if not wishes:
         check_packages()
-    terminal = Terminal(["redis", "gateway", *_worker_names(options)])
+    terminal = Terminal(["redis", "gateway", "jobs", *_worker_names(options)])
     own = (*_OWN_VARIABLES, *(MODEL_VARIABLES if options.models else ()))
     for name in set_variables(own):
         terminal.progress(f"{name} is ignored: `galen up` chooses it")
@@ -203,6 +211,8 @@ class _Launcher:
         self._start_agent(redis_url, fleet)
         await self._wait_until_ready()
         fleet.establish_all()
+        if options.jobs and not options.once:
+            await self._start_jobs(redis_url)
         self.terminal.progress(f"ready after {time.monotonic() - self._started:.1f} s")
         model_id = self.wishes[0].model_id
         first = first_question(self._url(), model_id, options.image, options.question)
@@ -256,7 +266,26 @@ class _Launcher:
             "drain_timeout_s": str(_DRAIN_S),
             "admin_key": key,
         }
-        await self.family.start("gateway", *service_process("gateway", gateway))
+        command, environment = service_process("gateway", gateway)
+        environment |= store_environment(_store_options(self.options))
+        await self.family.start("gateway", command, environment)
+
+    async def _start_jobs(self, redis_url: str) -> None:
+        """Start the job workers; they find what an earlier run has left."""
+        jobs = _log_options(self.options, "JOBS") | {
+            "redis_url": redis_url,
+            "gateway_url": self._url(),
+            "processes": str(self.options.jobs),
+        }
+        command, environment = service_process("jobs", jobs)
+        environment |= store_environment(_store_options(self.options))
+        kept = await self.family.start_kept("jobs", command, environment, self._on_jobs_end)
+        kept.is_established = True
+
+    def _on_jobs_end(self, why: CommandError | None) -> None:
+        """Batches wait then; chat goes on."""
+        if why is not None:
+            self.terminal.progress(f"{why.message}; batches and evaluations wait")
 
     async def _wait_until_ready(self) -> None:
         limit_s = self.options.start_timeout_s
@@ -338,6 +367,11 @@ def _worker_options(options: UpOptions) -> dict[str, str]:
         if value is not None and name in WorkerSettings.model_fields
     }
     return chosen | _log_options(options, "WORKER")
+
+
+def _store_options(options: UpOptions) -> dict[str, str]:
+    """Return what the user chose for the store, by field of its settings."""
+    return {} if options.data_dir is None else {"dir": str(options.data_dir.absolute())}
 
 
 def _log_options(options: UpOptions, service: str) -> dict[str, str]:

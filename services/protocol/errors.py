@@ -37,6 +37,13 @@ class ErrorCode(StrEnum):
     IMAGE_TOO_SMALL = "image_too_small"
     TOO_MANY_IMAGES = "too_many_images"
     URL_FETCH_DISABLED = "url_fetch_disabled"
+    # files, batches and evaluations
+    LOCAL_ONLY = "local_only"
+    FILE_NOT_FOUND = "file_not_found"
+    FILE_IN_USE = "file_in_use"
+    INVALID_FILE = "invalid_file"
+    BATCH_NOT_FOUND = "batch_not_found"
+    EVALUATION_NOT_FOUND = "evaluation_not_found"
     # administration
     ADMIN_FORBIDDEN = "admin_forbidden"
     WORKER_NOT_FOUND = "worker_not_found"
@@ -56,6 +63,8 @@ class ErrorCode(StrEnum):
     OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting_down"
     BACKEND_UNAVAILABLE = "backend_unavailable"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    STORAGE_FULL = "storage_full"
     TIMEOUT = "timeout"
     WORKER_LOST = "worker_lost"
     MODEL_UNLOADED = "model_unloaded"
@@ -123,12 +132,17 @@ _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.MODEL_NOT_FOUND: NotFoundError,
     ErrorCode.WORKER_NOT_FOUND: NotFoundError,
     ErrorCode.HOST_NOT_FOUND: NotFoundError,
+    ErrorCode.FILE_NOT_FOUND: NotFoundError,
+    ErrorCode.BATCH_NOT_FOUND: NotFoundError,
+    ErrorCode.EVALUATION_NOT_FOUND: NotFoundError,
     ErrorCode.REQUEST_TOO_LARGE: TooLargeError,
     ErrorCode.URI_TOO_LONG: TooLargeError,
     ErrorCode.HEADERS_TOO_LARGE: TooLargeError,
     ErrorCode.OVERLOADED: OverloadedError,
     ErrorCode.SHUTTING_DOWN: UnavailableError,
     ErrorCode.BACKEND_UNAVAILABLE: UnavailableError,
+    ErrorCode.STORAGE_UNAVAILABLE: UnavailableError,
+    ErrorCode.STORAGE_FULL: UnavailableError,
     ErrorCode.TIMEOUT: DeadlineError,
     ErrorCode.WORKER_LOST: WorkerError,
     ErrorCode.MODEL_UNLOADED: UnavailableError,

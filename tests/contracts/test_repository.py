@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from pydantic_settings import BaseSettings
 
 from services.gateway.error_handlers import status_and_type
+from services.launcher.service_process import MODULES
 from services.protocol.errors import ErrorCode
 from services.settings_guard import unknown_variables
 from tests.contracts.source_tree import (
@@ -37,7 +38,10 @@ TORCH = {"torch", "transformers", "vllm"}
 MAY_READ_THE_ENVIRONMENT = {"settings.py", "settings_guard.py"}
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PINS = sorted(file.name for file in (ROOT / "constraints").glob("*.txt"))
-SETTINGS = sorted((ROOT / "services").glob("*/settings.py"))
+SETTINGS = [
+    *sorted((ROOT / "services").glob("*/settings.py")),
+    ROOT / "evaluation" / "jobs" / "settings.py",
+]
 
 
 def read(name: str) -> str:
@@ -177,7 +181,7 @@ def test_settings_exist_for_each_service() -> None:
 
 
 def settings_class(file: Path) -> type[BaseSettings]:
-    module = importlib.import_module(f"services.{file.parent.name}.settings")
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
     classes = [
         value
         for value in vars(module).values()
@@ -201,11 +205,12 @@ def test_settings_have_the_prefix_of_their_service_and_are_frozen(file: Path) ->
 def test_a_service_with_a_misspelt_variable_does_not_start(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variable = f"GALEN_{file.parent.name.upper()}_REDIS_ULR"
+    service = file.parent.name
+    variable = f"GALEN_{service.upper()}_{'DATABASE' if service == 'store' else 'REDIS'}_ULR"
     monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
 
     done = subprocess.run(
-        [sys.executable, "-m", f"services.{file.parent.name}.main"],
+        [sys.executable, "-m", MODULES["gateway" if service == "store" else service]],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -17,6 +17,7 @@ from services.worker.settings import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 60.0
+_DATA = "data"
 
 
 def galen(
@@ -46,7 +47,10 @@ class LaunchedUp:
             [sys.executable, "-m", "services.cli", "up", *words],
             cwd=ROOT,
             env=child_environment(
-                TMPDIR=str(temporary), XDG_CACHE_HOME=str(temporary), **variables
+                TMPDIR=str(temporary),
+                XDG_CACHE_HOME=str(temporary),
+                XDG_DATA_HOME=str(temporary / _DATA),
+                **variables,
             ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -116,8 +120,8 @@ class LaunchedUp:
         return [p for p in below if title in " ".join(p.cmdline())]
 
     def left_over(self) -> list[str]:
-        """Return what is in the temporary folder."""
-        return sorted(path.name for path in self.temporary.iterdir())
+        """Return what is in the temporary folder, the user's data aside."""
+        return sorted(path.name for path in self.temporary.iterdir() if path.name != _DATA)
 
 
 def alive_after(processes: Sequence[psutil.Process], limit_s: float) -> list[psutil.Process]:

@@ -22,7 +22,9 @@ def write(path: Path, records: list[dict[str, str]] = RECORDS) -> None:
 
 
 @given(cut=st.integers(0, 400))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_cut_at_any_byte_it_holds_whole_records_and_goes_on(tmp_path: Path, cut: int):
     path = tmp_path / "records.jsonl"
     path.unlink(missing_ok=True)

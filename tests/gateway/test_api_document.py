@@ -18,6 +18,7 @@ from services.gateway.routes.chat import LANE_HEADER
 from services.gateway.settings import GatewaySettings
 from services.gateway.strict_json import MAX_DEPTH, MAX_VALUES
 from services.protocol.errors import ErrorCode
+from services.store.settings import StoreSettings
 
 TEXT = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
 
@@ -53,7 +54,7 @@ def test_parameters_are_those_of_the_schema() -> None:
 
 def test_routes_are_those_of_the_application() -> None:
     documented = {names_in(row[0])[0] for row in table_under("Routes")}
-    paths = create_app(GatewaySettings(), GatewayMetrics()).openapi()["paths"]
+    paths = create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()["paths"]
 
     described = {f"{verb.upper()} {path}" for path, verbs in paths.items() for verb in verbs}
     assert documented == described | {"GET /openapi.json"}

@@ -14,11 +14,24 @@ from services.gateway.admin_schemas import (
     LoadModelRequest,
 )
 from services.gateway.chunks import ChatCompletion, ErrorAnswer, Model, ModelList
+from services.gateway.job_schemas import (
+    Batch,
+    BatchList,
+    CreateBatchRequest,
+    CreateEvaluationRequest,
+    Evaluation,
+    EvaluationList,
+    FileDeleted,
+    FileList,
+    FileObject,
+)
 from services.gateway.openai_schemas import ChatCompletionRequest
 
 _STRUCTS = (
     ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList,
     AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
+    FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
+    Evaluation, EvaluationList, CreateEvaluationRequest,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 
@@ -33,7 +46,16 @@ def answers(
 ) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's `responses` of a route that answers with `struct` or with an error."""
     events = {"text/event-stream": {"schema": {"type": "string"}}} if is_streamed else {}
-    good = {"description": description, "content": {**body_of(struct), **events}}
+    return _answers({"description": description, "content": {**body_of(struct), **events}})
+
+
+def file_answers(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's `responses` of a route that answers with a file or with an error."""
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return _answers({"description": description, "content": {"application/octet-stream": schema}})
+
+
+def _answers(good: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     error = {"description": "An error in OpenAI's form", "content": body_of(ErrorAnswer)}
     return {200: good, "4XX": error, "5XX": error}
 

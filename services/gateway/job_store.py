@@ -1,0 +1,57 @@
+"""The gateway's side of the store: opened when it is first needed, and again after a failure.
+
+Chat does not wait for it, and goes on without it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.protocol.errors import ErrorCode, UnavailableError
+from services.store.database import DATABASE_AWAY, Database
+from services.store.file_store import FileStore
+from services.store.settings import StoreSettings
+
+_log = structlog.get_logger()
+
+
+class JobStore:
+    """Database and files."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.files = FileStore(settings.files)
+        self._database = Database(settings.database)
+        self._is_open = False
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
+        """Give a session, written at the end.
+
+        Raises:
+            UnavailableError: the database cannot do its work.
+        """
+        try:
+            await self._open()
+            async with self._database.begin() as session:
+                yield session
+        except DATABASE_AWAY as error:
+            _log.warning("store.away", cause=type(error).__name__)
+            raise UnavailableError(
+                ErrorCode.STORAGE_UNAVAILABLE,
+                "the database is not reachable at the moment; try again later",
+                retry_after_s=5.0,
+            ) from error
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self._database.close()
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if not self._is_open:
+                await self._database.open()
+                self._is_open = True

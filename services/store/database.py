@@ -1,0 +1,145 @@
+"""The database: SQLite in one file (WAL), or PostgreSQL; brought to its newest schema when opened.
+
+What does *not* live here: tables (`models.py`), queries (`*_records.py`).
+"""
+
+import asyncio
+import fcntl
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_BUSY_MS = 15_000
+"""How long a writer of SQLite waits for another one."""
+_MIGRATION_LOCK = 0x47414C45
+"""Of PostgreSQL: any number, the same in all our processes."""
+_CONNECT_S = 10
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; one line, which holds no password."""
+
+
+DATABASE_AWAY = (SQLAlchemyError, DatabaseError, OSError)
+"""What a query raises while the database cannot do its work."""
+
+
+class Database:
+    """Open it with `open`; close it at the end.
+
+    Args:
+        url: SQLAlchemy's, of SQLite or PostgreSQL; the driver may be left out.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _with_driver(url)
+        self.is_sqlite = self._url.startswith("sqlite")
+        self._engine = _engine_of(self._url)
+
+    async def open(self) -> None:
+        """Bring the schema up to date; raises DatabaseError."""
+        try:
+            if self.is_sqlite:
+                await asyncio.to_thread(self._make_folder)
+            await self._migrate()
+        except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+            raise DatabaseError(f"the database cannot be opened: {_cause(error)}") from error
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
+        """Give a session whose work is written wholly, at the end, or not at all."""
+        async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _make_folder(self) -> None:
+        file = make_url(self._url).database
+        if file and file != ":memory:":
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+
+    async def _migrate(self) -> None:
+        if self.is_sqlite:
+            file = make_url(self._url).database or "galen.db"
+            with await asyncio.to_thread(_lock, Path(f"{file}.lock")):
+                async with self._engine.begin() as connection:
+                    await connection.run_sync(_upgrade)
+            return
+        async with self._engine.begin() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            await connection.run_sync(_upgrade)
+
+
+def _with_driver(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    kind = scheme.partition("+")[0]
+    if kind not in _DRIVERS:
+        raise DatabaseError(
+            f"a database's address begins with sqlite:// or postgresql://, not with {scheme[:20]!r}"
+        )
+    return f"{_DRIVERS[kind]}://{rest}"
+
+
+def _engine_of(url: str) -> AsyncEngine:
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if not url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": _CONNECT_S}
+    try:
+        engine = create_async_engine(url, **options)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise DatabaseError("the database's address cannot be read") from error
+    except ModuleNotFoundError as error:
+        raise DatabaseError("PostgreSQL needs its driver: pip install 'galen[postgres]'") from error
+    if url.startswith("sqlite"):
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_at_once)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's
+    connection.isolation_level = None  # else the driver begins transactions late, as it likes
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={_BUSY_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # what was committed survives the loss of power
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_at_once(connection: Connection) -> None:
+    """Take the write lock first: one taken later may fail at once instead of waiting."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextmanager
+def _lock(path: Path) -> Generator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _cause(error: Exception) -> str:
+    """Return the kind of a cause: its text may hold the address, and so a password."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return type(original).__name__

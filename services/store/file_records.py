@@ -1,0 +1,100 @@
+"""Queries of files: each asks for a tenant, and sees nobody else's.
+
+What does *not* live here: their content (`file_store.py`).
+"""
+
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.store.clock import now_ms
+from services.store.models import FileRow
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file whose content is in the file store already."""
+
+    id: str
+    tenant_id: str
+    filename: str
+    purpose: str
+    num_bytes: int
+    sha256: str
+    key: str
+    num_lines: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What of a list to give.
+
+    Args:
+        after: the id that the last page ended with; "": the first page.
+    """
+
+    limit: int
+    after: str = ""
+    is_ascending: bool = False
+
+
+def new_file_id() -> str:
+    """Draw an id that nobody can guess."""
+    return f"file-{secrets.token_hex(12)}"
+
+
+async def add_file(session: AsyncSession, file: NewFile) -> FileRow:
+    """Keep a file's record."""
+    created_ms = await session.scalar(select(now_ms()))
+    row = FileRow(
+        id=file.id,
+        tenant_id=file.tenant_id,
+        filename=file.filename[:255],
+        purpose=file.purpose,
+        num_bytes=file.num_bytes,
+        sha256=file.sha256,
+        key=file.key,
+        num_lines=file.num_lines,
+        model=file.model,
+        created_ms=created_ms or 0,
+    )
+    session.add(row)
+    return row
+
+
+async def find_file(session: AsyncSession, tenant_id: str, file_id: str) -> FileRow | None:
+    """Return a tenant's file; None: there is none of this id."""
+    query = select(FileRow).where(FileRow.id == file_id, FileRow.tenant_id == tenant_id)
+    return await session.scalar(query)
+
+
+async def list_files(
+    session: AsyncSession, tenant_id: str, purpose: str | None, page: Page
+) -> list[FileRow] | None:
+    """Return a page of a tenant's files, and one more if there are more; None: no such `after`."""
+    query = select(FileRow).where(FileRow.tenant_id == tenant_id)
+    if purpose is not None:
+        query = query.where(FileRow.purpose == purpose)
+    place = tuple_(FileRow.created_ms, FileRow.id)
+    if page.after:
+        last = await find_file(session, tenant_id, page.after)
+        if last is None:
+            return None
+        there = (last.created_ms, last.id)
+        query = query.where(place > there if page.is_ascending else place < there)
+    columns = (FileRow.created_ms, FileRow.id)
+    query = query.order_by(*(c.asc() if page.is_ascending else c.desc() for c in columns))
+    return list(await session.scalars(query.limit(page.limit + 1)))
+
+
+async def remove_file(session: AsyncSession, tenant_id: str, file_id: str) -> FileRow | None:
+    """Remove a file's record; returns what it was."""
+    query = (
+        delete(FileRow)
+        .where(FileRow.id == file_id, FileRow.tenant_id == tenant_id)
+        .returning(FileRow)
+    )
+    return await session.scalar(query)

@@ -1,0 +1,148 @@
+"""The tables: files, jobs (batches and evaluations) and their shards. A tenant in every row.
+
+Times are milliseconds since 1970, and all of them come from the database's own clock (`clock.py`).
+What does *not* live here: how tables come to be (`migrations/`), queries (`file_records.py`,
+`job_records.py`, `shard_records.py`).
+"""
+
+from typing import Any, Literal, cast
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JobKind = Literal["batch", "evaluation"]
+JobStatus = Literal[
+    "validating",
+    "failed",
+    "in_progress",
+    "finalizing",
+    "completed",
+    "expired",
+    "cancelling",
+    "cancelled",
+]
+"""OpenAI's, of a batch."""
+JobOutcome = Literal["completed", "expired", "cancelled"]
+ShardState = Literal["waiting", "running", "done"]
+
+ENDED: tuple[JobStatus, ...] = ("failed", "completed", "expired", "cancelled")
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Of all tables; constraints have names, so that a migration can change them."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+
+
+class FileRow(Base):
+    """A file that was uploaded, or that a job wrote.
+
+    Args:
+        key: its place in the file store.
+        sha256: hex, of its content.
+        num_lines: of a file of JSON lines; 0 for others.
+        model: that all its lines ask for; "" for others.
+    """
+
+    __tablename__ = "files"
+    __table_args__ = (Index("ix_files_tenant", "tenant_id", "created_ms"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(128))
+    filename: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(String(255))
+    num_lines: Mapped[int]
+    model: Mapped[str] = mapped_column(String(200))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class JobRow(Base):
+    """A batch, or an evaluation.
+
+    Args:
+        spec: what a kind needs to know of its lines, JSON.
+        outcome: what it ends as when all its shards are done.
+        problems: why it failed, in OpenAI's form.
+        result: of an evaluation: its receipt.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_tenant", "tenant_id", "kind", "created_ms"),
+        Index("ix_jobs_status", "status"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(128))
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[str] = mapped_column(String(16))
+    endpoint: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(200))
+    completion_window: Mapped[str] = mapped_column(String(16))
+    input_file_id: Mapped[str] = mapped_column(String(64))
+    output_file_id: Mapped[str | None] = mapped_column(String(64))
+    error_file_id: Mapped[str | None] = mapped_column(String(64))
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    metadata_: Mapped[dict[str, str] | None] = mapped_column("metadata", JSON)
+    problems: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    total: Mapped[int]
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int] = mapped_column(BigInteger)
+    in_progress_ms: Mapped[int | None] = mapped_column(BigInteger)
+    finalizing_ms: Mapped[int | None] = mapped_column(BigInteger)
+    cancelling_ms: Mapped[int | None] = mapped_column(BigInteger)
+    ended_ms: Mapped[int | None] = mapped_column(BigInteger)
+    sent_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+    @property
+    def state(self) -> JobStatus:
+        """`status`, typed."""
+        return cast("JobStatus", self.status)
+
+
+class ShardRow(Base):
+    """A run of lines of a job's input, which one worker does at a time.
+
+    Args:
+        first_line: counted from 0.
+        start_byte: of its first line in the input.
+        end_byte: behind its last line.
+        attempt: counts claims: the fencing token.
+        strikes: claims in a row that were lost and had brought no line.
+        num_at_claim: lines that were done at the present claim.
+        part_key: its results in the file store.
+    """
+
+    __tablename__ = "shards"
+    __table_args__ = (Index("ix_shards_state", "state", "lease_until_ms"),)
+
+    job_id: Mapped[str] = mapped_column(
+        String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(128))
+    first_line: Mapped[int]
+    num_lines: Mapped[int]
+    start_byte: Mapped[int] = mapped_column(BigInteger)
+    end_byte: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int]
+    strikes: Mapped[int]
+    num_at_claim: Mapped[int]
+    num_completed: Mapped[int]
+    num_failed: Mapped[int]
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until_ms: Mapped[int | None] = mapped_column(BigInteger)
+    sent_ms: Mapped[int | None] = mapped_column(BigInteger)
+    part_key: Mapped[str | None] = mapped_column(String(255))
