@@ -56,6 +56,7 @@ class Stack:
     start_limit_s: float = START_LIMIT_S
     gateways: list[Program] = field(default_factory=list)
     workers: list[Program] = field(default_factory=list)
+    jobs: list[Program] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     _redis: Program = field(init=False)
     _home: Path = field(init=False)
@@ -91,7 +92,7 @@ class Stack:
         ours = {process.pid: process for process in self._all_processes()}
         for process in ours.values():
             kill(process)
-        for program in (*self.gateways, *self.workers, self._redis):
+        for program in (*self.gateways, *self.workers, *self.jobs, self._redis):
             if program.process is not None:
                 program.process.wait(10)
         await self._http.aclose()
@@ -107,7 +108,7 @@ class Stack:
 
     def _all_processes(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
-        for program in (*self.gateways, *self.workers, self._redis):
+        for program in (*self.gateways, *self.workers, *self.jobs, self._redis):
             if program.process is not None and program.process.poll() is None:
                 parent = psutil.Process(program.pid)
                 found += [*parent.children(recursive=True), parent]
@@ -133,12 +134,35 @@ class Stack:
         port = free_port()
         environment = self._environment({
             "GALEN_GATEWAY_REDIS_URL": self.redis_url, "GALEN_GATEWAY_PORT": str(port),
+            **self._store,
         }, "GALEN_GATEWAY_")  # fmt: skip
         program = self._program(name, self.gateway_module, environment)
         self.gateways.append(program)
         self.ports.append(port)
         program.start()
         return program
+
+    def add_jobs(self, name: str, **settings: str) -> Program:
+        """Start one more job worker, which asks the first gateway."""
+        environment = self._environment({
+            "GALEN_JOBS_REDIS_URL": self.redis_url,
+            "GALEN_JOBS_GATEWAY_URL": f"http://127.0.0.1:{self.port}/v1",
+            "GALEN_JOBS_NAME": name,
+            "GALEN_JOBS_LEASE_S": "3",
+            "GALEN_JOBS_LOOK_S": "0.5",
+            "GALEN_JOBS_STUCK_S": "10",
+            **self._store,
+            **settings,
+        }, "GALEN_JOBS_")  # fmt: skip
+        program = self._program(name, ("evaluation.jobs.main",), environment)
+        self.jobs.append(program)
+        program.start()
+        return program
+
+    @property
+    def _store(self) -> dict[str, str]:
+        more = {k: v for k, v in self.settings.items() if k.startswith("GALEN_STORE_")}
+        return {"GALEN_STORE_DIR": str(self.folder / "store"), **more}
 
     def _program(self, name: str, module: Sequence[str], environment: Mapping[str, str]) -> Program:
         command = (sys.executable, "-m", *module)
