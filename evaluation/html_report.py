@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import BENCHMARKS, other_than_published
 from evaluation.report_page import (
     MOST_IMAGES,
     Bar,
@@ -44,11 +44,19 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class _Published:
+    """LLaVA-Med's tables, this run's row first.
+
+    Args:
+        other: how the run's questions differ from the published split's; None: in nothing counted.
+    """
+
     rows: Sequence[Figures]
     ablation: Sequence[Figures]
     literature: Sequence[Figures]
     source: str
     notes: Sequence[str]
+    literature_notes: Sequence[str]
+    other: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def write_report(
         plot=plot_of([_bar(name, value) for name, value in estimates.items()]),
         metrics=metric_rows(estimates),
         kinds=kind_rows(verdicts),
-        published=_published(receipt),
+        published=_published(receipt, verdicts),
         filters=filters,
         images=shown,
         num_left_out=num_left_out,
@@ -87,7 +95,7 @@ def _bar(name: str, value: Estimate) -> Bar:
     return Bar(name, name.partition("/")[0], 100 * value.mean, 100 * value.low, 100 * value.high)
 
 
-def _published(receipt: Mapping[str, Any]) -> _Published | None:
+def _published(receipt: Mapping[str, Any], verdicts: Sequence[Verdict]) -> _Published | None:
     """Return the run's two figures and others' of the same benchmark; None: there are none."""
     name, _, split = str(receipt["benchmark"]).partition("/")
     column = BENCHMARKS[name].column if name in BENCHMARKS else None
@@ -103,7 +111,9 @@ def _published(receipt: Mapping[str, Any]) -> _Published | None:
         ablation=tables["ablation"],
         literature=tables["literature"],
         source=found["source"],
-        notes=[*found["fine_tuned_notes"], *found["literature_notes"]],
+        notes=found["fine_tuned_notes"],
+        literature_notes=found["literature_notes"],
+        other=other_than_published(BENCHMARKS[name], split, [v.item for v in verdicts]),
     )
 
 

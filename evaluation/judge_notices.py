@@ -50,7 +50,12 @@ def judged_table(found: Judged) -> str:
 
 
 def say_unscored(found: Judged, num_items: int) -> int:
-    """Say how many questions have no scores, and why; returns the exit code."""
+    """Say how many scores are missing, and why, or to be looked at; returns the exit code."""
+    if found.num_addressing:
+        say(
+            f"{found.num_addressing} answers seem to tell the judge what to do; the receipt names "
+            "them under addressing_judge, look at their scores"
+        )
     if not found.num_unscored:
         return 0
     why = f": {found.why}" if found.why else ""

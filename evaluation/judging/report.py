@@ -72,6 +72,7 @@ class JudgedItem:
     Args:
         question: None: not at hand; so `stored`, the reference, and `answer`.
         reference: its score, with `model`; None: unscored.
+        is_addressing: its answer seems to tell the judge what to do.
     """
 
     id: str
@@ -84,6 +85,7 @@ class JudgedItem:
     reference: float | None
     model: float | None
     opinions: Sequence[Opinion]
+    is_addressing: bool
 
     @property
     def css(self) -> str:
@@ -121,6 +123,7 @@ def judged_items(
                 reference=line["reference"],
                 model=line["model"],
                 opinions=opinions,
+                is_addressing=name in receipt["addressing_judge"],
             )
         )
     return found

@@ -19,6 +19,7 @@ from evaluation.answering import why_failed
 from evaluation.chat_items import ChatItem
 from evaluation.errors import EvaluationError
 from evaluation.judging import prompt
+from evaluation.judging.addressing import addressing_judge
 from evaluation.judging.asking import Judge, Judgement, judge_all, judgements_of, scored_of
 from evaluation.judging.identifiers import suspicions
 from evaluation.judging.report import Texts, write_judged_report
@@ -58,11 +59,13 @@ class Judged:
     """What came of it.
 
     Args:
+        num_addressing: answers that seem to tell the judge what to do.
         why: what kept the judge from being asked; empty: nothing did.
     """
 
     groups: Mapping[str, Mapping[str, Group]]
     num_unscored: int
+    num_addressing: int
     why: str
 
 
@@ -110,7 +113,7 @@ async def judge_run(run: JudgedRun, judge: Judge, *, at_once: int) -> Judged:
     write_json(run.folder / RECEIPT_FILE, receipt)
     texts = Texts({item.id: item for item in run.items}, run.answers)
     write_judged_report(run.folder / REPORT_FILE, receipt, replies, texts, run.images)
-    return Judged(groups, len(receipt["unscored"]), why)
+    return Judged(groups, len(receipt["unscored"]), len(receipt["addressing_judge"]), why)
 
 
 def _receipt(
@@ -131,6 +134,7 @@ def _receipt(
         "versions": {name: version(name) for name in ("galen", "numpy", "openai")},
         "num_items": len(run.items),
         "unscored": unscored,
+        "addressing_judge": addressing_judge({i.id: run.answers.get(i.id, "") for i in run.items}),
         "spent": spent,
         "confidence": CONFIDENCE,
         "metrics": as_json(groups),
