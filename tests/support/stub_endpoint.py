@@ -83,7 +83,7 @@ class StubEndpoint:
         routes = [
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._list),
-            Route("/v1/models/{name}", self._show),
+            Route("/v1/models/{name:path}", self._show),
         ]
         config = uvicorn.Config(Starlette(routes=routes), log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
