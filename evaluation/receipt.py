@@ -18,7 +18,7 @@ from evaluation.scoring import Scores, Verdict
 from evaluation.uncertainty import Difference, difference
 from evaluation.vqa_items import Item
 
-VERSION = 1
+VERSION = 2
 CONFIDENCE = "95 % percentile interval, images resampled"
 _MUST_AGREE = ("benchmark", "items_sha256", "images_sha256", "decoding", "metric_versions")
 _Receipt = Mapping[str, Any]

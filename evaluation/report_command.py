@@ -49,7 +49,8 @@ def report_command(
 
     file = out or run / REPORT_FILE
     rows = remake(run, Beside(gt, images, answers), file)
-    say(f"{file} is written")
+    without = "" if gt is not None else ", without references: they are in the file for --gt"
+    say(f"{file} is written{without}")
     if csv is not None:
         write_csv(csv, rows)
         say(f"{csv} is written")

@@ -85,7 +85,9 @@ def test_without_the_questions_it_shows_what_the_run_kept(
     data: Path, questions: Path, tmp_path: Path
 ):
     folder = run(data, tmp_path / "run")
-    assert report(folder).returncode == 0
+    done = report(folder)
+    assert done.returncode == 0
+    assert "without references" in done.stderr
     shown = (folder / "report.html").read_text("utf-8")
     assert "Question 7?" in shown
     assert "left lung" not in shown
@@ -127,6 +129,9 @@ def test_files_of_another_run_are_refused(data: Path, questions: Path, tmp_path:
     assert done.returncode == 1
     assert "is not the one of the receipt" in done.stderr
 
+    receipt = json.loads((folder / "receipt.json").read_text("utf-8"))
+    (folder / "receipt.json").write_text(json.dumps(receipt | {"version": 1}), "utf-8")
+    assert "is no receipt of version 2" in report(folder).stderr
     (folder / "receipt.json").unlink()
     assert "until its command has gone on to the end" in report(folder).stderr
 
