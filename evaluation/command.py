@@ -5,15 +5,15 @@ What does *not* live here: all of it but options and words for the user.
 
 import asyncio
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluation.chat_command import chat_command
 from evaluation.errors import EvaluationError
 from evaluation.judge_command import judge_command
 from evaluation.options import (
@@ -27,14 +27,18 @@ from evaluation.options import (
     Limit,
     MaxTokens,
     Model,
+    NewRun,
     Seed,
     Temperature,
     Timeout,
     Url,
+    as_name,
     client_of,
     endpoint_of,
     no_other_run,
+    say_failed,
 )
+from evaluation.report_command import report_command
 from modeling.tool_errors import EXIT_INTERRUPTED, run_tool, say, with_default
 
 if TYPE_CHECKING:
@@ -42,10 +46,6 @@ if TYPE_CHECKING:
     from evaluation.running import Questions
     from evaluation.scoring import Scores
     from services.endpoint_client.client import Endpoint
-
-    _Asked = Callable[
-        [Questions, Endpoint, Decoding, Path], tuple[Mapping[str, Any], Mapping[str, str]]
-    ]
 
 _RUN = "run"
 
@@ -80,9 +80,7 @@ def run_command(
         bool,
         typer.Option("--distributed", help="Let the platform's job workers ask (`galen jobs`)."),
     ] = False,
-    new_run: Annotated[
-        bool, typer.Option("--new-run", help="Begin anew; answers in --out are removed.")
-    ] = False,
+    new_run: NewRun = False,
     allow_external: External = False,
     key: Key = None,
 ) -> None:
@@ -119,9 +117,9 @@ def run_command(
     )
     endpoint = endpoint_of(url, model, key, timeout, allow_external=allow_external)
     decoding = Decoding(temperature=temperature, max_tokens=max_tokens, seed=seed)
-    folder = out or Path("evaluations") / f"{benchmark}-{_as_name(endpoint.model)}"
-    asked = _distribute if distributed else _ask
-    raise typer.Exit(_run(questions, endpoint, decoding, folder, asked(at_once), is_new=new_run))
+    folder = out or Path("evaluations") / f"{benchmark}-{as_name(endpoint.model)}"
+    most = None if distributed else at_once
+    raise typer.Exit(_run(questions, endpoint, decoding, folder, most, is_new=new_run))
 
 
 @app.command("answer")
@@ -168,7 +166,7 @@ def answer_command(
     async def asked() -> int:
         async with client_of(endpoint, at_once) as client:
             failed = await ask(questions, client, decoding, out, at_once=at_once)
-        return _say_failed(failed)
+        return say_failed(failed)
 
     raise typer.Exit(asyncio.run(asked()))
 
@@ -206,6 +204,8 @@ def score_command(
 
 
 app.command("judge")(judge_command)
+app.command("chat")(chat_command)
+app.command("report")(report_command)
 
 
 @app.command("compare")
@@ -213,23 +213,37 @@ def compare_command(
     first: Annotated[Path, typer.Argument(help="A run's folder, or its receipt.")],
     second: Annotated[Path, typer.Argument(help="Another one's.")],
     *,
+    changed_model: Annotated[
+        bool,
+        typer.Option(
+            "--changed-model", help="Both name one model, and what differs of it is compared."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print how much the second run is better, and whether that may be chance.
 
-    Refused where they were not asked the same questions in the same way, or one is incomplete.
+    Refused where they were not asked the same questions in the same way, one is incomplete, or
+    both name one model whose weights, template or image recipe are others. What else differs is
+    said.
 
     For example:
 
     galen evaluate compare evaluations/vqa-rad-before evaluations/vqa-rad-after
     """
-    from evaluation.receipt import compare, read_receipt
+    from evaluation.receipt import compare, read_receipt, what_differs
+    from evaluation.run_folder import short
     from evaluation.tables import aligned, difference_rows
 
-    found = compare(read_receipt(first), read_receipt(second))
+    receipts = read_receipt(first), read_receipt(second)
+    found = compare(*receipts, is_changed_model=changed_model)
+    others = what_differs(*receipts)
     if as_json:
-        print(json.dumps({name: asdict(value) for name, value in found.items()}))
+        metrics = {name: asdict(value) for name, value in found.items()}
+        print(json.dumps({"metrics": metrics, "differs": others}))
         return
+    for name, (before, after) in others.items():
+        say(f"{name}: {short(before)}, then {short(after)}")
     header = ["metric", "version", "difference", "95 % interval", "p", "n"]
     print(aligned(header, difference_rows(found)))
 
@@ -244,6 +258,7 @@ def benchmarks_command() -> None:
         [name, found.title, found.questions.format(split="SPLIT"), found.images]
         for name, found in BENCHMARKS.items()
     ]
+    rows.append(["chat", "Judged medical chat", "--questions of `galen evaluate chat`", "images"])
     print(aligned(["name", "", "questions", "images"], rows))
 
 
@@ -252,49 +267,37 @@ def _run(
     endpoint: "Endpoint",
     decoding: "Decoding",
     folder: Path,
-    asked: "_Asked",
+    at_once: int | None,
     *,
     is_new: bool,
 ) -> int:
-    from evaluation.run_folder import REPORT_FILE, open_run
-    from evaluation.running import finish, identity_of
+    from evaluation.distributed import run_distributed
+    from evaluation.run_folder import ANSWERS_FILE, REPORT_FILE, open_run
+    from evaluation.running import ask, finish, identity_of
 
-    identity = identity_of(questions, endpoint.model, decoding)
+    async def begun() -> tuple[dict[str, Any], dict[str, Any]]:
+        async with client_of(endpoint, 1) as client:
+            told = await client.model_as_told()
+        identity = identity_of(questions, endpoint.model, told, decoding)
+        if open_run(folder, identity, is_new=is_new):
+            say(f"{folder} is there; what it has answers to is not asked again")
+        return told, identity
+
+    async def asked(at_once: int) -> Mapping[str, str]:
+        async with client_of(endpoint, at_once) as client:
+            answers = folder / ANSWERS_FILE
+            return await ask(questions, client, decoding, answers, at_once=at_once)
+
     with no_other_run():
-        was_there = open_run(folder, identity, is_new=is_new)
-    if was_there:
-        say(f"{folder} is there; what it has answers to is not asked again")
-    told, failed = asked(questions, endpoint, decoding, folder)
+        told, identity = asyncio.run(begun())
+    if at_once is None:
+        failed = run_distributed(questions, endpoint, decoding, folder)
+    else:
+        failed = asyncio.run(asked(at_once))
     done = finish(questions, identity, told, folder, failed)
     _print_scores(done.scores)
     say(f"{folder / REPORT_FILE} is written")
-    return _say_failed(failed)
-
-
-def _ask(at_once: int) -> "_Asked":
-    """Ask from here, so many at once."""
-    from evaluation.run_folder import ANSWERS_FILE
-    from evaluation.running import ask
-
-    def asked(
-        questions: "Questions", endpoint: "Endpoint", decoding: "Decoding", folder: Path
-    ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-        async def in_loop() -> tuple[Mapping[str, Any], Mapping[str, str]]:
-            async with client_of(endpoint, at_once) as client:
-                told = await client.model_as_told()
-                answers = folder / ANSWERS_FILE
-                return told, await ask(questions, client, decoding, answers, at_once=at_once)
-
-        return asyncio.run(in_loop())
-
-    return asked
-
-
-def _distribute(_at_once: int) -> "_Asked":
-    """Let job workers ask; how many at once is theirs to say."""
-    from evaluation.distributed import run_distributed
-
-    return run_distributed
+    return say_failed(done.failed)
 
 
 def _print_scores(scores: "Scores") -> None:
@@ -303,22 +306,6 @@ def _print_scores(scores: "Scores") -> None:
     print(aligned(["metric", "version", "%", "95 % interval", "n"], metric_rows(scores.estimates)))
     print()
     print(aligned(["", "type", "%", "95 % interval", "n"], kind_rows(scores.verdicts)))
-
-
-def _say_failed(failed: Mapping[str, str]) -> int:
-    from evaluation.answering import why_failed
-
-    if not failed:
-        return 0
-    say(
-        f"{len(failed)} questions have no answer: {why_failed(failed)}; the same command asks "
-        "them again"
-    )
-    return EXIT_INCOMPLETE
-
-
-def _as_name(model: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
 
 
 def main(arguments: Sequence[str]) -> None:

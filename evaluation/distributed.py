@@ -45,10 +45,8 @@ def pack(questions: Questions, file: Path) -> None:
 
 def run_distributed(
     questions: Questions, endpoint: Endpoint, decoding: Decoding, folder: Path
-) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """Let job workers answer; returns when the answers are in the folder.
-
-    Returns what the gateway says of the model, and why questions have no answer, by their ids.
+) -> dict[str, str]:
+    """Let job workers answer, into the folder; returns why questions have no answer, by their ids.
 
     Raises:
         EvaluationError: the platform refuses it, or is away for too long.
@@ -59,9 +57,7 @@ def run_distributed(
         job_id = _known_job(folder) or _begin(platform, questions, endpoint.model, decoding, folder)
         found = _wait(platform, job_id, len(questions.items))
         _bring_answers(platform, found, folder)
-        failed = _failures(platform, found, questions)
-        told = platform.get(f"/models/{endpoint.model}")
-    return told, failed
+        return _failures(platform, found, questions)
 
 
 def _lines(questions: Questions) -> Iterator[EvaluationImage | EvaluationItem]:

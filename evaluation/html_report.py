@@ -1,32 +1,62 @@
-"""A run as one HTML file: tables, a plot, the published figures beside it, and its questions.
+"""The report of a VQA run: its metrics, published figures beside them, and its questions.
 
-It holds all that it shows and loads nothing; what models answered is text and stays text (Jinja's
-autoescape, and a policy that forbids scripts). What does *not* live here: scores (`scoring.py`),
-published figures (`published/`).
+What does *not* live here: the page (`report_page.py`), scores (`scoring.py`).
 """
 
-import base64
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
-
-from evaluation.benchmarks import BENCHMARKS
-from evaluation.errors import EvaluationError
-from evaluation.item_images import open_image
-from evaluation.scoring import Scores, Verdict, headline_value, image_of
+from evaluation.benchmarks import BENCHMARKS, other_than_published
+from evaluation.report_page import (
+    MOST_IMAGES,
+    Bar,
+    Filter,
+    filters_of,
+    plot_of,
+    published_figures,
+    thumbnail,
+    write_page,
+)
+from evaluation.scoring import HEADLINES, Verdict, image_of
 from evaluation.tables import kind_rows, metric_rows
+from evaluation.uncertainty import Estimate
 
-_PUBLISHED = Path(__file__).parent / "published" / "llava_med_v1.json"
-_MOST_IMAGES = 400  # of about 5 kB each
-_THUMBNAIL_PX = 176
-_COLOURS = {"legacy-v1": "#8c959f", "standard-v1": "#0969da"}
-_SHOWN_FACTS = ("benchmark", "items_sha256", "images_sha256", "model", "model_as_told", "versions")
+_COMPARED = ("legacy-v1/open recall", "legacy-v1/closed accuracy (run_eval_batch)")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Published ones of a benchmark, or a run's own: a row of a table.
+
+    Args:
+        epochs: of fine-tuning on the benchmark; "?": not known.
+        is_own: it is the run's.
+    """
+
+    model: str
+    epochs: str
+    open: str
+    closed: str
+    is_own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """LLaVA-Med's tables, this run's row first.
+
+    Args:
+        other: how the run's questions differ from the published split's; None: in nothing counted.
+    """
+
+    rows: Sequence[Figures]
+    ablation: Sequence[Figures]
+    literature: Sequence[Figures]
+    source: str
+    notes: Sequence[str]
+    literature_notes: Sequence[str]
+    other: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,104 +65,105 @@ class _ShownImage:
     url: str | None
     items: Sequence[Mapping[str, Any]]
 
-    @property
-    def css(self) -> str:
-        """Of its questions, whether all or none are right."""
-        verdicts = {item["verdict"] for item in self.items}
-        if verdicts == {"right"}:
-            return "all-right"
-        return "none-right" if "right" not in verdicts else ""
 
-
-def write_report(file: Path, receipt: Mapping[str, Any], scores: Scores, images: Path) -> None:
+def write_report(
+    file: Path, receipt: Mapping[str, Any], verdicts: Sequence[Verdict], images: Path | None
+) -> None:
     """Write the report of a run.
 
     Args:
-        images: folder of the questions' images.
+        images: folder of the questions' images; None: the report shows none.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    shown, num_left_out = _images(scores.verdicts, images)
-    rows, source = _published(receipt)
-    text = environment.get_template("report.html.j2").render(
-        receipt=receipt,
-        bars=_bars(receipt["metrics"]),
-        metrics=metric_rows(scores.estimates),
-        kinds=kind_rows(scores.verdicts),
-        published=rows,
-        source=source,
+    filters = filters_of(_label(verdict) for verdict in verdicts)
+    shown, num_left_out = _images(verdicts, images, filters)
+    estimates = {name: Estimate(**value) for name, value in receipt["metrics"].items()}
+    write_page(
+        file,
+        "report.html.j2",
+        receipt,
+        plot=plot_of([_bar(name, value) for name, value in estimates.items()]),
+        metrics=metric_rows(estimates),
+        kinds=kind_rows(verdicts),
+        published=_published(receipt, verdicts),
+        filters=filters,
         images=shown,
         num_left_out=num_left_out,
-        facts=[(name, json.dumps(receipt[name])) for name in _SHOWN_FACTS],
     )
-    file.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _bars(metrics: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "colour": _COLOURS[name.partition("/")[0]], **value}
-        for name, value in metrics.items()
-    ]
+def _bar(name: str, value: Estimate) -> Bar:
+    return Bar(name, name.partition("/")[0], 100 * value.mean, 100 * value.low, 100 * value.high)
 
 
-def _published(receipt: Mapping[str, Any]) -> tuple[list[list[str]], str]:
-    """Return the run's two figures and others' of the same benchmark, and where these are from."""
+def _published(receipt: Mapping[str, Any], verdicts: Sequence[Verdict]) -> _Published | None:
+    """Return the run's two figures and others' of the same benchmark; None: there are none."""
     name, _, split = str(receipt["benchmark"]).partition("/")
     column = BENCHMARKS[name].column if name in BENCHMARKS else None
     if column is None or split != "test":
-        return [], ""
-    found = json.loads(_PUBLISHED.read_text("utf-8"))
+        return None
+    found = published_figures()
     metrics = receipt["metrics"]
-    ours = [
-        f"{100 * metrics[metric]['mean']:.2f}" if metric in metrics else "-"
-        for metric in ("legacy-v1/open recall", "legacy-v1/closed accuracy (run_eval_batch)")
+    ours = [f"{100 * metrics[m]['mean']:.2f}" if m in metrics else "-" for m in _COMPARED]
+    own = Figures(f"this run: {receipt['model']}", "?", *ours, is_own=True)
+    tables = {key: _figures(found[key], column) for key in ("fine_tuned", "ablation", "literature")}
+    return _Published(
+        rows=[own, *tables["fine_tuned"]],
+        ablation=tables["ablation"],
+        literature=tables["literature"],
+        source=found["source"],
+        notes=found["fine_tuned_notes"],
+        literature_notes=found["literature_notes"],
+        other=other_than_published(BENCHMARKS[name], split, [v.item for v in verdicts]),
+    )
+
+
+def _figures(lines: Sequence[Mapping[str, Any]], column: str) -> list[Figures]:
+    return [
+        Figures(
+            line["model"],
+            str(line.get("fine_tuning_epochs", "?")),
+            f"{line['scores'][column]['open']:.2f}",
+            f"{line['scores'][column]['closed']:.2f}",
+        )
+        for line in lines
+        if column in line["scores"]
     ]
-    rows = [[f"this run: {receipt['model']}", "?", *ours]]
-    for line in found["fine_tuned"]:
-        value = line["scores"][column]
-        figures = [str(value["open"]), str(value["closed"])]
-        rows.append([line["model"], str(line["fine_tuning_epochs"]), *figures])
-    return rows, str(found["source"])
 
 
-def _images(verdicts: Sequence[Verdict], folder: Path) -> tuple[list[_ShownImage], int]:
+def _images(
+    verdicts: Sequence[Verdict], folder: Path | None, filters: Sequence[Filter]
+) -> tuple[list[_ShownImage], int]:
     """Return the first images with their questions, and how many more there are."""
     together: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         together.setdefault(image_of(verdict.item), []).append(verdict)
+    classes = {each.label: each.css for each in filters}
     names = list(together)
-    shown = [_shown(name, together[name], folder) for name in names[:_MOST_IMAGES]]
+    shown = [
+        _ShownImage(
+            name,
+            thumbnail(folder, together[name][0].item.image),
+            [_line(verdict, classes) for verdict in together[name]],
+        )
+        for name in names[:MOST_IMAGES]
+    ]
     return shown, len(names) - len(shown)
 
 
-def _shown(name: str, verdicts: Sequence[Verdict], folder: Path) -> _ShownImage:
-    items: list[Mapping[str, Any]] = []
-    for verdict in verdicts:
-        value = headline_value(verdict.item, verdict.said)
-        items.append(
-            {
-                "question": verdict.item.question,
-                "reference": verdict.item.reference,
-                "said": verdict.said,
-                "verdict": "right" if value == 1 else "wrong",
-                "shown": f"{value:.0%}",
-            }
-        )
-    image = verdicts[0].item.image
-    return _ShownImage(name, None if image is None else _thumbnail(folder, image), items)
+def _line(verdict: Verdict, classes: Mapping[str, str]) -> Mapping[str, Any]:
+    value = verdict.values[HEADLINES[verdict.item.is_closed]]
+    is_right = value == 1
+    return {
+        "id": verdict.item.id,
+        "question": verdict.item.question,
+        "reference": verdict.item.reference,
+        "said": verdict.said,
+        "verdict": "right" if is_right else "wrong",
+        "css": f"{'is-right' if is_right else 'is-wrong'} {classes.get(_label(verdict), '')}",
+        "shown": f"{value:.0%}",
+    }
 
 
-def _thumbnail(folder: Path, name: str) -> str | None:
-    """Return a small JPEG as a data URL; None: it cannot be read."""
-    try:
-        rgb = open_image(folder, name)
-    except EvaluationError:
-        return None
-    rgb.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    jpeg = io.BytesIO()
-    rgb.save(jpeg, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode('ascii')}"
+def _label(verdict: Verdict) -> str:
+    item = verdict.item
+    return f"{'closed' if item.is_closed else 'open'} {item.kind}".strip()

@@ -4,30 +4,43 @@ What does *not* live here: judging (`judging/`).
 """
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evaluation.judge_notices import check_and_announce, prices_of
 from evaluation.options import (
-    EXIT_INCOMPLETE,
     LOCAL_URL,
     AtOnce,
     External,
+    JudgeName,
     Key,
     MaxTokens,
+    MostCost,
+    NewRun,
+    PriceCompletion,
+    PricePrompt,
+    Recipient,
     Seed,
+    Suspected,
+    Swap,
     Timeout,
     Url,
     client_of,
     endpoint_of,
-    is_external,
     no_other_run,
 )
 from modeling.tool_errors import say
 
 if TYPE_CHECKING:
     from evaluation.judging.running import Judged
+
+_TO = Recipient(
+    model_option="--judge",
+    sent="every question, with both answers, the caption and the mentions, no image,",
+)
 
 
 def judge_command(
@@ -36,32 +49,21 @@ def judge_command(
         Path, typer.Option(metavar="FILE", help="The medical chat's questions, JSON lines.")
     ],
     answers: Annotated[Path, typer.Option(metavar="FILE", help="Of the model, JSON lines.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For replies and receipt.")],
-    judge: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Default: the only one at the endpoint.")
-    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For replies, receipt and report.")],
+    judge: JudgeName = None,
     url: Url = LOCAL_URL,
-    swap: Annotated[
-        bool, typer.Option("--swap", help="Ask in both orders; a score is the mean of both.")
-    ] = False,
+    swap: Swap = False,
     at_once: AtOnce = 8,
     timeout: Timeout = 600,
     max_tokens: MaxTokens = 512,
     seed: Seed = 0,
-    price_prompt: Annotated[float, typer.Option(min=0, help="Per million tokens.")] = 0,
-    price_completion: Annotated[float, typer.Option(min=0, help="Per million tokens.")] = 0,
-    most_cost: Annotated[
-        float | None, typer.Option(min=0, help="Nothing is sent that may cost more in all.")
-    ] = None,
-    new_run: Annotated[
-        bool, typer.Option("--new-run", help="Begin anew; replies in --out are removed.")
-    ] = False,
+    price_prompt: PricePrompt = 0,
+    price_completion: PriceCompletion = 0,
+    most_cost: MostCost = None,
+    new_run: NewRun = False,
     allow_external: External = False,
     key: Key = None,
-    allow_suspected: Annotated[
-        bool,
-        typer.Option("--allow-suspected", help="Send texts that seem to name a patient, too."),
-    ] = False,
+    allow_suspected: Suspected = False,
 ) -> None:
     """Have a model score answers of the medical chat against the stored ones.
 
@@ -76,53 +78,33 @@ def judge_command(
     galen evaluate judge --questions qa50.jsonl --answers answers.jsonl --out judged --swap
     """
     from evaluation.chat_items import read_chat_items
-    from evaluation.judging.asking import Judge, Prices, estimated_cost, judgements_of
-    from evaluation.judging.running import check_texts, judge_run
+    from evaluation.judge_notices import judged_table, say_unscored
+    from evaluation.judging.asking import Judge
+    from evaluation.judging.running import JudgedRun, json_hash, judge_run, judging_identity
+    from evaluation.run_folder import JUDGEMENT, REPORT_FILE, open_run
     from evaluation.vqa_items import read_answers
 
-    if most_cost is not None and not (price_prompt or price_completion):
-        raise typer.BadParameter("--most-cost needs --price-prompt, --price-completion, or both")
+    prices = prices_of(price_prompt, price_completion, most_cost)
     items, said = read_chat_items(questions), read_answers(answers)
-    asked = judgements_of(items, said, in_both_orders=swap)
-    endpoint = endpoint_of(url, judge, key, timeout, allow_external=allow_external)
-    if is_external(url) and not allow_suspected:
-        check_texts(asked, endpoint.url)
-    prices = Prices(price_prompt, price_completion)
-    say(
-        f"{len(asked)} questions with their answers go to {endpoint.url} ({endpoint.model}); about "
-        f"{sum(each.prompt_tokens for each in asked):,.0f} tokens of prompts, "
-        f"cost about {estimated_cost(asked, prices):.2f}"
-    )
+    endpoint = endpoint_of(url, judge, key, timeout, allow_external=allow_external, to=_TO)
+    run = JudgedRun(out, {}, items, said, swap)
+    check_and_announce(run.asked, endpoint, prices, may_name=allow_suspected)
 
     async def judged() -> "Judged":
         async with client_of(endpoint, at_once) as client:
             it = Judge(client, seed, max_tokens, prices, most_cost)
-            return await judge_run(items, asked, it, out, at_once=at_once, is_new=new_run)
+            answered = [[item.id, said.get(item.id)] for item in items]
+            identity = {
+                "kind": JUDGEMENT,
+                **judging_identity(items, it, in_both_orders=swap),
+                "answers_sha256": json_hash(answered),
+            }
+            open_run(out, identity, is_new=new_run)
+            return await judge_run(replace(run, facts=identity), it, at_once=at_once)
 
     with no_other_run():
         found = asyncio.run(judged())
-    _print_judged(found)
-    if found.num_unscored:
-        why = f": {found.why}" if found.why else ""
-        say(f"{found.num_unscored} of {len(items)} questions are unscored{why}")
-        raise typer.Exit(EXIT_INCOMPLETE)
-
-
-def _print_judged(found: "Judged") -> None:
-    from evaluation.tables import aligned
-
-    rows = [
-        [
-            name,
-            version,
-            f"{group.relative:.1f}",
-            f"{group.low:.1f} to {group.high:.1f}",
-            f"{group.model:.2f}",
-            f"{group.reference:.2f}",
-            str(group.num),
-        ]
-        for version, groups in found.groups.items()
-        for name, group in groups.items()
-    ]
-    header = ["", "version", "relative %", "95 % interval", "model", "reference", "n"]
-    print(aligned(header, rows))
+    print(judged_table(found))
+    code = say_unscored(found, len(items))
+    say(f"{out / REPORT_FILE} is written")
+    raise typer.Exit(code)

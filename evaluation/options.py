@@ -4,9 +4,10 @@ What does *not* live here: commands (`command.py`, `judge_command.py`).
 """
 
 import asyncio
-from collections.abc import Generator
+import re
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,42 @@ Candidates = Annotated[
     typer.Option(metavar="FILE", help='Open answers of the training set: {"0": [...]}.'),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NewRun = Annotated[
+    bool, typer.Option("--new-run", help="Begin anew; what --out holds of a run is removed.")
+]
+JudgeName = Annotated[
+    str | None, typer.Option("--judge", metavar="MODEL", help="Default: the only one at its URL.")
+]
+Swap = Annotated[
+    bool, typer.Option("--swap", help="Ask in both orders; a score is the mean of both.")
+]
+PricePrompt = Annotated[float, typer.Option(min=0, help="What the judge takes per million tokens.")]
+PriceCompletion = Annotated[float, typer.Option(min=0, help="Likewise.")]
+MostCost = Annotated[
+    float | None,
+    typer.Option(min=0, help="The judge is sent nothing that may cost more in all."),
+]
+Suspected = Annotated[
+    bool, typer.Option("--allow-suspected", help="Send texts that seem to name a patient, too.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Who is asked, in the words of a command's options.
+
+    Args:
+        sent: what goes there, as the beginning of a sentence.
+        key_name: the variable that its key is read from.
+    """
+
+    url_option: str = "--url"
+    model_option: str = "--model"
+    sent: str = "every question, with its image,"
+    key_name: str = "OPENAI_API_KEY"
+
+
+ASKED = Recipient()
 
 
 @contextmanager
@@ -68,7 +105,13 @@ def is_external(url: str) -> bool:
 
 
 def endpoint_of(
-    url: str, model: str | None, key: str | None, timeout_s: float, *, allow_external: bool
+    url: str,
+    model: str | None,
+    key: str | None,
+    timeout_s: float,
+    *,
+    allow_external: bool,
+    to: Recipient = ASKED,
 ) -> "Endpoint":
     """Return where questions go.
 
@@ -82,22 +125,24 @@ def endpoint_of(
 
     host = host_of(url)
     if host is None:
-        raise typer.BadParameter(f"--url {url!r}: write http://HOST:PORT/v1")
+        raise typer.BadParameter(f"{to.url_option} {url!r}: write http://HOST:PORT/v1")
     if not allow_external and is_external(url):
         raise typer.BadParameter(
-            f"every question, with its image, would be sent to {host}, which is not this machine; "
-            "if these data may go there, say so with --allow-external"
+            f"{to.sent} would be sent to {host}, which is not this machine; if these data may go "
+            "there, say so with --allow-external"
         )
-    endpoint = Endpoint(url.rstrip("/"), model or "", key or "unused", timeout_s)
-    return endpoint if model else asyncio.run(_with_only_model(endpoint))
+    endpoint = Endpoint(
+        url.rstrip("/"), model or "", key or "unused", timeout_s, key_name=to.key_name
+    )
+    return endpoint if model else asyncio.run(_with_only_model(endpoint, to.model_option))
 
 
-async def _with_only_model(endpoint: "Endpoint") -> "Endpoint":
+async def _with_only_model(endpoint: "Endpoint", option: str) -> "Endpoint":
     async with client_of(endpoint, 1) as client:
         names = await client.model_names()
     if len(names) != 1:
         listed = ", ".join(names) or "none"
-        raise EvaluationError(f"{endpoint.url} serves {listed}; choose one with --model")
+        raise EvaluationError(f"{endpoint.url} serves {listed}; choose one with {option}")
     return replace(endpoint, model=names[0])
 
 
@@ -106,3 +151,21 @@ def client_of(endpoint: "Endpoint", at_once: int) -> "EndpointClient":
     from services.endpoint_client.client import EndpointClient
 
     return EndpointClient(endpoint, at_once)
+
+
+def say_failed(failed: Mapping[str, str]) -> int:
+    """Say how many questions have no answer, and why; returns the exit code."""
+    from evaluation.answering import why_failed
+
+    if not failed:
+        return 0
+    say(
+        f"{len(failed)} questions have no answer: {why_failed(failed)}; the same command asks "
+        "them again"
+    )
+    return EXIT_INCOMPLETE
+
+
+def as_name(model: str) -> str:
+    """Return a model's name as one that a folder may have."""
+    return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"

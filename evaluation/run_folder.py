@@ -18,11 +18,12 @@ REPLIES_FILE = "replies.jsonl"
 JOB_FILE = "evaluation.json"
 RECEIPT_FILE = "receipt.json"
 REPORT_FILE = "report.html"
-EVALUATION, JUDGEMENT = "evaluation", "judgement"
+EVALUATION, JUDGEMENT, CHAT = "evaluation", "judgement", "chat"
 """What a run is: the `kind` in its file, and in its receipt."""
 _OURS = {
     EVALUATION: (ANSWERS_FILE, JOB_FILE, RECEIPT_FILE, REPORT_FILE),
-    JUDGEMENT: (REPLIES_FILE, RECEIPT_FILE),
+    JUDGEMENT: (REPLIES_FILE, RECEIPT_FILE, REPORT_FILE),
+    CHAT: (ANSWERS_FILE, REPLIES_FILE, RECEIPT_FILE, REPORT_FILE),
 }
 
 

@@ -14,6 +14,7 @@ from evaluation.asking_all import ask_all
 from evaluation.errors import EvaluationError
 from evaluation.html_report import write_report
 from evaluation.item_images import read_file
+from evaluation.model_facts import deciding_facts
 from evaluation.progress import AskingProgress
 from evaluation.receipt import candidates_hash, images_hash, items_hash, receipt_of, versions
 from evaluation.run_folder import ANSWERS_FILE, EVALUATION, RECEIPT_FILE, REPORT_FILE
@@ -52,14 +53,21 @@ class Done:
     failed: Mapping[str, str]
 
 
-def identity_of(questions: Questions, model: str, decoding: Decoding) -> dict[str, Any]:
-    """Return what decides the answers, as JSON; all images are read for it."""
+def identity_of(
+    questions: Questions, model: str, model_as_told: Mapping[str, Any], decoding: Decoding
+) -> dict[str, Any]:
+    """Return what decides the answers, as JSON; all images are read for it.
+
+    Args:
+        model_as_told: what the endpoint says of the model.
+    """
     return {
         "kind": EVALUATION,
         "benchmark": questions.benchmark,
         "items_sha256": items_hash(questions.items),
         "images_sha256": _images_hash(questions),
         "model": model,
+        "model_facts": deciding_facts(model_as_told),
         "decoding": asdict(decoding),
     }
 
@@ -110,7 +118,7 @@ def finish(
     }
     receipt = receipt_of(facts, scores)
     write_json(folder / RECEIPT_FILE, receipt)
-    write_report(folder / REPORT_FILE, receipt, scores, questions.images)
+    write_report(folder / REPORT_FILE, receipt, scores.verdicts, questions.images)
     return Done(scores, failed)
 
 

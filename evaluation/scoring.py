@@ -13,6 +13,8 @@ from evaluation.uncertainty import Estimate, estimate
 from evaluation.vqa_items import Item
 
 Values = Mapping[str, float]
+HEADLINES = ("standard-v1/open recall", "standard-v1/closed accuracy")
+"""What papers report of an open question, and of a closed one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,8 @@ What does *not* live here: HTML (`html_report.py`).
 
 from collections.abc import Mapping, Sequence
 
-from evaluation.scoring import Verdict, estimates_of
+from evaluation.scoring import HEADLINES, Verdict, estimates_of
 from evaluation.uncertainty import Difference, Estimate
-
-_HEADLINES = ("standard-v1/open recall", "standard-v1/closed accuracy")
 
 
 def metric_rows(estimates: Mapping[str, Estimate]) -> list[list[str]]:
@@ -22,7 +20,7 @@ def kind_rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
     rows: list[list[str]] = []
     for is_closed, kind in kinds:
         of_kind = [v for v in verdicts if (v.item.is_closed, v.item.kind) == (is_closed, kind)]
-        value = estimates_of(of_kind)[_HEADLINES[is_closed]]
+        value = estimates_of(of_kind)[HEADLINES[is_closed]]
         rows.append(["CLOSED" if is_closed else "OPEN", kind or "-", *_cells(value)])
     return rows
 

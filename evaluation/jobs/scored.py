@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 from evaluation.answering import Decoding
 from evaluation.jobs.evaluation_kind import item_of
 from evaluation.jobs.office import Office
+from evaluation.model_facts import deciding_facts
 from evaluation.receipt import candidates_hash, images_hash, items_hash, receipt_of, versions
 from evaluation.run_folder import EVALUATION
 from evaluation.scoring import score
@@ -63,6 +64,7 @@ def receipt_for(
         "items_sha256": items_hash(asked.items),
         "images_sha256": images_hash(asked.image_hashes),
         "model": job.model,
+        "model_facts": deciding_facts(told),
         "decoding": Decoding(**job.spec["decoding"]).fields,
         "model_as_told": dict(told),
         "candidates_sha256": candidates_hash(candidates),

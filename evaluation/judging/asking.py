@@ -14,6 +14,7 @@ from evaluation.errors import EvaluationError
 from evaluation.judging.prompt import judge_messages
 from evaluation.judging.reply import scores_in
 from evaluation.judging.summary import Scored
+from evaluation.receipt import text_hash
 from services.endpoint_client.client import EndpointClient, Reply
 from services.endpoint_client.record_file import RecordFile
 
@@ -54,6 +55,11 @@ class Judgement:
     def id(self) -> str:
         """Of its record."""
         return f"{self.item.id}/{'swapped' if self.is_swapped else 'straight'}"
+
+    @property
+    def answer_sha256(self) -> str:
+        """Of the model's answer."""
+        return text_hash(self.answer)
 
     @property
     def messages(self) -> Sequence[Mapping[str, str]]:
@@ -144,6 +150,7 @@ class Judge:
             "judgement_id": judgement.id,
             "question_id": judgement.item.id,
             "is_swapped": judgement.is_swapped,
+            "answer_sha256": judgement.answer_sha256,
             "result": reply.text,
             "scores": None if scores is None else list(scores),
             "judge": self.client.endpoint.model,
@@ -169,7 +176,19 @@ async def judge_all(
     *,
     at_once: int,
 ) -> Mapping[str, str]:
-    """Ask all that has no reply yet; returns why the others have none, by their ids."""
+    """Ask all that has no reply yet; returns why the others have none, by their ids.
+
+    Raises:
+        EvaluationError: what is kept is of other answers.
+        EndpointError, OSError: nothing more can be asked, or kept.
+    """
+    for each in asked:
+        record = kept.records.get(each.id)
+        if record is not None and record.get("answer_sha256") != each.answer_sha256:
+            raise EvaluationError(
+                f"the judge has scored another answer to question {each.item.id!r} than the one "
+                "that is there now; begin anew with --new-run"
+            )
     judge.spent = max((float(str(r.get("spent", 0.0))) for r in kept.records.values()), default=0.0)
     return await ask_all(asked, judge.ask, kept, advance, at_once=at_once)
 

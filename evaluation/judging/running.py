@@ -1,6 +1,7 @@
-"""One judged evaluation: the folder, the questions to the judge, the receipt.
+"""One judged evaluation: the questions to the judge, the receipt, the report.
 
-What does *not* live here: options and words for the user (`evaluation/command.py`).
+What does *not* live here: options and words for the user (`evaluation/judge_command.py`), asking
+the model whose answers are judged (`evaluation/running.py`).
 """
 
 import hashlib
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,12 +19,39 @@ from evaluation.answering import why_failed
 from evaluation.chat_items import ChatItem
 from evaluation.errors import EvaluationError
 from evaluation.judging import prompt
-from evaluation.judging.asking import Judge, Judgement, judge_all, scored_of
+from evaluation.judging.addressing import addressing_judge
+from evaluation.judging.asking import Judge, Judgement, judge_all, judgements_of, scored_of
 from evaluation.judging.identifiers import suspicions
-from evaluation.judging.summary import Group, as_json, summarise
-from evaluation.run_folder import JUDGEMENT, RECEIPT_FILE, REPLIES_FILE, open_run
+from evaluation.judging.report import Texts, write_judged_report
+from evaluation.judging.summary import Group, Scored, as_json, summarise
+from evaluation.receipt import CONFIDENCE, VERSION, text_hash
+from evaluation.run_folder import RECEIPT_FILE, REPLIES_FILE, REPORT_FILE
 from modeling.durable_files import write_json
 from services.endpoint_client.record_file import RecordFile
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """What is judged.
+
+    Args:
+        folder: of the run; its `run.json` is there.
+        facts: for the receipt: the run's identity, and what else is known of the answers.
+        answers: by the questions' ids; those without one stay unscored.
+        images: folder of the questions' images, for the report; None: it shows none.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    items: Sequence[ChatItem]
+    answers: Mapping[str, str]
+    in_both_orders: bool
+    images: Path | None = None
+
+    @property
+    def asked(self) -> list[Judgement]:
+        """All questions to the judge."""
+        return judgements_of(self.items, self.answers, in_both_orders=self.in_both_orders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +59,13 @@ class Judged:
     """What came of it.
 
     Args:
+        num_addressing: answers that seem to tell the judge what to do.
         why: what kept the judge from being asked; empty: nothing did.
     """
 
     groups: Mapping[str, Mapping[str, Group]]
     num_unscored: int
+    num_addressing: int
     why: str
 
 
@@ -51,55 +82,77 @@ def check_texts(asked: Sequence[Judgement], url: str) -> None:
         )
 
 
-async def judge_run(
-    items: Sequence[ChatItem],
-    asked: Sequence[Judgement],
-    judge: Judge,
-    folder: Path,
-    *,
-    at_once: int,
-    is_new: bool,
-) -> Judged:
-    """Ask what has no reply yet, and write the receipt.
-
-    Raises:
-        OtherRunError: the folder holds other questions, answers, or another judge's scores.
-        EndpointError, RecordFileError, OSError: nothing more can be asked, or kept.
-    """
-    in_both_orders = any(each.is_swapped for each in asked)
-    identity = {
-        "kind": JUDGEMENT,
+def judging_identity(
+    items: Sequence[ChatItem], judge: Judge, *, in_both_orders: bool
+) -> dict[str, Any]:
+    """Return what decides the scores beside the answers, as JSON."""
+    return {
         "benchmark": "chat",
-        "items_sha256": _hash([asdict(item) for item in items]),
-        "answers_sha256": _hash([[each.item.id, each.answer] for each in asked]),
+        "items_sha256": json_hash([asdict(item) for item in items]),
         "judge": judge.client.endpoint.model,
         "prompt": prompt.VERSION,
         "prompt_sha256": prompt.prompt_hash(),
-        "decoding": {"seed": judge.seed, "max_tokens": judge.max_tokens},
+        "judge_decoding": {"seed": judge.seed, "max_tokens": judge.max_tokens},
         "in_both_orders": in_both_orders,
     }
-    open_run(folder, identity, is_new=is_new)
-    with RecordFile(folder / REPLIES_FILE, "judgement_id") as kept:
-        why = await _ask(asked, judge, kept, at_once)
-        scored = scored_of(items, kept.records, in_both_orders=in_both_orders)
+
+
+async def judge_run(run: JudgedRun, judge: Judge, *, at_once: int) -> Judged:
+    """Ask what has no reply yet, write the receipt and the report.
+
+    Raises:
+        EvaluationError: the folder has scores of other answers.
+        EndpointError, RecordFileError, OSError: nothing more can be asked, or kept.
+    """
+    with RecordFile(run.folder / REPLIES_FILE, "judgement_id") as kept:
+        why = await _ask(run.asked, judge, kept, at_once)
+        replies = dict(kept.records)
+    scored = scored_of(run.items, replies, in_both_orders=run.in_both_orders)
     groups = summarise(scored) if scored else {}
-    unscored = sorted({item.id for item in items} - {each.item.id for each in scored})
-    receipt = {
-        "version": 1,
+    receipt = _receipt(run, scored, groups, judge.spent)
+    write_json(run.folder / RECEIPT_FILE, receipt)
+    texts = Texts({item.id: item for item in run.items}, run.answers)
+    write_judged_report(run.folder / REPORT_FILE, receipt, replies, texts, run.images)
+    return Judged(groups, len(receipt["unscored"]), len(receipt["addressing_judge"]), why)
+
+
+def _receipt(
+    run: JudgedRun,
+    scored: Sequence[Scored],
+    groups: Mapping[str, Mapping[str, Group]],
+    spent: float,
+) -> dict[str, Any]:
+    by_id = {each.item.id: each for each in scored}
+    unscored = sorted(item.id for item in run.items if item.id not in by_id)
+    return {
+        "version": VERSION,
         "status": "incomplete" if unscored else "complete",
-        **identity,
-        "versions": {name: version(name) for name in ("galen", "openai")},
-        "num_items": len(items),
+        **run.facts,
+        "answers_sha256": json_hash(
+            [[item.id, run.answers[item.id]] for item in run.items if item.id in run.answers]
+        ),
+        "versions": {name: version(name) for name in ("galen", "numpy", "openai")},
+        "num_items": len(run.items),
         "unscored": unscored,
-        "spent": judge.spent,
+        "addressing_judge": addressing_judge({i.id: run.answers.get(i.id, "") for i in run.items}),
+        "spent": spent,
+        "confidence": CONFIDENCE,
         "metrics": as_json(groups),
-        "items": [
-            {"id": each.item.id, "reference": each.reference, "model": each.model}
-            for each in scored
-        ],
+        "items": [_line(item, run.answers.get(item.id), by_id.get(item.id)) for item in run.items],
     }
-    write_json(folder / RECEIPT_FILE, receipt)
-    return Judged(groups, len(unscored), why)
+
+
+def _line(item: ChatItem, answer: str | None, scored: Scored | None) -> dict[str, Any]:
+    """Return what is kept of a question: no text."""
+    return {
+        "id": item.id,
+        "image": item.image,
+        "type": item.type,
+        "domains": list(item.domains),
+        "answer_sha256": None if answer is None else text_hash(answer),
+        "reference": None if scored is None else scored.reference,
+        "model": None if scored is None else scored.model,
+    }
 
 
 async def _ask(asked: Sequence[Judgement], judge: Judge, kept: RecordFile, at_once: int) -> str:
@@ -117,5 +170,6 @@ async def _ask(asked: Sequence[Judgement], judge: Judge, kept: RecordFile, at_on
     return why_failed(failed) if failed else ""
 
 
-def _hash(content: object) -> str:
+def json_hash(content: object) -> str:
+    """Return a hash of JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -8,12 +8,17 @@ domains. What does *not* live here: asking (`asking.py`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from evaluation.chat_items import DOMAINS, TYPES, ChatItem
 
 _RESAMPLES = 2_000
+_NAMES = {
+    "legacy-v1": ("gpt4_score", "pred_score", "pred_relative_score"),
+    "standard-v1": ("reference_score", "model_score", "relative_score"),
+}
 ALL = "all"
 
 
@@ -86,20 +91,38 @@ def _group(scored: Sequence[Scored], *, is_legacy: bool) -> Group:
 
 
 def as_json(groups: Mapping[str, Mapping[str, Group]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the summary for a receipt."""
+    """Return the summary for a receipt; of `legacy-v1` with LLaVA-Med's names."""
     return {
-        version: {
-            name: {
-                "gpt4_score" if version == "legacy-v1" else "reference_score": group.reference,
-                "pred_score" if version == "legacy-v1" else "model_score": group.model,
-                "pred_relative_score" if version == "legacy-v1" else "relative_score": (
-                    group.relative
-                ),
-                "low": group.low,
-                "high": group.high,
-                "data_size": group.num,
-            }
-            for name, group in by_name.items()
-        }
+        version: {name: _as_json(group, *_NAMES[version]) for name, group in by_name.items()}
         for version, by_name in groups.items()
     }
+
+
+def from_json(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Group]]:
+    """Return what a receipt's summary says."""
+    return {
+        version: {name: _from_json(value, *_NAMES[version]) for name, value in by_name.items()}
+        for version, by_name in found.items()
+    }
+
+
+def _as_json(group: Group, reference: str, model: str, relative: str) -> dict[str, float]:
+    return {
+        reference: group.reference,
+        model: group.model,
+        relative: group.relative,
+        "low": group.low,
+        "high": group.high,
+        "data_size": group.num,
+    }
+
+
+def _from_json(value: Mapping[str, Any], reference: str, model: str, relative: str) -> Group:
+    return Group(
+        reference=value[reference],
+        model=value[model],
+        relative=value[relative],
+        low=value["low"],
+        high=value["high"],
+        num=value["data_size"],
+    )

@@ -47,6 +47,7 @@ class Endpoint:
         url: with `/v1`.
         timeout_s: of a whole answer, however slowly it comes.
         refusals_s: for so long one request is told "full" before it is given up.
+        key_name: the variable that the key was read from, for messages.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Endpoint:
     api_key: str = field(default="unused", repr=False)
     timeout_s: float = 600.0
     refusals_s: float = 900.0
+    key_name: str = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ def _words(error: Exception, endpoint: Endpoint) -> str:
     """Return one line that names the endpoint and the cause, and nothing of what was sent."""
     where = endpoint.url
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return f"{where} does not take this key (HTTP {error.status_code}); set OPENAI_API_KEY"
+        return f"{where} does not take this key (HTTP {error.status_code}); set {endpoint.key_name}"
     if isinstance(error, openai.NotFoundError):
         return f"{where} knows no model {endpoint.model!r}; see {where}/models"
     if isinstance(error, openai.APIStatusError):

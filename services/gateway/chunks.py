@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from services.protocol.messages import FinishReason, TokenLogprob
+from services.protocol.messages import FinishReason, ImageRecipe, Provenance, TokenLogprob
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -82,6 +82,9 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     state: str
     parent: str | None = None  # of an adapter: its base model
     is_base_verified: bool | None = None  # of an adapter: whether its manifest names that base
+    adapter_fingerprint: str | None = None
+    image_recipe: ImageRecipe | None = None  # None: the input's size depends on the image
+    provenance: Provenance = Provenance()  # of an adapter: its base's
     owned_by: str = "galen"
     object: Literal["model"] = "model"
 

@@ -234,12 +234,33 @@ class AdapterCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: as `GenerationRequest.adapter` says it: the name of its folder.
         served_id: the model name that clients ask for: `BASE:NAME`, or what its manifest says.
         is_base_verified: whether its manifest names the base's fingerprint, and that is right.
+        fingerprint: `sampled_fingerprint` of its weights; empty: not told.
     """
 
     name: str
     served_id: str
     is_base_verified: bool
     created: int = 0
+    fingerprint: str = ""
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What makes a model's answers, beside its image recipe; an engine without weights has none.
+
+    Args:
+        checkpoint_fingerprint: `modeling.checkpoint_files.sampled_fingerprint`: over names, types
+            and shapes of all weights and samples of each, not over every byte.
+        template_sha256: hex digest of the chat template that the processor brings.
+        dtype: of the weights as they are computed with.
+        quantization: as the worker's setting names it; empty: none.
+        versions: of the engine's libraries: `NAME VERSION, NAME VERSION`.
+    """
+
+    checkpoint_fingerprint: str = ""
+    template_sha256: str = ""
+    dtype: str = ""
+    quantization: str = ""
+    versions: str = ""
 
 
 class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -262,6 +283,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_recipe: ImageRecipe | None = None
     created: int = 0
     adapters: tuple[AdapterCard, ...] = ()
+    provenance: Provenance = Provenance()
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

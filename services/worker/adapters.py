@@ -148,6 +148,8 @@ class AdapterFolder:
             self._check_name(adapter)
             await self._engine.load_adapter(adapter)
             created = int((path / CONFIG_FILE).stat().st_mtime)
+            weights = CheckpointFiles(path, {}, adapter.tensors)
+            fingerprint = await asyncio.to_thread(sampled_fingerprint, weights)
         except Exception as error:  # noqa: BLE001 - whatever is in a folder, the worker serves on
             is_plain = isinstance(error, AdapterError | OSError)
             _log.error(
@@ -158,7 +160,7 @@ class AdapterFolder:
             )
             return
         self._loaded[adapter.name] = AdapterCard(
-            adapter.name, adapter.served_id, adapter.is_base_verified, created
+            adapter.name, adapter.served_id, adapter.is_base_verified, created, fingerprint
         )
         _log.info(
             "adapter.loaded",

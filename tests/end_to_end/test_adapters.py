@@ -104,6 +104,9 @@ def test_adapter_comes_answers_and_goes_while_the_model_serves(
     assert described.model_extra["parent"] == TINY_MODEL
     assert described.model_extra["is_base_verified"] is True
     assert described.model_extra["state"] == "ready"
+    assert len(described.model_extra["adapter_fingerprint"]) == 64
+    assert len(described.model_extra["provenance"]["checkpoint_fingerprint"]) == 64
+    assert described.model_extra["image_recipe"]["shortest_edge_px"] > 0
     assert answer(client, CHEST) == (expected[0], CHEST)
     assert answer(client, CHEST, IMAGE, QUESTION) == (expected[1], CHEST)
     assert answer(client, TINY_MODEL) == (base, TINY_MODEL)

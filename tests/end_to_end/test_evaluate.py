@@ -33,6 +33,10 @@ def test_the_shipped_miniature_is_evaluated(tmp_path: Path, short_folder: Path):
     assert receipt["status"] == "complete"
     assert receipt["metrics"]["standard-v1/closed accuracy"]["mean"] >= CLOSED
     assert receipt["metrics"]["standard-v1/open recall"]["mean"] >= OPEN
+    facts = receipt["model_facts"]
+    assert len(facts["checkpoint_fingerprint"]) == len(facts["template_sha256"]) == 64
+    assert facts["image_recipe"]["shortest_edge_px"] > 0
+    assert "torch" in receipt["model_as_told"]["provenance"]["versions"]
     assert "closed accuracy" in done.stdout
     assert "what it has answers to is not asked again" in again.stderr
     assert again.stdout == done.stdout

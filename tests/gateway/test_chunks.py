@@ -18,7 +18,7 @@ from services.gateway.chunks import (
     Usage,
     logprobs_content,
 )
-from services.protocol.messages import TokenLogprob
+from services.protocol.messages import Provenance, TokenLogprob
 
 ENTRY = TokenLogprob(7, "é", -0.5, ((7, "é", -0.5), (8, "\N{REPLACEMENT CHARACTER}", -1.5)))
 
@@ -67,12 +67,14 @@ def test_answer_is_read_by_openai_s_own_types_without_a_difference() -> None:
 
 
 def test_models_are_read_by_openai_s_own_type() -> None:
-    model = Model("m", 123, "fake", 2048, 16, "ready")
+    told = Provenance(checkpoint_fingerprint="ab")
+    model = Model("m", 123, "fake", 2048, 16, "ready", provenance=told)
     body = as_json(ModelList([model]))
 
     assert body["object"] == "list"
     read = OpenAIModel.model_validate(body["data"][0], strict=True)
     assert (read.id, read.object, read.owned_by) == ("m", "model", "galen")
+    assert body["data"][0]["provenance"] == {"checkpoint_fingerprint": "ab"}
 
 
 def test_error_has_its_four_fields_always() -> None:

@@ -11,6 +11,7 @@ from services.protocol.messages import (
     GenerationRequest,
     ImageRecipe,
     ProtocolError,
+    Provenance,
     WorkerRecord,
     decode_events,
     decode_record,
@@ -57,6 +58,13 @@ def test_an_older_reader_understands_a_recipe_that_crops():
     assert msgspec.to_builtins(ImageRecipe(336, 336, 336)) == {
         "shortest_edge_px": 336, "crop_width_px": 336, "crop_height_px": 336,
     }  # fmt: skip
+
+
+def test_a_record_of_an_older_worker_says_nothing_of_where_its_model_comes_from():
+    fields = msgspec.to_builtins(record("w1"))
+    del fields["model"]["provenance"]
+    read = decode_record(msgspec.msgpack.encode(fields))
+    assert read.model.provenance == Provenance()
 
 
 @given(st.binary(max_size=200))

@@ -64,7 +64,10 @@ class StubEndpoint:
 
     decide: Decide
     models: tuple[str, ...] = ("stub",)
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of its models beside OpenAI's fields."""
     asked: list[Mapping[str, Any]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
     most_at_once: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -80,7 +83,7 @@ class StubEndpoint:
         routes = [
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._list),
-            Route("/v1/models/{name}", self._show),
+            Route("/v1/models/{name:path}", self._show),
         ]
         config = uvicorn.Config(Starlette(routes=routes), log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
@@ -106,6 +109,7 @@ class StubEndpoint:
         with self._lock:
             number = len(self.asked)
             self.asked.append(body)
+            self.keys.add(request.headers.get("authorization", "").removeprefix("Bearer "))
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
@@ -115,14 +119,13 @@ class StubEndpoint:
                 self._now -= 1
 
     async def _list(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_card(name) for name in self.models]})
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in self.models]})
 
     async def _show(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self.models:
             return JSONResponse({"error": {"message": "unknown", "code": "model_not_found"}}, 404)
-        return JSONResponse(_card(name))
+        return JSONResponse(self._card(name))
 
-
-def _card(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "x"}
+    def _card(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "x", **self.told}

@@ -278,6 +278,9 @@ async def test_the_card_tells_the_gateway_how_to_preprocess(host: EngineHost) ->
     assert host.card.engine == "vllm"
     assert host.card.context_length == 2048
     assert host.card.image_recipe == ImageRecipe(56, 56, 56)
+    told = host.card.provenance
+    assert len(told.checkpoint_fingerprint) == len(told.template_sha256) == 64
+    assert told.versions.startswith("vllm")
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,7 @@ async def test_what_is_there_at_the_start_is_loaded_before_the_worker_is_ready(
     assert (adapter.name, adapter.served_id) == ("chest", "llava:chest")
     assert not adapter.is_base_verified
     assert adapter.created > 1_700_000_000
+    assert len(adapter.fingerprint) == 64
 
 
 async def test_folder_is_taken_when_two_looks_find_it_the_same(watched: Watched) -> None:

@@ -1,5 +1,7 @@
+import hashlib
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from modeling.checkpoint_files import open_checkpoint, sampled_fingerprint
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import ImagePart, ImageRecipe, ImageRef, Message, TextPart
 from services.worker.engines.base import EngineJob, EngineStartError
@@ -203,6 +206,12 @@ async def test_model_card_states_what_the_checkpoint_does(tiny_llava: Path) -> N
     assert (card.id, card.engine, card.context_length) == ("tiny", "transformers", 2048)
     assert card.image_recipe == ImageRecipe(56, 56, 56)
     assert card.resumes == {"greedy", "sampling", "logprobs", "guided"}
+    told = card.provenance
+    assert told.checkpoint_fingerprint == sampled_fingerprint(open_checkpoint(tiny_llava))
+    template = (tiny_llava / "chat_template.jinja").read_text("utf-8")
+    assert told.template_sha256 == hashlib.sha256(template.encode()).hexdigest()
+    assert (told.dtype, told.quantization) == ("float32", "")
+    assert told.versions.endswith(f"torch {version('torch')}")
 
 
 async def test_no_fixed_recipe_where_the_size_depends_on_the_image(tiny_paddleocr_vl: Path) -> None:

@@ -47,6 +47,9 @@ def _model(entry: CatalogueEntry) -> Model:
         state=state,
         parent=None if adapter is None else card.id,
         is_base_verified=None if adapter is None else adapter.is_base_verified,
+        adapter_fingerprint=None if adapter is None else adapter.fingerprint or None,
+        image_recipe=card.image_recipe,
+        provenance=card.provenance,
     )
 
 

@@ -49,6 +49,7 @@ from services.worker.engines.checkpoint import (
 from services.worker.engines.endings import failure_of
 from services.worker.engines.guidance import Guide, GuideMaker
 from services.worker.engines.model_runner import ModelRunner, check_batching
+from services.worker.engines.provenance import provenance_of
 from services.worker.engines.tensor_parallel import RankGroup, ShardedRunner
 from services.worker.load_options import LoadOptions
 
@@ -299,6 +300,13 @@ class TransformersEngine:
             resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
             image_recipe=checkpoint.image_recipe,
             created=checkpoint.created,
+            provenance=provenance_of(
+                self._model_path,
+                checkpoint.processor,
+                dtype=checkpoint.model.dtype,
+                quantization=self._options.quantization,
+                libraries=("transformers", "torch"),
+            ),
         )
 
     def _take_orders(self, scheduler: BatchScheduler) -> bool:

