@@ -1,6 +1,7 @@
 """The start of a job: its input read once more, and cut into shards."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import IO
 
 import structlog
@@ -25,6 +26,7 @@ async def start(office: Office, job_id: str) -> None:
         file = await find_file(session, job.tenant_id, job.input_file_id)
     try:
         spans = await asyncio.to_thread(_cut, office, job, "" if file is None else file.key)
+        _check_count(spans, 0 if file is None else file.num_lines)
     except FileNotFoundError:
         await _fail(office, job, BatchInputError("file_not_found", "the input file is gone"))
         return
@@ -45,6 +47,17 @@ def _cut(office: Office, job: JobRow, key: str) -> list[Span]:
     with office.files.open(key) as file:
         most = office.settings.shard_lines
         return office.kind_of(job).spans(file, most, _SHARD_BYTES)  # pyright: ignore[reportArgumentType] - IO[bytes] is one
+
+
+def _check_count(spans: Sequence[Span], num_uploaded: int) -> None:
+    """Raise BatchInputError where lines are missing, which nobody could be told of one by one."""
+    found = sum(span.num_lines for span in spans)
+    if found != num_uploaded:
+        raise BatchInputError(
+            "input_damaged",
+            f"the input file had {num_uploaded} lines when it was uploaded, and has {found} now; "
+            "upload it again",
+        )
 
 
 async def _fail(office: Office, job: JobRow, error: BatchInputError) -> None:
