@@ -19,6 +19,8 @@ from services.protocol.connection import Backoff
 from services.protocol.errors import ErrorCode
 
 _TRIES = 3
+_LOSSES = 10
+"""Of the connection under one request: more than crashes explain, the request may cause them."""
 _WAIT_S = 1.0
 _MOST_WAIT_S = 600.0
 _BATCH_LANE = {"x-galen-lane": "batch", "content-type": "application/json"}
@@ -86,31 +88,42 @@ class GatewayClient:
             body_of: makes its body, when it is sent: many wait, and images are large.
         """
         away = Backoff(first_s=0.2, most_s=2.0)
-        tries = 0
+        tries = num_lost = 0
         while True:
             try:
-                async with self._pace.turn() as began_s:
-                    response = await self._client.post("/chat/completions", content=body_of())
+                answered, code = await self._try(body_of)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                await away.wait()
             except httpx.ReadTimeout:
                 tries += 1
                 if tries == _TRIES:
                     return Answered(error=("timeout", "no answer came in time"))
-                continue
-            except httpx.TransportError:
+            except httpx.TransportError:  # it went away with the request
+                num_lost += 1
+                if num_lost == _LOSSES:
+                    return Answered(error=("connection_lost", "the gateway always went away"))
                 await away.wait()
-                continue
-            answered, code = _read(response)
-            if code in _WAITED_OUT or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-                self._pace.refused(began_s, _wait_s(response))
-                continue
-            if code in _TRIED_AGAIN or answered.body is None:
+            else:
+                if code in _WAITED_OUT:
+                    continue  # the pace waits
                 tries += 1
-                if tries < _TRIES:
-                    await away.wait()
-                    continue
-            elif answered.is_good:
-                await self._pace.succeeded()
-            return answered
+                may_pass = code in _TRIED_AGAIN or answered.body is None
+                if not may_pass or tries >= _TRIES:
+                    return answered
+                await away.wait()
+
+    async def _try(self, body_of: Callable[[], bytes]) -> tuple[Answered, str]:
+        """Ask once; returns the answer and the code of its error."""
+        async with self._pace.turn() as began_s:
+            response = await self._client.post("/chat/completions", content=body_of())
+        answered, code = _read(response)
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            code = ErrorCode.OVERLOADED
+        if code in _WAITED_OUT:
+            self._pace.refused(began_s, _wait_s(response))
+        elif answered.is_good:
+            await self._pace.succeeded()
+        return answered, code
 
 
 def _read(response: httpx.Response) -> tuple[Answered, str]:

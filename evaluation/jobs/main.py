@@ -70,7 +70,7 @@ async def _work(settings: JobSettings, store: StoreSettings, place: WorkPlace, a
             asyncio.TaskGroup() as group,
         ):
             group.create_task(look_forever(office, memory))
-            group.create_task(_keep_consumer(settings, place, app))
+            group.create_task(_keep_consumer(settings, place, app, memory))
     finally:
         await memory.close()
 
@@ -91,8 +91,13 @@ async def _prepare_database(store: StoreSettings) -> None:
             await database.close()
 
 
-async def _keep_consumer(settings: JobSettings, place: WorkPlace, app: Any) -> None:  # noqa: ANN401 - as above
-    """Start the Celery worker whenever there is none."""
+async def _keep_consumer(
+    settings: JobSettings,
+    place: WorkPlace,
+    app: Any,  # noqa: ANN401 - as above
+    memory: QueueMemory,
+) -> None:
+    """Start the Celery worker whenever there is none; what one had taken is sent again."""
     backoff = Backoff(first_s=0.5, most_s=10.0)
     while True:
         started_s = time.monotonic()
@@ -116,6 +121,7 @@ async def _keep_consumer(settings: JobSettings, place: WorkPlace, app: Any) -> N
             await asyncio.gather(watching, ended, return_exceptions=True)
             _kill(process)
         await process.wait()
+        memory.forget()
         if time.monotonic() - started_s > _HEALTHY_S:
             backoff.reset()
         await backoff.wait()

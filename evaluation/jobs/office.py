@@ -25,8 +25,8 @@ Send = Callable[[str, list[object]], None]
 
 _SHARDS_SENT_PER_PROCESS = 2
 _LEAST_SHARDS_SENT = 8
-_AGAIN_AFTER_MS = 600_000
-"""Longer than tasks wait in a busy queue; a queue that lost them is noticed otherwise."""
+_AGAIN_AFTER_MS = 120_000
+"""A machine may die with tasks that it has taken and not begun. Sent twice, one does nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class QueueMemory:
         return was_lost
 
     def forget(self) -> None:
-        """Take everything for lost: what was told of it could not be acted on."""
+        """Take everything for lost: what was told of it was not acted on, or who had it is gone."""
         self._epoch = None
 
     async def close(self) -> None:

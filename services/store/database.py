@@ -5,10 +5,10 @@ What does *not* live here: tables (`models.py`), queries (`*_records.py`).
 
 import asyncio
 import fcntl
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from alembic import command
 from alembic.config import Config
@@ -72,7 +72,7 @@ class Database:
     async def _migrate(self) -> None:
         if self.is_sqlite:
             file = make_url(self._url).database or "galen.db"
-            with await asyncio.to_thread(_lock, Path(f"{file}.lock")):
+            with await asyncio.to_thread(_locked, Path(f"{file}.lock")):
                 async with self._engine.begin() as connection:
                     await connection.run_sync(_upgrade)
             return
@@ -97,8 +97,8 @@ def _engine_of(url: str) -> AsyncEngine:
         options["connect_args"] = {"timeout": _CONNECT_S}
     try:
         engine = create_async_engine(url, **options)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise DatabaseError("the database's address cannot be read") from error
+    except (ArgumentError, NoSuchModuleError, ValueError):  # whose texts quote it
+        raise DatabaseError("the database's address cannot be read") from None
     except ModuleNotFoundError as error:
         raise DatabaseError("PostgreSQL needs its driver: pip install 'galen[postgres]'") from error
     if url.startswith("sqlite"):
@@ -132,11 +132,11 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-@contextmanager
-def _lock(path: Path) -> Generator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _locked(path: Path) -> TextIO:
+    """Open a file that nobody else has; waits until then."""
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
 
 
 def _cause(error: Exception) -> str:

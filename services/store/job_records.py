@@ -159,6 +159,7 @@ async def start_job(session: AsyncSession, job: JobRow, shards: Sequence[Split])
         .values(
             status="in_progress",
             in_progress_ms=now_ms(),
+            sent_ms=None,  # that was for its start; its end is to be sent, too
             total=sum(shard.num_lines for shard in shards),
         )
         .returning(JobRow.id)

@@ -4,12 +4,26 @@ Read by every service that keeps something: a gateway and the job workers beside
 """
 
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "GALEN_STORE_"
+
+
+def _database_address(url: SecretStr | None) -> SecretStr | None:
+    """Refuse what is none, without quoting it: it may hold a password."""
+    text = "" if url is None else url.get_secret_value()
+    if text and not text.startswith(("sqlite", "postgresql")):
+        raise ValueError("it must begin with sqlite:// or postgresql://")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("its port is no number from 0 to 65535") from None
+    return url
 
 
 class StoreSettings(BaseSettings):
@@ -21,7 +35,7 @@ class StoreSettings(BaseSettings):
         default=Path(platformdirs.user_data_dir("galen", appauthor=False)),
         description="Folder of the database and of files, where nothing else is said of them",
     )
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr | None, AfterValidator(_database_address)] = Field(
         default=None,
         description="postgresql+asyncpg://USER:PASSWORD@HOST/NAME, or sqlite+aiosqlite:///FILE "
         "(default: galen.db in the folder)",

@@ -212,6 +212,18 @@ async def test_a_job_that_is_validating_or_done_is_sent_once(database: Database)
         assert await unsent_jobs(session, again_after_ms=AGAIN_MS) == []
 
 
+async def test_a_job_whose_start_was_just_sent_is_sent_to_its_end(database: Database) -> None:
+    async with database.begin() as session:
+        job = await new_job(session)
+        await unsent_jobs(session, again_after_ms=AGAIN_MS)
+        await start_job(session, job, SPLITS[:1])
+    claim = await claimed(database, job, 0)
+
+    async with database.begin() as session:
+        await finish_shard(session, claim.shard, Counts(10, 0), "part")
+        assert [j.id for j in await unsent_jobs(session, again_after_ms=AGAIN_MS)] == [job.id]
+
+
 # ------------------------------------------------------------------------------------ shards
 
 

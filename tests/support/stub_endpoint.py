@@ -66,6 +66,8 @@ class StubEndpoint:
     models: tuple[str, ...] = ("stub",)
     told: Mapping[str, Any] = field(default_factory=dict)
     """What it says of its models beside OpenAI's fields."""
+    port: int = 0
+    """To listen on; 0: any free one."""
     asked: list[Mapping[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     most_at_once: int = 0
@@ -75,11 +77,11 @@ class StubEndpoint:
     @property
     def url(self) -> str:
         """With /v1."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Self:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self._port = listening.getsockname()[1]
+        listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = listening.getsockname()[1]
         routes = [
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._list),
