@@ -76,7 +76,7 @@ async def _stream_all(port: int, bodies: Sequence[bytes], concurrency: int) -> S
     answers: list[tuple[float, int]] = []
 
     async def client() -> None:
-        answers.extend([await _stream_one(port, body) for body in waiting])
+        answers.extend([await stream_one(port, body) for body in waiting])
 
     began_s = time.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -88,7 +88,7 @@ async def _stream_all(port: int, bodies: Sequence[bytes], concurrency: int) -> S
     return StreamedLoad(num_tokens / wall_s, ttft_ms, num_tokens, wall_s)
 
 
-async def _stream_one(port: int, body: bytes) -> tuple[float, int]:
+async def stream_one(port: int, body: bytes) -> tuple[float, int]:
     """Return the time to the first text, seconds, and the number of tokens."""
     began_s = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

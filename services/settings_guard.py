@@ -31,7 +31,15 @@ def settings_or_exit(settings: type[S], service: str) -> S:
     try:
         return settings()
     except ValidationError as error:
-        sys.exit(f"bad {service} settings: {error}")
+        sys.exit(f"bad {service} settings: {'; '.join(_problems(settings, error))}")
+
+
+def _problems(settings: type[BaseSettings], error: ValidationError) -> list[str]:
+    """Return one line per bad value, without the value, which may hold a password."""
+    return [
+        f"{_prefix(settings)}{'__'.join(map(str, each['loc'])).upper()}: {each['msg']}"
+        for each in error.errors(include_input=False, include_url=False)
+    ]
 
 
 def unknown_variables(settings: type[BaseSettings]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.end_to_end.launched import LaunchedUp, galen
@@ -27,6 +28,13 @@ def test_the_shipped_miniature_is_evaluated(tmp_path: Path, short_folder: Path):
         words = ["--data", str(data), "--url", url, "--out", str(tmp_path / "run")]
         done = galen("evaluate", "phantoms", *words, timeout_s=120)
         again = galen("evaluate", "phantoms", *words, timeout_s=60)
+        others = [*words[:-1], str(tmp_path / "others")]
+        shared = galen("evaluate", "phantoms", *others, "--distributed", timeout_s=120)
+        once_more = galen("evaluate", "phantoms", *others, "--distributed", timeout_s=60)
+        listed = httpx.get(f"{url}/evaluations").json()["data"]
+    compared = galen(
+        "evaluate", "compare", str(tmp_path / "run"), str(tmp_path / "others"), "--json"
+    )
 
     assert done.returncode == 0, done.stderr
     receipt = json.loads((tmp_path / "run" / "receipt.json").read_text("utf-8"))
@@ -40,3 +48,14 @@ def test_the_shipped_miniature_is_evaluated(tmp_path: Path, short_folder: Path):
     assert "closed accuracy" in done.stdout
     assert "what it has answers to is not asked again" in again.stderr
     assert again.stdout == done.stdout
+
+    # The job workers ask and score what the terminal did, with the same receipt.
+    assert shared.returncode == 0, shared.stderr
+    assert once_more.stdout == shared.stdout == done.stdout
+    assert len(listed) == 1  # the same command goes on with it
+    theirs = json.loads((tmp_path / "others" / "receipt.json").read_text("utf-8"))
+    assert listed[0]["metrics"] == theirs["metrics"] == receipt["metrics"]
+    assert listed[0]["receipt_status"] == "complete"
+    assert compared.returncode == 0, compared.stderr
+    differences = json.loads(compared.stdout)["metrics"].values()
+    assert {each["mean"] for each in differences} == {0.0}
