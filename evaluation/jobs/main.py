@@ -183,7 +183,10 @@ def main() -> None:
     configure_logging("jobs", settings.log_format, settings.log_level)
     setproctitle("galen jobs")
     folder = settings.work_dir or store.dir / "work"
-    place, lock = take_place(folder.absolute(), settings.name)
+    try:
+        place, lock = take_place(folder.absolute(), settings.name)
+    except OSError as error:
+        sys.exit(f"unfinished results cannot be kept in {folder}: {error.strerror}")
     with lock:
         asyncio.run(run(settings, store, place))
 

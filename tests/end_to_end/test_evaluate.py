@@ -32,9 +32,8 @@ def test_the_shipped_miniature_is_evaluated(tmp_path: Path, short_folder: Path):
         shared = galen("evaluate", "phantoms", *others, "--distributed", timeout_s=120)
         once_more = galen("evaluate", "phantoms", *others, "--distributed", timeout_s=60)
         listed = httpx.get(f"{url}/evaluations").json()["data"]
-    compared = galen(
-        "evaluate", "compare", str(tmp_path / "run"), str(tmp_path / "others"), "--json"
-    )
+    runs = [str(tmp_path / name) for name in ("run", "others")]
+    compared = galen("evaluate", "compare", *runs, "--json")
 
     assert done.returncode == 0, done.stderr
     receipt = json.loads((tmp_path / "run" / "receipt.json").read_text("utf-8"))
