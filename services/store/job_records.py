@@ -221,7 +221,10 @@ async def end_job(
     error_file_id: str | None,
     result: Mapping[str, Any] | None = None,
 ) -> bool:
-    """End a job as its outcome says; returns False where it has ended already."""
+    """End a job as its outcome says; returns False where it has ended already.
+
+    Lines that were never asked count as failed: they are in the error file, too.
+    """
     ended = await session.execute(
         update(JobRow)
         .where(JobRow.id == job.id, JobRow.status.in_(("finalizing", "cancelling")))
@@ -233,6 +236,11 @@ async def end_job(
             result=None if result is None else dict(result),
         )
         .returning(JobRow.id)
+    )
+    await session.execute(
+        update(ShardRow)
+        .where(ShardRow.job_id == job.id)
+        .values(num_failed=ShardRow.num_lines - ShardRow.num_completed)
     )
     return ended.first() is not None
 
