@@ -166,7 +166,14 @@ class AdminOrders:
         """
         reply = await _UNLOAD_MODEL.run(
             self._wire,
-            (keys.UNLOADED, keys.MODELS, keys.DEPTH, keys.bell(model), keys.alone_owner(model)),
+            (
+                keys.UNLOADED,
+                keys.MODELS,
+                keys.DEPTH,
+                keys.alone_owner(model),
+                keys.bell(model, keys.INTERACTIVE),
+                keys.bell(model, keys.BATCH),
+            ),
             keys.PREFIX,
             model,
             keys.quoted(model),

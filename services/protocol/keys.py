@@ -10,7 +10,8 @@ next part of a key and `|` can separate fields in a hash value.
     galen:ring:M:L            list   tenants with waiting requests, in the order of their turns
     galen:ringset:M:L         set    the same tenants, to add each once
     galen:depth               hash   M|L -> waiting requests
-    galen:bell:M              list   one element wakes one idle worker of M
+    galen:bell:M:C            list   one element wakes one idle worker of M with room for class C
+    galen:wake:W              list   an element wakes worker W
     galen:alone-owner:M       string the worker that runs empty, to run suspects alone
     galen:running:W           hash   request -> attempt|strikes|entry|gateway|stream, held by W
     galen:control:W           list   cancellations and orders for worker W
@@ -60,6 +61,8 @@ DEAD_LETTERS_KEPT = 10_000
 LANES = ("resume", "interactive", "batch_resume", "batch")
 """In the order in which they are drained; later attempts go before first ones of their lane."""
 ALONE_LANE = "alone"
+INTERACTIVE, BATCH = "interactive", "batch"
+"""The classes of lanes. Those of `BATCH` begin with that word; all others are `INTERACTIVE`."""
 
 LEASES = PREFIX + "leases"
 WORKERS = PREFIX + "workers"
@@ -133,9 +136,14 @@ def depth_field(model: str, lane: str) -> str:
     return f"{quoted(model)}|{lane}"
 
 
-def bell(model: str) -> str:
-    """List on which idle workers of the model wait."""
-    return f"{PREFIX}bell:{quoted(model)}"
+def bell(model: str, lane_class: str) -> str:
+    """List on which the model's workers wait that have room for `interactive`, or for `batch`."""
+    return f"{PREFIX}bell:{quoted(model)}:{lane_class}"
+
+
+def wake(worker_id: str) -> str:
+    """List on which one worker waits, whatever it has room for."""
+    return f"{PREFIX}wake:{worker_id}"
 
 
 def alone_owner(model: str) -> str:

@@ -113,7 +113,7 @@ class RequestQueue:
                 keys.ring(model, lane),
                 keys.ringset(model, lane),
                 keys.DEPTH,
-                keys.bell(model),
+                keys.bell(model, _class_of(lane)),
                 keys.inflight(request.gateway_id),
                 keys.UNLOADED,
             ),
@@ -174,15 +174,20 @@ class WorkerQueue:
         self._model = model
         self._lanes = tuple(lanes)
 
-    async def claim(self, worker_id: str, free: int) -> Claim:
-        """Take at most `free` requests; never blocks. Raises FencedError without a lease."""
+    async def claim(self, worker_id: str, free: int, batch: int | None = None) -> Claim:
+        """Take at most `free` requests; never blocks. Raises FencedError without a lease.
+
+        Args:
+            batch: most of them that may be of the batch lanes; None: all.
+        """
         reply = await _CLAIM.run(
             self._wire,
             (
                 keys.LEASES,
                 keys.running(worker_id),
                 keys.DEPTH,
-                keys.bell(self._model),
+                keys.bell(self._model, keys.INTERACTIVE),
+                keys.bell(self._model, keys.BATCH),
                 keys.alone_owner(self._model),
                 keys.DEAD,
             ),
@@ -190,6 +195,7 @@ class WorkerQueue:
             keys.quoted(self._model),
             worker_id,
             free,
+            free if batch is None else batch,
             keys.GROUP,
             keys.DEAD_LETTERS_KEPT,
             PROTOCOL_VERSION,
@@ -203,13 +209,27 @@ class WorkerQueue:
         """Return all that this worker holds, for one that missed the reply to a claim."""
         return _as_claim(await _HELD.run(self._wire, (keys.running(worker_id),)))
 
-    async def wait_for_work(self) -> None:
-        """Return when a request may be waiting, or after `keys.BLOCK_S`."""
-        await self._blocking.execute_command("BLPOP", keys.bell(self._model), keys.BLOCK_S)
+    async def wait_for_work(self, worker_id: str, *, for_batch: bool = True) -> None:
+        """Return when a request may be waiting, or after `keys.BLOCK_S`.
+
+        Args:
+            for_batch: whether this worker has room for a request of the batch lanes; without it
+                one that waits must not wake it again and again.
+        """
+        bells = [keys.wake(worker_id), keys.bell(self._model, keys.INTERACTIVE)]
+        if for_batch:
+            bells.append(keys.bell(self._model, keys.BATCH))
+        await self._blocking.execute_command("BLPOP", *bells, keys.BLOCK_S)
+
+    async def wake(self, worker_id: str) -> None:
+        """Let this worker's `wait_for_work` return."""
+        await self._wire.execute_command("RPUSH", keys.wake(worker_id), "1")
+        await self._wire.execute_command("EXPIRE", keys.wake(worker_id), keys.CONTROL_TTL_S)
 
     async def wake_another(self) -> None:
         """Pass on a wake-up that this worker may have taken without acting on it."""
-        await self._wire.execute_command("RPUSH", keys.bell(self._model), "1")
+        for lane_class in (keys.INTERACTIVE, keys.BATCH):
+            await self._wire.execute_command("RPUSH", keys.bell(self._model, lane_class), "1")
 
     async def next_control(self, worker_id: str) -> Cancellation | WorkerOrder | None:
         """Return what to abort or to obey, or None after `keys.BLOCK_S`."""
@@ -223,6 +243,10 @@ def _own_lane(request: GenerationRequest) -> str:
     if request.attempt > 1:
         return "resume" if request.lane == "interactive" else "batch_resume"
     return request.lane
+
+
+def _class_of(lane: str) -> str:
+    return keys.BATCH if lane.startswith(keys.BATCH) else keys.INTERACTIVE
 
 
 def _as_control(line: str) -> Cancellation | WorkerOrder | None:

@@ -57,7 +57,7 @@ class PlayedWorker:
         queue = WorkerQueue(self.wire, self.wire, MODEL)
         async with asyncio.timeout(10):
             while not (claim := await queue.claim(self.worker_id, 1)).entries:
-                await queue.wait_for_work()
+                await queue.wait_for_work(self.worker_id)
         return decode_request(claim.entries[0].payload)
 
     async def say(self, *events: GenerationEvent) -> str:

@@ -1,11 +1,13 @@
--- Give a worker at most `free` requests: suspects by themselves, else the lanes in order, each lane's
--- tenants in turn.
--- KEYS: leases, running:W, depth, bell, alone-owner, dead
--- ARGV: prefix, model (quoted), worker_id, free, group, dead letters kept, protocol version, lane...
+-- Give a worker at most `free` requests, of them at most `batch_free` of the batch lanes: suspects by
+-- themselves, else the lanes in order, each lane's tenants in turn.
+-- KEYS: leases, running:W, depth, bell for interactive, bell for batch, alone-owner, dead
+-- ARGV: prefix, model (quoted), worker_id, free, batch_free, group, dead letters kept,
+--       protocol version, lane...
 -- Returns {'FENCED'} or {'OK' | 'ALONE' | 'RESERVED', request_id, attempt, gateway_id, payload, ...}.
 redis.replicate_commands()
-local leases, running, depth, bell, owner_key, dead = unpack(KEYS)
-local prefix, model, worker, free, group = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local leases, running, depth, bell, batch_bell, owner_key, dead = unpack(KEYS)
+local prefix, model, worker, group = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
+local free, batch_free = tonumber(ARGV[4]), tonumber(ARGV[5])
 if not redis.call('ZSCORE', leases, worker) then return {'FENCED'} end
 local out, drops = {'OK'}, 0
 
@@ -24,7 +26,7 @@ local function take(work, field)
   for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
   if not (m.request_id and m.attempt and m.strikes and m.gateway_id and m.payload) then
     remove(work, id)
-    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[6], '*', 'version', ARGV[7],
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[7], '*', 'version', ARGV[8],
       'reason', 'malformed_entry', 'work', work)
     return true
   end
@@ -40,12 +42,14 @@ local function take(work, field)
   return true
 end
 
--- Drain a lane's ring in turns until the worker is full. Returns true where requests may be left.
+local function taken() return (#out - 1) / 4 end
+
+-- Drain a lane's ring in turns until so many requests are taken. Returns true where requests may be left.
 -- An empty ring means that nothing waits, whatever the count says (a sub-queue may have expired).
-local function drain(lane)
+local function drain(lane, most)
   local ring = prefix .. 'ring:' .. model .. ':' .. lane
   local field = model .. '|' .. lane
-  while (#out - 1) / 4 < free and drops < 256 do
+  while taken() < most and drops < 256 do
     local tenant = redis.call('LPOP', ring)
     if not tenant then
       if (redis.call('HGET', depth, field) or '0') ~= '0' then redis.call('HSET', depth, field, 0) end
@@ -60,6 +64,15 @@ local function drain(lane)
   return redis.call('LLEN', ring) > 0
 end
 
+-- A bell rings while requests wait that this worker has no room for: another may have.
+local function ring_while(left, bell_key)
+  if not left then
+    redis.call('DEL', bell_key)
+  elseif redis.call('LLEN', bell_key) == 0 then
+    redis.call('RPUSH', bell_key, '1')
+  end
+end
+
 if redis.call('LLEN', prefix .. 'ring:' .. model .. ':alone') > 0 then
   local owner = redis.call('GET', owner_key)
   if owner and not redis.call('ZSCORE', leases, owner) then redis.call('DEL', owner_key) end
@@ -67,20 +80,22 @@ if redis.call('LLEN', prefix .. 'ring:' .. model .. ':alone') > 0 then
   if redis.call('GET', owner_key) == worker then
     redis.call('PEXPIRE', owner_key, 10000)
     if redis.call('HLEN', running) > 0 then return {'RESERVED'} end
-    free = 1
-    drain('alone')
+    drain('alone', 1)
     if #out > 1 then out[1] = 'ALONE'; return out end
-    free = tonumber(ARGV[4])
   end
 elseif redis.call('GET', owner_key) == worker then
   redis.call('DEL', owner_key)
 end
 
-local left = false
-for i = 8, #ARGV do left = drain(ARGV[i]) or left end
-if not left then
-  redis.call('DEL', bell)
-elseif redis.call('LLEN', bell) == 0 then
-  redis.call('RPUSH', bell, '1')
+local left, batch_left, before_batch = false, false, nil
+for i = 9, #ARGV do
+  if string.sub(ARGV[i], 1, 5) ~= 'batch' then
+    left = drain(ARGV[i], free) or left
+  else
+    before_batch = before_batch or taken()
+    batch_left = drain(ARGV[i], math.min(free, before_batch + batch_free)) or batch_left
+  end
 end
+ring_while(left, bell)
+ring_while(batch_left, batch_bell)
 return out

@@ -1,5 +1,5 @@
 -- Mark a model as unloaded, and end what waits in its queue, each request with one failure event.
--- KEYS: unloaded, models, depth, bell, alone-owner
+-- KEYS: unloaded, models, depth, alone-owner, both bells
 -- ARGV: prefix, model, model (quoted), group, protocol version, error code, message, lane...
 -- What workers hold is theirs to end. Returns the number of requests that were ended.
 redis.replicate_commands()
@@ -41,7 +41,7 @@ for i = 8, #ARGV do
   redis.call('DEL', prefix .. 'ring:' .. lane, prefix .. 'ringset:' .. lane)
   redis.call('HDEL', depth, model .. '|' .. ARGV[i])
 end
-redis.call('DEL', KEYS[4], KEYS[5])
+redis.call('DEL', KEYS[4], KEYS[5], KEYS[6])
 for gateway, list in pairs(by_gateway) do
   if redis.call('EXISTS', prefix .. 'gateway:' .. gateway) == 1 then
     redis.call('XADD', prefix .. 'events:' .. gateway, '*', 'b',
