@@ -171,6 +171,7 @@ class AdminOrders:
                 keys.MODELS,
                 keys.DEPTH,
                 keys.alone_owner(model),
+                keys.affine_workers(model),
                 keys.bell(model, keys.INTERACTIVE),
                 keys.bell(model, keys.BATCH),
             ),

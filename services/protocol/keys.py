@@ -1,7 +1,8 @@
 """Every Redis key, lifetime and limit of the wire, in one place.
 
 Names that come from outside (models, tenants) are percent-quoted, so that no name can run into the
-next part of a key and `|` can separate fields in a hash value.
+next part of a key and `|` can separate fields in a hash value. Beside the lanes of `LANES` every
+worker W has two of its own, `interactive.W` and `batch.W`, for requests whose images it may know.
 
     galen:leases              zset   worker -> end of its lease, Redis time in ms
     galen:workers             hash   worker -> WorkerRecord
@@ -9,10 +10,14 @@ next part of a key and `|` can separate fields in a hash value.
     galen:work:M:L:T          stream of requests of model M, lane L, tenant T; group `workers`
     galen:ring:M:L            list   tenants with waiting requests, in the order of their turns
     galen:ringset:M:L         set    the same tenants, to add each once
-    galen:depth               hash   M|L -> waiting requests
+    galen:depth               hash   M|L -> waiting requests, those in workers' own lanes included
     galen:bell:M:C            list   one element wakes one idle worker of M with room for class C
     galen:wake:W              list   an element wakes worker W
     galen:alone-owner:M       string the worker that runs empty, to run suspects alone
+    galen:affine:W            hash   of W's own lanes: class -> waiting requests, room.CLASS -> how
+                                     many more W had room for after its last claim (-1: it claims
+                                     nothing), model -> M
+    galen:affine_workers:M    set    workers in whose own lanes requests wait
     galen:running:W           hash   request -> attempt|strikes|entry|gateway|stream, held by W
     galen:control:W           list   cancellations and orders for worker W
     galen:inflight:G          hash   request -> attempt|entry|depth field|stream, sent by gateway G
@@ -149,6 +154,16 @@ def wake(worker_id: str) -> str:
 def alone_owner(model: str) -> str:
     """String that names the worker which runs empty for suspects."""
     return f"{PREFIX}alone-owner:{quoted(model)}"
+
+
+def affine(worker_id: str) -> str:
+    """Hash about a worker's own lanes."""
+    return f"{PREFIX}affine:{worker_id}"
+
+
+def affine_workers(model: str) -> str:
+    """Set of workers in whose own lanes requests wait."""
+    return f"{PREFIX}affine_workers:{quoted(model)}"
 
 
 def running(worker_id: str) -> str:

@@ -78,15 +78,15 @@ class Claiming:
         backoff = Backoff()
         is_unsure = False  # whether the last claim gave something that never arrived
         while True:
-            room = self._holder.room()
-            if room.free <= 0:
-                self._has_changed.clear()
-                await self._has_changed.wait()
-                continue
             try:
                 if not self._readiness.may_claim.is_set():
-                    await self._queue.wake_another()  # this one may have taken its wake-up
+                    await self.leave_to_others()
                     await self._readiness.may_claim.wait()
+                    continue
+                room = self._holder.room()
+                if room.free <= 0:
+                    self._has_changed.clear()
+                    await self._has_changed.wait()
                     continue
                 if is_unsure:
                     await self._accept_forgotten()
@@ -106,6 +106,11 @@ class Claiming:
                 _log.warning("claim.delayed", cause=type(error).__name__)
                 is_unsure = True
                 await backoff.wait()
+
+    async def leave_to_others(self) -> None:
+        """Pass on what waits for this worker, and the wake-up that it may have taken."""
+        await self._queue.close_lanes(self._holder.worker_id)
+        await self._queue.wake_another()
 
     async def stop(self, claiming: asyncio.Task[None]) -> None:
         """End the task that runs `run`; what was claimed is accepted."""

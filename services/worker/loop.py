@@ -340,7 +340,7 @@ class Worker:
         await self._claiming.stop(claiming)
         _log.info("worker.draining", running=len(self._running))
         try:
-            await self._links.queue.wake_another()
+            await self._claiming.leave_to_others()
             await self._heartbeat.renew()
         except REDIS_AWAY:
             _log.warning("worker.draining.unannounced")

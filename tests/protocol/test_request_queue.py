@@ -8,7 +8,7 @@ import pytest
 from services.protocol import keys
 from services.protocol.event_stream import End
 from services.protocol.messages import decode_request
-from services.protocol.request_queue import Cancellation, FencedError, QueueFull, WorkerQueue
+from services.protocol.request_queue import Cancellation, FencedError, QueueFull
 from tests.protocol.parties import MODEL, Wire, request
 from tests.support.waiting import eventually
 
@@ -72,19 +72,6 @@ async def test_lanes_are_drained_in_their_order(wire: Wire):
     await wire.queue.enqueue(request("interactive again", attempt=2))
     assert await wire.claim_ids("w1", free=1) == ["interactive again"]
     assert await wire.claim_ids("w1", free=3) == ["interactive", "batch again", "batch"]
-
-
-async def test_a_worker_can_have_a_lane_of_its_own_that_goes_first(wire: Wire):
-    await wire.register("w1", "w2")
-    await wire.queue.enqueue(request("for all"))
-    await wire.queue.enqueue(request("for w1"), lane="worker.w1")
-    lanes = ("worker.w1", *keys.LANES)
-    own = WorkerQueue(wire.commands, wire.blocking, MODEL, lanes=lanes)
-    assert [e.request_id for e in (await own.claim("w1", 1)).entries] == ["for w1"]
-    assert await wire.claim_ids("w2", free=2) == ["for all"]
-    await wire.finish("w1", "for w1")
-    await wire.finish("w2", "for all")
-    assert await wire.leftovers() == {}
 
 
 async def test_a_count_that_drifted_is_set_right_by_an_empty_ring(wire: Wire):

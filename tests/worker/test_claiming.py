@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from services.protocol import keys
+from services.protocol.request_queue import Candidate
+from services.worker.loop import Worker
 from services.worker.settings import WorkerSettings
 from tests.support.waiting import eventually
 from tests.worker.played_gateway import (
@@ -14,6 +16,7 @@ from tests.worker.played_gateway import (
     MODEL,
     PlayedGateway,
     played_gateway,
+    request,
     running_worker,
 )
 
@@ -80,6 +83,52 @@ async def test_batch_that_one_worker_has_no_room_for_wakes_another(
             await eventually(lambda w=worker: _runs(gateway, w, 1), LIMIT_S, "a batch request")
 
 
+# --- own lanes ---
+
+
+async def test_requests_by_affinity_are_answered_whatever_their_worker_does(
+    gateway: PlayedGateway, redis_url: str
+):
+    async with (
+        running_worker(redis_url, slots=2, name="a") as one,
+        running_worker(redis_url, slots=2, name="b") as other,
+    ):
+        ranked = [Candidate(one.worker_id, 2), Candidate(other.worker_id, 2)]
+        names = [f"i{index}" for index in range(12)]
+        for name in names:
+            sent = request(name, prompt="[[n=4 d=20]]")
+            await gateway.queue.enqueue(sent, candidates=ranked)
+        asked = time.monotonic()
+        await eventually(lambda: gateway.ended(*names), LIMIT_S, "all answers")
+        assert time.monotonic() - asked < 2 * keys.BLOCK_S
+
+
+async def test_cordoned_worker_leaves_what_waits_for_it_to_others_at_once(
+    gateway: PlayedGateway, redis_url: str
+):
+    async with running_worker(redis_url, slots=2, interactive_slots=0, name="a") as one:
+        for name in ("b0", "b1"):
+            await gateway.send(name)
+        await eventually(lambda: _runs(gateway, one, 2), LIMIT_S, "a full worker")
+        async with running_worker(redis_url, slots=2, name="b") as other:
+            other.cordon()
+            await eventually(lambda: _is_closed(gateway, other), LIMIT_S, "closed lanes")
+            ranked = [Candidate(worker.worker_id, 2) for worker in (one, other)]
+            await gateway.queue.enqueue(request("i0", prompt="[[n=1]]"), candidates=ranked)
+            one.cordon()
+            await eventually(lambda: _is_closed(gateway, one), LIMIT_S, "closed lanes")
+        async with running_worker(redis_url, slots=2, name="c"):
+            await eventually(lambda: gateway.ended("i0"), LIMIT_S, "the answer")
+
+
+async def _is_closed(gateway: PlayedGateway, worker: Worker) -> bool:
+    key = keys.affine(worker.worker_id)
+    return await gateway.wire.execute_command("HGET", key, "room.batch") == b"-1"
+
+
+# --- settings ---
+
+
 @pytest.mark.parametrize(
     ("slots", "reserved", "batch_slots"),
     [(1, None, 1), (2, None, 1), (8, None, 7), (64, None, 56), (8, 0, 8), (8, 7, 1)],
@@ -95,8 +144,8 @@ def test_batch_must_have_a_slot():
         WorkerSettings(slots=4, interactive_slots=4)
 
 
-async def _runs(gateway: PlayedGateway, worker: object, count: int) -> bool:
-    return await gateway.num_running(worker) == count  # type: ignore[arg-type]
+async def _runs(gateway: PlayedGateway, worker: Worker, count: int) -> bool:
+    return await gateway.num_running(worker) == count
 
 
 async def _num_scripts_run(gateway: PlayedGateway) -> int:
