@@ -140,6 +140,12 @@ class WorkerSettings(BaseSettings):
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"
     )
+    image_feature_cache_bytes: int = Field(
+        default=256 << 20,
+        ge=0,
+        description="Image features kept in main memory for further questions on their images; "
+        "transformers engine, LLaVA, one rank",
+    )
     fake_step_ms: float = Field(
         default=5.0, gt=0, description="The fake engine's clock for delayed tokens, milliseconds"
     )
