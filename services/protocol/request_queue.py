@@ -23,7 +23,7 @@ _REVOKE = Script("revoke")
 LOAD_FACTOR = 1.25
 """A worker gets no request by affinity beyond so many times the average load: c = 1 + epsilon of
 consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, arXiv:1608.01350)."""
-LOOK_AHEAD = 2
+LOOK_AHEAD = 4
 """Nor beyond so many times its slots: what waits for it stays short, whatever waits elsewhere."""
 
 
