@@ -39,15 +39,17 @@ class StreamedLoad(msgspec.Struct, frozen=True):
     wall_s: float
 
 
-def chat_body(model: str, seed: int, image_px: int, num_tokens: int) -> bytes:
-    """Return a streamed request with an image of its own and an answer of exactly `num_tokens`."""
+def chat_body(
+    model: str, seed: int, image_px: int, num_tokens: int, question: str = QUESTION
+) -> bytes:
+    """Return a streamed request with the seed's image and an answer of exactly `num_tokens`."""
     noise = np.random.default_rng(seed).integers(0, 256, (image_px, image_px, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": url}},
-        {"type": "text", "text": QUESTION},
+        {"type": "text", "text": question},
     ]
     return msgspec.json.encode(
         {

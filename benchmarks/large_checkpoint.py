@@ -47,6 +47,8 @@ class ModelSize:
 SIZES = {
     # A trial of the benchmark itself.
     "tiny": ModelSize(64, 3, 4, 128, 256, 2, 4, 2, 512, 2048, 56, torch.float32),
+    # A tower that outweighs its language model: ViT-S/14 (arXiv:2010.11929) before a tiny one.
+    "seeing": ModelSize(384, 12, 6, 256, 512, 4, 4, 4, 512, 2048, 224, torch.float32),
     # 0.13 billion parameters: what two CPU cores can run at some speed.
     "100m": ModelSize(384, 6, 6, 768, 2048, 12, 12, 12, 16_000, 2048, 112, torch.float32),
     # LLaVA-1.5-7B (arXiv:2310.03744): Llama 2 7B, CLIP ViT-L/14-336, a projector of two layers.

@@ -1,6 +1,6 @@
-"""A LLaVA's image features for images of several sizes, in serving and in training.
+"""A LLaVA's image features, image by image, in serving and in training.
 
-What does *not* live here: images of one size, which the model encodes by itself.
+What does *not* live here: images of one size in training, which the model encodes by itself.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,20 @@ def encode_each(model: Any, images: Sequence[torch.Tensor]) -> BaseModelOutputWi
         model: LlavaForConditionalGeneration.
         images: float [1, 3, H, W] on the model's device, in the order of their places.
     """
-    features: list[torch.Tensor] = []
-    for image_1CHW in images:
-        features += model.get_image_features(
-            pixel_values=image_1CHW, interpolate_pos_encoding=True
-        ).pooler_output
-    return BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]  # LLaVA's is a list
+    return as_encoder_outputs([encode_one(model, image, is_any_size=True) for image in images])
+
+
+def encode_one(model: Any, image_1CHW: torch.Tensor, *, is_any_size: bool) -> torch.Tensor:
+    """Return the features [P, D] of one image, P patches, D the width of the language model.
+
+    Args:
+        is_any_size: whether its size may be another than the tower's own.
+    """
+    options = {"interpolate_pos_encoding": True} if is_any_size else {}
+    (features_PD,) = model.get_image_features(pixel_values=image_1CHW, **options).pooler_output
+    return features_PD
+
+
+def as_encoder_outputs(features: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
+    """Return features [P, D] of a request's images as a LLaVA's forward takes them."""
+    return BaseModelOutputWithPooling(pooler_output=list(features))  # type: ignore[arg-type]  # LLaVA's is a list

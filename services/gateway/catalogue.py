@@ -104,6 +104,11 @@ class ModelCatalogue:
         entry = self._entries.get(model)
         return entry.card.resumes if entry else frozenset()
 
+    def ready_workers(self, model: str) -> Sequence[WorkerRecord]:
+        """Return the workers that claim requests of a base model."""
+        entry = self._entries.get(model)
+        return () if entry is None else [w for w in entry.workers if w.state == "ready"]
+
     def is_unloaded(self, model: str) -> bool:
         """Whether the model was unloaded and nobody has served it since."""
         return model in self._unloaded

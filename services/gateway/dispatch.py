@@ -14,6 +14,7 @@ from typing import Any, assert_never
 import msgspec
 import structlog
 
+from services.gateway.affinity import candidates_for
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.replies import Reply, Ticket
@@ -33,7 +34,7 @@ from services.protocol.messages import (
     decode_events,
 )
 from services.protocol.recent import Recent
-from services.protocol.request_queue import QueueFull, RequestQueue, UnloadedError
+from services.protocol.request_queue import Candidate, QueueFull, RequestQueue, UnloadedError
 
 _log = structlog.get_logger()
 
@@ -98,7 +99,11 @@ class Dispatcher:
         if self._tickets.get(request.request_id) is not ticket or request.attempt > 1:
             return  # given up, or sent again, while its sisters were being queued
         try:
-            full = await self._queue.enqueue(request, max_waiting=self._settings.max_waiting)
+            full = await self._queue.enqueue(
+                request,
+                max_waiting=self._settings.max_waiting,
+                candidates=self._candidates(request),
+            )
         except REDIS_AWAY:
             raise _redis_away() from None
         except UnloadedError:
@@ -107,6 +112,11 @@ class Dispatcher:
             raise self._overloaded(full, request.model)
         if self._tickets.get(request.request_id) is not ticket:
             self._spawn(self._revoke(request.request_id))
+
+    def _candidates(self, request: GenerationRequest) -> Sequence[Candidate]:
+        if not self._settings.image_affinity:
+            return ()
+        return candidates_for(request, self._catalogue.ready_workers(request.model))
 
     def cancel(self, reply: Reply) -> None:
         """Give up what is left of a reply: out of the queue, out of the engine."""

@@ -35,6 +35,10 @@ class GatewaySettings(BaseSettings):
         ge=1,
         description="Requests that may wait per model and lane; beyond: 503 overloaded",
     )
+    image_affinity: bool = Field(
+        default=True,
+        description="Questions on one image go to one worker, which may still hold its features",
+    )
     request_timeout_s: float = Field(
         default=600.0, gt=0, description="Longest life of a request, waiting included"
     )

@@ -166,7 +166,15 @@ class AdminOrders:
         """
         reply = await _UNLOAD_MODEL.run(
             self._wire,
-            (keys.UNLOADED, keys.MODELS, keys.DEPTH, keys.bell(model), keys.alone_owner(model)),
+            (
+                keys.UNLOADED,
+                keys.MODELS,
+                keys.DEPTH,
+                keys.alone_owner(model),
+                keys.affine_workers(model),
+                keys.bell(model, keys.INTERACTIVE),
+                keys.bell(model, keys.BATCH),
+            ),
             keys.PREFIX,
             model,
             keys.quoted(model),

@@ -80,10 +80,15 @@ class Backoff:
 
 
 class Script:
-    """A fixed Lua script, run by EVALSHA (so that an ACL can deny EVAL) and loaded when missing."""
+    """A fixed Lua script, run by EVALSHA (so that an ACL can deny EVAL) and loaded when missing.
 
-    def __init__(self, name: str) -> None:
-        self.text = files("services.protocol").joinpath(f"scripts/{name}.lua").read_text("utf-8")
+    Args:
+        names: of its files; functions that others use, too, stand in those before the last.
+    """
+
+    def __init__(self, *names: str) -> None:
+        folder = files("services.protocol") / "scripts"
+        self.text = "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in names)
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, wire: RedisWire, key_names: Sequence[str], *args: Argument) -> Any:

@@ -1,7 +1,8 @@
 """Every Redis key, lifetime and limit of the wire, in one place.
 
 Names that come from outside (models, tenants) are percent-quoted, so that no name can run into the
-next part of a key and `|` can separate fields in a hash value.
+next part of a key and `|` can separate fields in a hash value. Beside the lanes of `LANES` every
+worker W has two of its own, `interactive.W` and `batch.W`, for requests whose images it may know.
 
     galen:leases              zset   worker -> end of its lease, Redis time in ms
     galen:workers             hash   worker -> WorkerRecord
@@ -9,9 +10,14 @@ next part of a key and `|` can separate fields in a hash value.
     galen:work:M:L:T          stream of requests of model M, lane L, tenant T; group `workers`
     galen:ring:M:L            list   tenants with waiting requests, in the order of their turns
     galen:ringset:M:L         set    the same tenants, to add each once
-    galen:depth               hash   M|L -> waiting requests
-    galen:bell:M              list   one element wakes one idle worker of M
+    galen:depth               hash   M|L -> waiting requests, those in workers' own lanes included
+    galen:bell:M:C            list   one element wakes one idle worker of M with room for class C
+    galen:wake:W              list   an element wakes worker W
     galen:alone-owner:M       string the worker that runs empty, to run suspects alone
+    galen:affine:W            hash   of W's own lanes: class -> waiting requests, room.CLASS -> how
+                                     many more W had room for after its last claim (-1: it claims
+                                     nothing), model -> M
+    galen:affine_workers:M    set    workers in whose own lanes requests wait
     galen:running:W           hash   request -> attempt|strikes|entry|gateway|stream, held by W
     galen:control:W           list   cancellations and orders for worker W
     galen:inflight:G          hash   request -> attempt|entry|depth field|stream, sent by gateway G
@@ -60,6 +66,8 @@ DEAD_LETTERS_KEPT = 10_000
 LANES = ("resume", "interactive", "batch_resume", "batch")
 """In the order in which they are drained; later attempts go before first ones of their lane."""
 ALONE_LANE = "alone"
+INTERACTIVE, BATCH = "interactive", "batch"
+"""The classes of lanes. Those of `BATCH` begin with that word; all others are `INTERACTIVE`."""
 
 LEASES = PREFIX + "leases"
 WORKERS = PREFIX + "workers"
@@ -133,14 +141,29 @@ def depth_field(model: str, lane: str) -> str:
     return f"{quoted(model)}|{lane}"
 
 
-def bell(model: str) -> str:
-    """List on which idle workers of the model wait."""
-    return f"{PREFIX}bell:{quoted(model)}"
+def bell(model: str, lane_class: str) -> str:
+    """List on which the model's workers wait that have room for `interactive`, or for `batch`."""
+    return f"{PREFIX}bell:{quoted(model)}:{lane_class}"
+
+
+def wake(worker_id: str) -> str:
+    """List on which one worker waits, whatever it has room for."""
+    return f"{PREFIX}wake:{worker_id}"
 
 
 def alone_owner(model: str) -> str:
     """String that names the worker which runs empty for suspects."""
     return f"{PREFIX}alone-owner:{quoted(model)}"
+
+
+def affine(worker_id: str) -> str:
+    """Hash about a worker's own lanes."""
+    return f"{PREFIX}affine:{worker_id}"
+
+
+def affine_workers(model: str) -> str:
+    """Set of workers in whose own lanes requests wait."""
+    return f"{PREFIX}affine_workers:{quoted(model)}"
 
 
 def running(worker_id: str) -> str:

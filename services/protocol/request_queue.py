@@ -5,7 +5,7 @@ are Lua scripts beside this file, so each happens wholly or not at all. What doe
 the answers (`event_stream.py`), leases and the death of workers (`worker_directory.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,9 +15,16 @@ from services.protocol.messages import PROTOCOL_VERSION, GenerationRequest, enco
 from services.protocol.wire import RedisWire
 
 _ENQUEUE = Script("enqueue")
+_CLOSE_LANES = Script("release_lanes", "close_lanes")
 _CLAIM = Script("claim")
 _HELD = Script("held")
 _REVOKE = Script("revoke")
+
+LOAD_FACTOR = 1.25
+"""A worker gets no request by affinity beyond so many times the average load: c = 1 + epsilon of
+consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, arXiv:1608.01350)."""
+LOOK_AHEAD = 4
+"""Nor beyond so many times its slots: what waits for it stays short, whatever waits elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,14 @@ class Cancellation:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker that may have the images of a request in memory."""
+
+    worker_id: str
+    slots: int
+
+
 class UnloadedError(Exception):
     """The model was unloaded: nobody will run what is sent to it."""
 
@@ -90,46 +105,55 @@ class RequestQueue:
         self._wire = wire
 
     async def enqueue(
-        self, request: GenerationRequest, *, max_waiting: int = 0, lane: str | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        max_waiting: int = 0,
+        candidates: Sequence[Candidate] = (),
     ) -> QueueFull | None:
         """Put a request into its sub-queue; safe to repeat, a request enters once per attempt.
 
         Args:
             request: with attempt > 1 it goes before first attempts, alone if it says so.
             max_waiting: refuse beyond so many waiting requests in the lane; 0: never.
-            lane: any name, for workers that claim from a lane of that name (`WorkerQueue.lanes`);
-                None: the request's own.
+            candidates: of a first attempt: workers of the model, first the one that should run it.
+                It goes to the own lane of the first that is below its bound, else to the shared
+                lane, as it does where requests of other tenants wait there.
 
         Raises:
             UnloadedError: the model was unloaded; nothing was queued.
             RedisError, OSError: Redis is away; whether the request stands in the queue is unknown.
         """
-        lane = lane or _own_lane(request)
-        model, tenant = request.model, request.tenant_id
+        lane = _lane(request)
+        model = request.model
         status, waiting = await _ENQUEUE.run(
             self._wire,
             (
-                keys.work(model, lane, tenant),
-                keys.ring(model, lane),
-                keys.ringset(model, lane),
                 keys.DEPTH,
-                keys.bell(model),
                 keys.inflight(request.gateway_id),
                 keys.UNLOADED,
+                keys.LEASES,
+                keys.affine_workers(model),
+                keys.bell(model, _class_of(lane)),
             ),
+            keys.PREFIX,
+            model,
+            keys.quoted(model),
+            lane,
             request.request_id,
             request.attempt,
             request.strikes,
             request.gateway_id,
-            keys.quoted(tenant),
-            keys.depth_field(model, lane),
+            keys.quoted(request.tenant_id),
             max_waiting,
             keys.BELL_CAP,
             keys.GROUP,
             encode(request),
             keys.WORK_TTL_MS,
             keys.GATEWAY_STATE_MS,
-            model,
+            keys.CONTROL_TTL_S * 1000,
+            LOAD_FACTOR,
+            *_bounded(candidates if lane == request.lane else ()),
         )
         if as_text(status) == "UNLOADED":
             raise UnloadedError(model)
@@ -155,45 +179,42 @@ class RequestQueue:
 
 
 class WorkerQueue:
-    """The worker's half: claim requests, hear of cancellations and orders.
+    """The worker's half: claim requests, hear of cancellations and orders."""
 
-    Args:
-        lanes: drained in this order; a worker's own lane (image affinity) would stand first.
-    """
-
-    def __init__(
-        self,
-        wire: RedisWire,
-        blocking: RedisWire,
-        model: str,
-        *,
-        lanes: Sequence[str] = keys.LANES,
-    ) -> None:
+    def __init__(self, wire: RedisWire, blocking: RedisWire, model: str) -> None:
         self._wire = wire
         self._blocking = blocking
         self._model = model
-        self._lanes = tuple(lanes)
 
-    async def claim(self, worker_id: str, free: int) -> Claim:
-        """Take at most `free` requests; never blocks. Raises FencedError without a lease."""
+    async def claim(self, worker_id: str, free: int, batch: int | None = None) -> Claim:
+        """Take at most `free` requests; never blocks. Raises FencedError without a lease.
+
+        Args:
+            batch: most of them that may be of the batch lanes; None: all.
+        """
         reply = await _CLAIM.run(
             self._wire,
             (
                 keys.LEASES,
                 keys.running(worker_id),
                 keys.DEPTH,
-                keys.bell(self._model),
+                keys.bell(self._model, keys.INTERACTIVE),
+                keys.bell(self._model, keys.BATCH),
                 keys.alone_owner(self._model),
                 keys.DEAD,
+                keys.affine(worker_id),
+                keys.affine_workers(self._model),
+                keys.wake(worker_id),
             ),
             keys.PREFIX,
             keys.quoted(self._model),
             worker_id,
             free,
+            free if batch is None else batch,
             keys.GROUP,
             keys.DEAD_LETTERS_KEPT,
             PROTOCOL_VERSION,
-            *self._lanes,
+            *keys.LANES,
         )
         if as_text(reply[0]) == "FENCED":
             raise FencedError(worker_id)
@@ -203,13 +224,38 @@ class WorkerQueue:
         """Return all that this worker holds, for one that missed the reply to a claim."""
         return _as_claim(await _HELD.run(self._wire, (keys.running(worker_id),)))
 
-    async def wait_for_work(self) -> None:
-        """Return when a request may be waiting, or after `keys.BLOCK_S`."""
-        await self._blocking.execute_command("BLPOP", keys.bell(self._model), keys.BLOCK_S)
+    async def wait_for_work(self, worker_id: str, *, for_batch: bool = True) -> None:
+        """Return when a request may be waiting, or after `keys.BLOCK_S`.
+
+        Args:
+            for_batch: whether this worker has room for a request of the batch lanes; without it
+                one that waits must not wake it again and again.
+        """
+        bells = [keys.wake(worker_id), keys.bell(self._model, keys.INTERACTIVE)]
+        if for_batch:
+            bells.append(keys.bell(self._model, keys.BATCH))
+        await self._blocking.execute_command("BLPOP", *bells, keys.BLOCK_S)
+
+    async def wake(self, worker_id: str) -> None:
+        """Let this worker's `wait_for_work` return."""
+        await self._wire.execute_command("RPUSH", keys.wake(worker_id), "1")
+        await self._wire.execute_command("EXPIRE", keys.wake(worker_id), keys.CONTROL_TTL_S)
 
     async def wake_another(self) -> None:
         """Pass on a wake-up that this worker may have taken without acting on it."""
-        await self._wire.execute_command("RPUSH", keys.bell(self._model), "1")
+        for lane_class in (keys.INTERACTIVE, keys.BATCH):
+            await self._wire.execute_command("RPUSH", keys.bell(self._model, lane_class), "1")
+
+    async def close_lanes(self, worker_id: str) -> None:
+        """Give others what waits for this worker alone, until it claims again."""
+        await _CLOSE_LANES.run(
+            self._wire,
+            (keys.LEASES, keys.affine(worker_id)),
+            keys.PREFIX,
+            keys.GROUP,
+            worker_id,
+            keys.WORK_TTL_MS,
+        )
 
     async def next_control(self, worker_id: str) -> Cancellation | WorkerOrder | None:
         """Return what to abort or to obey, or None after `keys.BLOCK_S`."""
@@ -217,12 +263,22 @@ class WorkerQueue:
         return None if reply is None else _as_control(as_text(reply[1]))
 
 
-def _own_lane(request: GenerationRequest) -> str:
+def _lane(request: GenerationRequest) -> str:
     if request.alone:
         return keys.ALONE_LANE
     if request.attempt > 1:
         return "resume" if request.lane == "interactive" else "batch_resume"
     return request.lane
+
+
+def _bounded(candidates: Sequence[Candidate]) -> Iterator[str | int]:
+    for each in candidates:
+        yield each.worker_id
+        yield LOOK_AHEAD * each.slots
+
+
+def _class_of(lane: str) -> str:
+    return keys.BATCH if lane.startswith(keys.BATCH) else keys.INTERACTIVE
 
 
 def _as_control(line: str) -> Cancellation | WorkerOrder | None:

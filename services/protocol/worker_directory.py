@@ -23,7 +23,7 @@ from services.protocol.wire import RedisWire
 
 _WORKER_BEAT = Script("worker_beat")
 _GATEWAY_BEAT = Script("gateway_beat")
-_REAP = Script("reap")
+_REAP = Script("release_lanes", "reap")
 
 ALL_SUSPECT = "*"
 """Stands for every request of the worker in `report_death`."""
@@ -102,6 +102,7 @@ class WorkerDirectory:
             PROTOCOL_VERSION,
             worker_id,
             reason,
+            keys.WORK_TTL_MS,
             len(suspects),
             *suspects,
         )

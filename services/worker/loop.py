@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from services.protocol import keys
-from services.protocol.connection import REDIS_AWAY, Backoff
+from services.protocol.connection import REDIS_AWAY
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import (
     EngineEvent,
@@ -36,14 +36,9 @@ from services.protocol.messages import (
     decode_request,
 )
 from services.protocol.recent import Recent
-from services.protocol.request_queue import (
-    Cancellation,
-    Claim,
-    ClaimedEntry,
-    FencedError,
-    WorkerOrder,
-)
+from services.protocol.request_queue import Cancellation, Claim, ClaimedEntry, WorkerOrder
 from services.worker.adapters import AdapterFolder
+from services.worker.claiming import Claiming, Room
 from services.worker.control import Readiness, hear_forever
 from services.worker.engines.base import Engine, EngineJob
 from services.worker.heartbeat import Heartbeat
@@ -68,6 +63,7 @@ class _Running:
     gateway_id: str
     attempt: int
     stream: bool
+    is_batch: bool
     alone: bool = False
     loading: asyncio.Task[None] | None = None
     is_submitted: bool = False
@@ -93,21 +89,20 @@ class Worker:
         self._links = links
         self._page = page
         self._metrics = metrics
-        self._outbox = Outbox(links.writer, self._fence, self._abort_gateway)
+        self._outbox = Outbox(links.writer, self.fence, self._abort_gateway)
         self._heartbeat = Heartbeat(
             links.directory,
             page,
             StepLimits(settings.step_timeout_s, settings.prefill_timeout_s),
             self._describe,
-            self._fence,
+            self.fence,
         )
         self._adapters = AdapterFolder(settings, engine, self._heartbeat.renew_soon)
         self._running: dict[str, _Running] = {}
-        self._has_free_slot = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_fenced = asyncio.Event()
         self._readiness = Readiness()
-        self._claiming = asyncio.Lock()
+        self._claiming = Claiming(links.queue, self._readiness, self)
         self._num_submitted = 0
         self._ended = Recent[tuple[str, int]](2 * settings.slots)
         self._cancelled_early = Recent[tuple[str, int]](2 * settings.slots)
@@ -132,7 +127,7 @@ class Worker:
             for loop in (
                 self._heartbeat.run(),
                 self._outbox.run(),
-                self._claim_forever(),
+                self._claiming.run(),
                 hear_forever(
                     self._links.control,
                     lambda: self._worker_id,
@@ -162,66 +157,30 @@ class Worker:
         """Begin as a worker that claims nothing until it is told to."""
         self._on_order(WorkerOrder("cordon"))
 
-    # --- 1. claim ---
+    # --- 1. claim (`claiming.py`) ---
 
-    async def _claim_forever(self) -> None:
-        backoff = Backoff()
-        is_unsure = False  # whether the last claim gave something that never arrived
-        while True:
-            free = self._settings.slots - len(self._running)
-            if free <= 0 or any(held.alone for held in self._running.values()):
-                self._has_free_slot.clear()
-                await self._has_free_slot.wait()
-                continue
-            try:
-                if not self._readiness.may_claim.is_set():
-                    await self._links.queue.wake_another()  # this one may have taken its wake-up
-                    await self._readiness.may_claim.wait()
-                    continue
-                if is_unsure:
-                    await self._accept_forgotten()
-                    is_unsure = False
-                    continue
-                claim = await self._claim(free)
-                if claim.reserved:
-                    self._has_free_slot.clear()
-                    await within(self._has_free_slot.wait(), keys.BLOCK_S)
-                elif not claim.entries:
-                    await self._links.queue.wait_for_work()
-                backoff.reset()
-            except FencedError:
-                self._fence()
-                await backoff.wait()
-            except REDIS_AWAY as error:
-                _log.warning("claim.delayed", cause=type(error).__name__)
-                is_unsure = True
-                await backoff.wait()
+    @property
+    def worker_id(self) -> str:
+        """Of the present incarnation."""
+        return self._worker_id
 
-    async def _claim(self, free: int) -> Claim:
-        """Claim and accept, undisturbed by a drain: what was claimed must not be forgotten."""
-        async with self._claiming:
-            worker_id = self._worker_id
-            claim = await self._links.queue.claim(worker_id, free)
-            if worker_id == self._worker_id:
-                self._accept(claim)
-            return claim
+    def room(self) -> Room:
+        """Return how much may be claimed now; none while a suspect runs."""
+        if any(held.alone for held in self._running.values()):
+            return Room(0, 0)
+        num_batch = sum(held.is_batch for held in self._running.values())
+        free = self._settings.slots - len(self._running)
+        return Room(free, max(0, min(free, self._settings.batch_slots - num_batch)))
 
-    async def _accept_forgotten(self) -> None:
-        """Accept what Redis says that this worker holds: the reply to a claim may be lost."""
-        async with self._claiming:
-            worker_id = self._worker_id
-            claim = await self._links.queue.held(worker_id)
-            if worker_id != self._worker_id:
-                return
-            new = [e for e in claim.entries if e.request_id not in self._running]
-            new = [e for e in new if (e.request_id, e.attempt) not in self._ended]
-            if new:
-                _log.warning("claim.recovered", requests=len(new))
-            self._accept(Claim(tuple(new), alone=claim.alone))
+    def is_known(self, entry: ClaimedEntry) -> bool:
+        """Whether this worker runs the entry, or has ended it."""
+        is_over = (entry.request_id, entry.attempt) in self._ended
+        return is_over or entry.request_id in self._running
 
     # --- 2. accept ---
 
-    def _accept(self, claim: Claim) -> None:
+    def accept(self, claim: Claim) -> None:
+        """Run what was claimed."""
         for entry in claim.entries:
             if (entry.request_id, entry.attempt) in self._cancelled_early:
                 continue
@@ -232,7 +191,13 @@ class Worker:
                 continue
             if request.request_id in self._running:  # an attempt whose cancellation is late
                 self._abort(request.request_id)
-            held = _Running(request.gateway_id, request.attempt, request.stream, claim.alone)
+            held = _Running(
+                request.gateway_id,
+                request.attempt,
+                stream=request.stream,
+                is_batch=request.lane == "batch",
+                alone=claim.alone,
+            )
             self._running[request.request_id] = held
             has_image = any(isinstance(p, ImagePart) for m in request.messages for p in m.parts)
             if has_image or not self._adapters.has(request.adapter):
@@ -291,7 +256,7 @@ class Worker:
     def _slots_changed(self) -> None:
         self._page.set_running(self._num_submitted)
         self._metrics.running.set(len(self._running))
-        self._has_free_slot.set()
+        self._claiming.room_changed()
         if not self._running:
             self._is_empty.set()
 
@@ -308,7 +273,7 @@ class Worker:
     def _on_order(self, order: WorkerOrder) -> None:
         self._heartbeat.state = self._readiness.obey(order)
         self._heartbeat.renew_soon()
-        self._has_free_slot.set()  # whoever waits for a slot looks again
+        self._claiming.room_changed()
 
     def _abort(self, request_id: str) -> None:
         held = self._let_go(request_id)
@@ -328,7 +293,8 @@ class Worker:
 
     # --- 5. fencing ---
 
-    def _fence(self) -> None:
+    def fence(self) -> None:
+        """The lease is over: forget all that is held, and begin again under a new id."""
         if self._is_fenced.is_set():
             return
         _log.warning("worker.fenced", worker_id=self._worker_id, running=len(self._running))
@@ -371,12 +337,10 @@ class Worker:
     async def _finish_running(self, claiming: asyncio.Task[None]) -> None:
         """Let running requests end; hand on those that do not within the time allowed."""
         self._heartbeat.state = "draining"
-        async with self._claiming:
-            claiming.cancel()
-        await asyncio.gather(claiming, return_exceptions=True)
+        await self._claiming.stop(claiming)
         _log.info("worker.draining", running=len(self._running))
         try:
-            await self._links.queue.wake_another()
+            await self._claiming.leave_to_others()
             await self._heartbeat.renew()
         except REDIS_AWAY:
             _log.warning("worker.draining.unannounced")

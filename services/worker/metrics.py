@@ -18,13 +18,17 @@ class EngineStats:
         waiting: requests not yet in its batch.
         prefix_queries: prompt tokens looked up in the prefix cache since the start.
         prefix_hits: of them, those that were found.
+        images_encoded: runs of the vision tower, one image each, since the start.
+        images_reused: images whose features were kept from an earlier request.
     """
 
-    kv_cache_usage: float
-    running: int
-    waiting: int
-    prefix_queries: int
-    prefix_hits: int
+    kv_cache_usage: float = 0.0
+    running: int = 0
+    waiting: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    images_encoded: int = 0
+    images_reused: int = 0
 
 
 class WorkerMetrics:
@@ -65,7 +69,7 @@ class _EngineCollector(Collector):
         self._read = read
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        now = self._read() or EngineStats(0.0, 0, 0, 0, 0)
+        now = self._read() or EngineStats()
         yield GaugeMetricFamily(
             "galen_worker_kv_cache_usage_ratio",
             "Share of the engine's KV cache in use",
@@ -90,4 +94,14 @@ class _EngineCollector(Collector):
             "galen_worker_prefix_cache_hit_tokens",
             "Prompt tokens found in the prefix cache",
             value=now.prefix_hits,
+        )
+        yield CounterMetricFamily(
+            "galen_worker_encoded_images",
+            "Images that went through the vision tower (transformers engine, LLaVA)",
+            value=now.images_encoded,
+        )
+        yield CounterMetricFamily(
+            "galen_worker_reused_images",
+            "Images whose features were kept from an earlier request",
+            value=now.images_reused,
         )

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.protocol.keys import why_no_model_name, why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
+_SHARE = 8
+"""One slot of so many is kept for interactive requests, where nobody says otherwise."""
 
 
 def _model_name(name: str) -> str:
@@ -47,6 +49,12 @@ class WorkerSettings(BaseSettings):
         ge=1,
         le=65_536,
         description="Sequences that run at once; the worker claims no more",
+    )
+    interactive_slots: int | None = Field(
+        default=None,
+        ge=0,
+        description="Slots that requests of the batch lane never take, less than --slots; default: "
+        "an eighth of them, at least 1 of 2 or more",
     )
     name: str = Field(
         default="worker",
@@ -132,11 +140,32 @@ class WorkerSettings(BaseSettings):
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"
     )
+    image_feature_cache_bytes: int = Field(
+        default=256 << 20,
+        ge=0,
+        description="Image features kept in main memory for further questions on their images; "
+        "transformers engine, LLaVA, one rank",
+    )
     fake_step_ms: float = Field(
         default=5.0, gt=0, description="The fake engine's clock for delayed tokens, milliseconds"
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
+
+    @field_validator("interactive_slots")
+    @classmethod
+    def _leave_batch_a_slot(cls, reserved: int | None, given: ValidationInfo) -> int | None:
+        slots: int | None = given.data.get("slots")  # missing where it is wrong itself
+        if reserved is not None and slots is not None and reserved >= slots:
+            raise ValueError(f"{reserved} of {slots} slots leave none for the batch lane")
+        return reserved
+
+    @property
+    def batch_slots(self) -> int:
+        """Most requests of the batch lanes that run at once."""
+        if self.interactive_slots is not None:
+            return self.slots - self.interactive_slots
+        return self.slots - (max(1, self.slots // _SHARE) if self.slots > 1 else 0)
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 import redis.asyncio as aioredis
 
@@ -24,6 +25,8 @@ from services.protocol.messages import (
     Finished,
     GenerationEvent,
     GenerationRequest,
+    ImagePart,
+    ImageRef,
     Message,
     ModelCard,
     SamplingParams,
@@ -57,7 +60,7 @@ class PlayedWorker:
         queue = WorkerQueue(self.wire, self.wire, MODEL)
         async with asyncio.timeout(10):
             while not (claim := await queue.claim(self.worker_id, 1)).entries:
-                await queue.wait_for_work()
+                await queue.wait_for_work(self.worker_id)
         return decode_request(claim.entries[0].payload)
 
     async def say(self, *events: GenerationEvent) -> str:
@@ -329,3 +332,37 @@ async def test_a_reply_that_fails_while_it_is_being_queued_leaves_nothing(
 def _named(request: GenerationRequest, request_id: str) -> GenerationRequest:
     fields = {name: getattr(request, name) for name in request.__struct_fields__}
     return GenerationRequest(**{**fields, "request_id": request_id})
+
+
+# --- image affinity ---
+
+
+async def _ask_about_an_image(scene: Scene, *request_ids: str) -> list[int]:
+    """Return how many of the requests wait for each worker alone."""
+    wire = scene.worker.wire
+    for worker in (scene.worker, scene.other):
+        await WorkerQueue(wire, wire, MODEL).claim(worker.worker_id, 4)
+    messages = (Message("user", (ImagePart(ImageRef("ab" * 32, 14, 14)), TextPart("why?"))),)
+    for request_id in request_ids:
+        asked = msgspec.structs.replace(scene.request(), request_id=request_id, messages=messages)
+        await scene.dispatcher.submit(Reply(stream=True, timeout_s=30), [asked])
+    counts = [
+        await wire.execute_command("HGET", keys.affine(worker.worker_id), "interactive")
+        for worker in (scene.worker, scene.other)
+    ]
+    return sorted(int(count or 0) for count in counts)
+
+
+async def test_questions_on_one_image_wait_for_one_worker(scene: Scene):
+    assert await _ask_about_an_image(scene, "r1", "r2") == [0, 2]
+
+
+async def test_text_waits_for_any_worker(scene: Scene):
+    assert await _ask_about_an_image(scene) == [0, 0]
+    await scene.send()
+    assert await scene.worker.wire.execute_command("EXISTS", keys.affine_workers(MODEL)) == 0
+
+
+async def test_affinity_can_be_switched_off(scene: Scene):
+    scene.dispatcher._settings = GatewaySettings(image_affinity=False)
+    assert await _ask_about_an_image(scene, "r1", "r2") == [0, 0]

@@ -1,5 +1,6 @@
 """The parties of the wire, for tests of its scripts: no engines, no HTTP."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +139,23 @@ class Wire:
         """Entries in all sub-queues, waiting and running."""
         streams = [key async for key in self.client.scan_iter(keys.PREFIX + "work:*")]
         return sum([await self.client.xlen(key) for key in streams])
+
+    async def waiting_by_lane(self) -> Counter[str]:
+        """What waits, by the lanes that it stands in."""
+        found = Counter[str]()
+        async for stream in self.client.scan_iter(keys.PREFIX + "work:*"):
+            pending = await self.client.xpending(stream, keys.GROUP)
+            lane = stream.decode().split(":")[-2]
+            found[lane] += await self.client.xlen(stream) - pending["pending"]
+        return found
+
+    async def waiting_by_worker(self) -> Counter[str]:
+        """What waits in workers' own lanes."""
+        found = Counter[str]()
+        for lane, count in (await self.waiting_by_lane()).items():
+            if (worker := lane.partition(".")[2]) and count:
+                found[worker] += count
+        return found
 
     async def leftovers(self) -> dict[str, int]:
         """What an idle platform must not hold."""

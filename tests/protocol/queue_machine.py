@@ -7,7 +7,6 @@ is left in Redis when all is over.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import strategies as st
@@ -21,44 +20,13 @@ from hypothesis.stateful import (
 
 from services.protocol import keys
 from services.protocol.event_stream import End
-from services.protocol.messages import (
-    Failed,
-    Finished,
-    GenerationRequest,
-    Lost,
-    Tokens,
-    decode_events,
-    decode_request,
-)
-from services.protocol.request_queue import Claim, FencedError
-from tests.protocol.parties import GATEWAY, Wire, finished, request, tokens
+from services.protocol.messages import GenerationRequest, Lost, decode_events, decode_request
+from services.protocol.request_queue import Candidate, Claim, FencedError
+from tests.protocol.parties import GATEWAY, MODEL, Wire, finished, request, tokens
+from tests.protocol.queue_model import LENGTH, Job, Ticket
 
-_LENGTH = 3
-"""Tokens of every answer."""
 _SLOTS = 3
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """What the gateway knows of a request."""
-
-    request: GenerationRequest
-    next_index: int = 0
-    ends: int = 0
-    cancelled: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        return not self.ends and not self.cancelled
-
-
-@dataclass(slots=True)
-class _Job:
-    """What a worker believes that it runs."""
-
-    request_id: str
-    attempt: int
-    index: int
+_LANES = ("interactive", "batch")
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -70,8 +38,8 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self._loop = asyncio.new_event_loop()
         self._wire = Wire(self.url)
-        self._tickets: dict[str, _Ticket] = {}
-        self._jobs: dict[str, dict[str, _Job]] = {}
+        self._tickets: dict[str, Ticket] = {}
+        self._jobs: dict[str, dict[str, Job]] = {}
         self._alive: set[str] = set()
         self._read_up_to = "-"
         self._num_workers = 0
@@ -85,9 +53,12 @@ class QueueMachine(RuleBasedStateMachine):
         self._run(self._wire.client.flushdb())
         self._run(self._wire.directory.gateway_beat(GATEWAY))
         for _ in range(2):
-            self.start_worker()
-        for tenant in "aab":
-            self.enqueue(tenant, "interactive")
+            self._claim(self._new_worker(), 1)  # before that nothing goes into its own lanes
+        known = [Candidate(worker, _SLOTS) for worker in sorted(self._jobs)]
+        for tenant, lane, ranked in zip(
+            "aaab", [*_LANES, *_LANES], [known] * 3 + [()], strict=True
+        ):
+            self._enqueue(tenant, lane, ranked)
 
     def teardown(self) -> None:
         try:
@@ -100,10 +71,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(tenant=st.sampled_from("abc"), lane=st.sampled_from(["interactive", "batch"]))
     def enqueue(self, tenant, lane) -> None:
+        self._enqueue(tenant, lane, ())
+
+    @precondition(lambda self: len(self._alive) > 1)
+    @rule(data=st.data(), tenant=st.sampled_from("aab"), lane=st.sampled_from(_LANES))
+    def enqueue_by_affinity(self, data, tenant, lane) -> None:
+        """To workers that the gateway knows: one may be gone, one may be cordoned."""
+        known = sorted(self._jobs)[-4:]
+        ranked = data.draw(st.permutations(known))
+        self._enqueue(tenant, lane, [Candidate(worker, _SLOTS) for worker in ranked])
+
+    def _enqueue(self, tenant, lane, candidates) -> None:
         request_id = f"r{len(self._tickets)}"
         sent = request(request_id, tenant=tenant, lane=lane)
-        self._tickets[request_id] = _Ticket(sent)
-        self._run(self._wire.queue.enqueue(sent))
+        self._tickets[request_id] = Ticket(sent)
+        self._run(self._wire.queue.enqueue(sent, candidates=candidates))
 
     @precondition(lambda self: any(t.is_open for t in self._tickets.values()))
     @rule(data=st.data())
@@ -133,7 +115,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._run(self._wire.queue.revoke(GATEWAY, ticket.request.request_id))
         self._next_attempt(ticket, strike=False, alone=False)
 
-    def _draw_open(self, data) -> _Ticket:
+    def _draw_open(self, data) -> Ticket:
         names = [name for name, ticket in self._tickets.items() if ticket.is_open]
         return self._tickets[data.draw(st.sampled_from(names))]
 
@@ -145,35 +127,12 @@ class QueueMachine(RuleBasedStateMachine):
             for event in decode_events(fields[b"b"]).events:
                 ticket = self._tickets[event.request_id]
                 if event.attempt == ticket.request.attempt and not ticket.cancelled:
-                    self._take(ticket, event)
+                    ticket.take(event)
+                    if isinstance(event, Lost) and not event.final:
+                        self._next_attempt(ticket, strike=event.strike, alone=event.suspect)
 
-    def _take(self, ticket: _Ticket, event: Tokens | Finished | Failed | Lost) -> None:
-        assert not ticket.ends, f"{event} after the end"
-        match event:
-            case Tokens():
-                assert event.index <= ticket.next_index, f"gap: {event} at {ticket.next_index}"
-                ticket.next_index = max(ticket.next_index, event.index + len(event.token_ids))
-            case Finished():
-                assert event.completion_tokens == ticket.next_index == _LENGTH
-                ticket.ends += 1
-            case Failed():
-                ticket.ends += 1
-            case Lost(final=True):
-                assert ticket.request.strikes + 1 >= keys.DELIVERY_LIMIT
-                ticket.ends += 1
-            case Lost():
-                self._next_attempt(ticket, strike=event.strike, alone=event.suspect)
-
-    def _next_attempt(self, ticket: _Ticket, *, strike: bool, alone: bool) -> None:
-        old = ticket.request
-        ticket.request = request(
-            old.request_id,
-            tenant=old.tenant_id,
-            lane=old.lane,
-            attempt=old.attempt + 1,
-            strikes=old.strikes + int(strike),
-            alone=alone,
-        )
+    def _next_attempt(self, ticket: Ticket, *, strike: bool, alone: bool) -> None:
+        ticket.begin_next_attempt(strike=strike, alone=alone)
         self._run(self._wire.queue.enqueue(ticket.request))
 
     # --- workers ---
@@ -181,7 +140,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self._alive) < 3)
     @rule()
     def start_worker(self) -> None:
-        self._new_worker()
+        self._claim(self._new_worker(), 1)
 
     def _new_worker(self) -> str:
         self._num_workers += 1
@@ -192,18 +151,34 @@ class QueueMachine(RuleBasedStateMachine):
         return worker
 
     @precondition(lambda self: self._alive)
-    @rule(data=st.data(), free=st.integers(1, _SLOTS), reply_is_lost=st.booleans())
-    def claim(self, data, free, reply_is_lost) -> None:
-        self._claim(self._draw_alive(data), free, reply_is_lost=reply_is_lost)
+    @rule(
+        data=st.data(),
+        free=st.integers(1, _SLOTS),
+        batch=st.integers(0, _SLOTS),
+        reply_is_lost=st.booleans(),
+    )
+    def claim(self, data, free, batch, reply_is_lost) -> None:
+        self._claim(self._draw_alive(data), free, batch, reply_is_lost=reply_is_lost)
+
+    @precondition(lambda self: self._alive)
+    @rule(data=st.data())
+    def cordon(self, data) -> None:
+        """It claims nothing, and nothing waits for it; its next claim is that of an uncordoned."""
+        worker = self._draw_alive(data)
+        self._run(self._wire.worker_queue().close_lanes(worker))
+        assert worker not in self._run(self._wire.waiting_by_worker())
 
     def _draw_alive(self, data) -> str:
         return data.draw(st.sampled_from(sorted(self._alive)))
 
-    def _claim(self, worker: str, free: int, *, reply_is_lost: bool = False) -> None:
+    def _claim(
+        self, worker: str, free: int, batch: int = _SLOTS, *, reply_is_lost: bool = False
+    ) -> None:
         free = min(free, _SLOTS - len(self._jobs[worker]))
         if free <= 0 or self._runs_alone(worker):
             return
-        claim = self._run(self._wire.claim(worker, free))
+        claim = self._run(self._wire.worker_queue().claim(worker, free, batch))
+        self._check_what_is_left(worker, claim, free, batch)
         if reply_is_lost:
             claim = self._what_it_does_not_know(worker)
         assert len(claim.entries) <= free
@@ -219,9 +194,23 @@ class QueueMachine(RuleBasedStateMachine):
             old = self._jobs[worker].get(job.request_id)
             if old is not None:  # the cancellation of an earlier attempt is late
                 self._acknowledge(worker, old)
-            self._jobs[worker][job.request_id] = _Job(
-                job.request_id, job.attempt, ticket.next_index
-            )
+            self._jobs[worker][job.request_id] = Job(job.request_id, job.attempt, ticket.next_index)
+
+    def _check_what_is_left(self, worker: str, claim: Claim, free: int, batch: int) -> None:
+        """No slot stays free while something waits that it could run."""
+        lanes = [decode_request(entry.payload).lane for entry in claim.entries]
+        if claim.alone or claim.reserved:
+            return
+        assert lanes.count("batch") <= batch
+        if len(lanes) == free:
+            return
+        waiting = self._run(self._wire.waiting_by_lane())
+        assert not waiting["resume"]
+        assert not waiting["interactive"]
+        assert worker not in self._run(self._wire.waiting_by_worker()) or batch < free
+        if lanes.count("batch") < batch:
+            assert not waiting["batch_resume"]
+            assert not waiting["batch"]
 
     def _what_it_does_not_know(self, worker: str) -> Claim:
         held = self._run(self._wire.worker_queue().held(worker))
@@ -239,12 +228,12 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self._alive)
-    @rule(data=st.data(), count=st.integers(1, _LENGTH))
+    @rule(data=st.data(), count=st.integers(1, LENGTH))
     def publish_tokens(self, data, count) -> None:
         self._publish_tokens(self._draw_alive(data), count)
 
     @precondition(lambda self: self._zombies())
-    @rule(data=st.data(), count=st.integers(1, _LENGTH))
+    @rule(data=st.data(), count=st.integers(1, LENGTH))
     def zombie_wakes(self, data, count) -> None:
         """A worker without a lease goes on as if nothing had happened, and is refused."""
         worker = data.draw(st.sampled_from(self._zombies()))
@@ -257,12 +246,12 @@ class QueueMachine(RuleBasedStateMachine):
         return sorted(w for w, jobs in self._jobs.items() if jobs and w not in self._alive)
 
     def _publish_tokens(self, worker: str, count: int) -> None:
-        jobs = [job for job in self._jobs[worker].values() if job.index < _LENGTH]
+        jobs = [job for job in self._jobs[worker].values() if job.index < LENGTH]
         if not jobs:
             return
         events = []
         for job in jobs:
-            some = min(count, _LENGTH - job.index)
+            some = min(count, LENGTH - job.index)
             events.append(tokens(job.request_id, job.attempt, job.index, some))
             job.index += some
         self._check_status(worker, self._run(self._wire.publish(worker, *events)))
@@ -274,10 +263,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _finish(self, worker: str, *, twice: bool = False) -> None:
         """All that is complete ends; the write may be repeated after a lost reply."""
-        done = [job for job in self._jobs[worker].values() if job.index >= _LENGTH]
+        done = [job for job in self._jobs[worker].values() if job.index >= LENGTH]
         if not done:
             return
-        events = [finished(job.request_id, job.attempt, _LENGTH) for job in done]
+        events = [finished(job.request_id, job.attempt, LENGTH) for job in done]
         ends = tuple(End(job.request_id, job.attempt) for job in done)
         status = self._run(self._wire.publish(worker, *events, ends=ends))
         self._check_status(worker, status)
@@ -301,7 +290,7 @@ class QueueMachine(RuleBasedStateMachine):
                 del self._jobs[worker][request_id]
                 self._acknowledge(worker, job)
 
-    def _acknowledge(self, worker: str, job: _Job) -> None:
+    def _acknowledge(self, worker: str, job: Job) -> None:
         ends = (End(job.request_id, job.attempt),)
         self._check_status(worker, self._run(self._wire.publish(worker, ends=ends)))
 
@@ -359,17 +348,20 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def depth_counts_what_waits(self) -> None:
-        waiting = self._run(self._num_waiting())
+        waiting = self._run(self._wire.waiting_by_lane())
         depths = [int(each) for each in self._run(self._wire.client.hvals(keys.DEPTH))]
         assert all(depth >= 0 for depth in depths)
-        assert sum(depths) == waiting
+        assert sum(depths) == sum(waiting.values())
 
-    async def _num_waiting(self) -> int:
-        count = 0
-        async for stream in self._wire.client.scan_iter(keys.PREFIX + "work:*"):
-            pending = await self._wire.client.xpending(stream, keys.GROUP)
-            count += await self._wire.client.xlen(stream) - pending["pending"]
-        return count
+    @invariant()
+    def own_lanes_are_counted_and_known(self) -> None:
+        waiting = self._run(self._wire.waiting_by_worker())
+        known = self._run(self._wire.client.smembers(keys.affine_workers(MODEL)))
+        assert {worker.decode() for worker in known} == set(waiting)
+        assert set(waiting) <= self._alive
+        for worker in self._jobs:
+            counts = self._run(self._wire.client.hmget(keys.affine(worker), _LANES))
+            assert sum(int(count or 0) for count in counts) == waiting[worker]
 
     # --- the end ---
 
@@ -382,7 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
         for _ in range(4 * len(self._tickets) + 4):
             self.read_events()
             self._claim(last, _SLOTS)
-            self._publish_tokens(last, _LENGTH)
+            self._publish_tokens(last, LENGTH)
             self._finish(last)
         self.read_events()
         unfinished = [name for name, ticket in self._tickets.items() if ticket.is_open]

@@ -17,7 +17,7 @@ from services.protocol.admin import (
 )
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import Failed
-from services.protocol.request_queue import UnloadedError, WorkerOrder
+from services.protocol.request_queue import Candidate, UnloadedError, WorkerOrder
 from tests.protocol.parties import GATEWAY, MODEL, Wire, request
 
 HOST = "box-1a2b3c"
@@ -124,6 +124,23 @@ async def test_unloading_ends_what_waits_in_every_lane_and_spares_what_runs(
     assert all(isinstance(e, Failed) and e.code == ErrorCode.MODEL_UNLOADED for e in ended)
     assert await wire.finish("w1", "running") == "OK"
     assert await wire.leftovers() == {"entries": 1, "inflight": 1, "depth": 1}  # of the other
+
+
+async def test_unloading_ends_what_waits_for_one_worker(wire: Wire, admin: AdminOrders):
+    await wire.register("w1", "w2")
+    ranked = [Candidate(worker, 8) for worker in ("w1", "w2")]
+    for each in ranked:
+        await wire.claim(each.worker_id)
+    await wire.queue.enqueue(request("one"), candidates=ranked)
+    await wire.queue.enqueue(request("two", lane="batch"), candidates=ranked)
+    assert await wire.client.smembers(keys.affine_workers(MODEL)) == {b"w1"}
+
+    assert await admin.unload_model(MODEL) == 2
+
+    assert {event.request_id for event in await wire.events()} == {"one", "two"}
+    assert await wire.client.exists(keys.affine_workers(MODEL)) == 0
+    assert await wire.claim_ids("w1") == []
+    assert await wire.leftovers() == {}
 
 
 async def test_nothing_can_be_sent_to_an_unloaded_model_until_it_is_served_again(

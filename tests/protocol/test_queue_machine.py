@@ -39,7 +39,17 @@ def test_queue_keeps_its_promises_in_every_order_of_events(redis_url: str):
         ("publish", "redis.pcall('XDEL', work, entry)", ""),
         ("enqueue", "string.match(held, '^(%d+)|') == attempt", "false"),
         ("reap", "redis.call('EXISTS', prefix .. 'gateway:' .. gateway) == 1", "false"),
-        ("claim", "redis.call('HINCRBY', depth, field, -1)", ""),
+        ("claim", "count_down(lane, owner, 1)", ""),
+        ("claim", "redis.call('SREM', affine_workers, owner)", ""),
+        ("claim", "most = math.min(free, before_batch + batch_free)", ""),
+        ("revoke", "redis.call('HINCRBY', affine, lane, -1)", ""),
+        ("close_lanes", "return release_lanes(ARGV[1], ARGV[2], ARGV[3], ARGV[4])", ""),
+        (
+            "close_lanes",
+            "redis.call('HSET', inflight, m.request_id, m.attempt",
+            "local _ = (m.attempt",
+        ),
+        ("reap", "release_lanes(prefix, group, worker, ARGV[8])", ""),
     ],
 )
 def test_control_the_machine_finds_what_a_script_leaves_out(
@@ -58,5 +68,7 @@ _SCRIPTS = {
     "publish": event_stream._PUBLISH,  # a sabotage
     "enqueue": request_queue._ENQUEUE,
     "claim": request_queue._CLAIM,
+    "revoke": request_queue._REVOKE,
+    "close_lanes": request_queue._CLOSE_LANES,
     "reap": worker_directory._REAP,
 }

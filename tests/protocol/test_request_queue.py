@@ -8,7 +8,7 @@ import pytest
 from services.protocol import keys
 from services.protocol.event_stream import End
 from services.protocol.messages import decode_request
-from services.protocol.request_queue import Cancellation, FencedError, QueueFull, WorkerQueue
+from services.protocol.request_queue import Cancellation, FencedError, QueueFull
 from tests.protocol.parties import MODEL, Wire, request
 from tests.support.waiting import eventually
 
@@ -74,19 +74,6 @@ async def test_lanes_are_drained_in_their_order(wire: Wire):
     assert await wire.claim_ids("w1", free=3) == ["interactive", "batch again", "batch"]
 
 
-async def test_a_worker_can_have_a_lane_of_its_own_that_goes_first(wire: Wire):
-    await wire.register("w1", "w2")
-    await wire.queue.enqueue(request("for all"))
-    await wire.queue.enqueue(request("for w1"), lane="worker.w1")
-    lanes = ("worker.w1", *keys.LANES)
-    own = WorkerQueue(wire.commands, wire.blocking, MODEL, lanes=lanes)
-    assert [e.request_id for e in (await own.claim("w1", 1)).entries] == ["for w1"]
-    assert await wire.claim_ids("w2", free=2) == ["for all"]
-    await wire.finish("w1", "for w1")
-    await wire.finish("w2", "for all")
-    assert await wire.leftovers() == {}
-
-
 async def test_a_count_that_drifted_is_set_right_by_an_empty_ring(wire: Wire):
     await wire.register("w1")
     await wire.client.hset(keys.DEPTH, keys.depth_field(MODEL, "interactive"), 7)
@@ -142,7 +129,7 @@ async def test_full_lane_still_accepts_the_repetition_of_what_it_holds(wire: Wir
 
 
 async def test_doorbell_wakes_a_sleeping_worker_at_once(wire: Wire):
-    sleeping = asyncio.create_task(wire.worker_queue().wait_for_work())
+    sleeping = asyncio.create_task(wire.worker_queue().wait_for_work("w1"))
     await eventually(lambda: _is_blocked(wire), 2.0, "a blocked client")
     sent = time.monotonic()
     await wire.queue.enqueue(request("r1"))
@@ -158,17 +145,61 @@ async def test_doorbell_keeps_ringing_while_requests_wait(wire: Wire):
     await wire.register("w1", "w2")
     for index in range(4):
         await wire.queue.enqueue(request(f"r{index}"))
-    await wire.worker_queue().wait_for_work()
+    await wire.worker_queue().wait_for_work("w1")
     await wire.claim("w1", free=2)
-    assert await wire.client.llen(keys.bell(MODEL)) >= 1
+    assert await wire.client.llen(keys.bell(MODEL, "interactive")) >= 1
     await wire.claim("w2", free=2)
     assert await wire.claim_ids("w2", free=2) == []
-    assert await wire.client.llen(keys.bell(MODEL)) == 0
+    assert await wire.client.llen(keys.bell(MODEL, "interactive")) == 0
+
+
+async def test_batch_requests_take_no_more_than_their_share(wire: Wire):
+    await wire.register("w1")
+    for index in range(4):
+        await wire.queue.enqueue(request(f"b{index}", lane="batch"))
+    await wire.queue.enqueue(request("again", lane="batch", attempt=2))
+    await wire.queue.enqueue(request("i0"))
+    claim = await wire.worker_queue().claim("w1", 8, 3)
+    assert [e.request_id for e in claim.entries] == ["i0", "again", "b0", "b1"]
+    assert (await wire.worker_queue().claim("w1", 4, 0)).entries == ()
+
+
+async def test_batch_bell_rings_for_others_and_not_for_a_worker_without_room_for_batch(wire: Wire):
+    await wire.register("w1", "w2")
+    for index in range(2):
+        await wire.queue.enqueue(request(f"b{index}", lane="batch"))
+    await wire.worker_queue().claim("w1", 8, 1)
+    assert await wire.client.llen(keys.bell(MODEL, "batch")) >= 1
+    assert await wire.client.llen(keys.bell(MODEL, "interactive")) == 0
+    asked = time.monotonic()
+    await wire.worker_queue().wait_for_work("w1", for_batch=False)
+    assert time.monotonic() - asked >= keys.BLOCK_S / 2
+    await wire.worker_queue().wait_for_work("w2")
+    assert await wire.claim_ids("w2") == ["b1"]
+
+
+async def test_worker_without_room_for_batch_is_woken_by_an_interactive_request(wire: Wire):
+    await wire.register("w1")
+    await wire.queue.enqueue(request("b0", lane="batch"))
+    await wire.worker_queue().claim("w1", 8, 0)
+    sleeping = asyncio.create_task(wire.worker_queue().wait_for_work("w1", for_batch=False))
+    await eventually(lambda: _is_blocked(wire), 2.0, "a blocked client")
+    sent = time.monotonic()
+    await wire.queue.enqueue(request("i0"))
+    await sleeping
+    assert time.monotonic() - sent < keys.BLOCK_S / 2
+
+
+async def test_worker_can_wake_itself(wire: Wire):
+    await wire.worker_queue().wake("w1")
+    asked = time.monotonic()
+    await wire.worker_queue().wait_for_work("w1", for_batch=False)
+    assert time.monotonic() - asked < keys.BLOCK_S / 2
 
 
 async def test_doorbell_never_grows_beyond_its_cap(wire: Wire):
     await asyncio.gather(*(wire.queue.enqueue(request(f"r{i}")) for i in range(60)))
-    assert await wire.client.llen(keys.bell(MODEL)) == keys.BELL_CAP
+    assert await wire.client.llen(keys.bell(MODEL, "interactive")) == keys.BELL_CAP
 
 
 async def test_revoke_takes_a_waiting_request_out_of_the_queue(wire: Wire):

@@ -13,12 +13,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from modeling.checkpoint_files import open_checkpoint, sampled_fingerprint
 from services.protocol.errors import ErrorCode
-from services.protocol.messages import ImagePart, ImageRecipe, ImageRef, Message, TextPart
+from services.protocol.messages import ImagePart, ImageRecipe, Message, TextPart
 from services.worker.engines.base import EngineJob, EngineStartError
 from services.worker.engines.transformers_engine import TransformersEngine
 from services.worker.load_options import LoadOptions
 from tests.worker.engine_contract import CHECKS, mixed_jobs
-from tests.worker.engine_harness import PROMPTS, RecordingProgress, job, picture, running
+from tests.worker.engine_harness import PROMPTS, RecordingProgress, image_ref, job, picture, running
 from tests.worker.generate_reference import generate
 
 
@@ -66,7 +66,7 @@ async def test_several_turns_and_a_system_message_are_those_of_generate(
     any_checkpoint: Path,
 ) -> None:
     images = (picture(1), picture(2, 90, 40))
-    first, second = (ImagePart(ImageRef("0" * 64, i.width, i.height)) for i in images)
+    first, second = (ImagePart(image_ref(each)) for each in images)
     messages = (
         Message("system", (TextPart("Be brief."),)),
         Message("user", (TextPart("Before "), first, TextPart(" and after."))),

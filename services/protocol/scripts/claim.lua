@@ -1,13 +1,40 @@
--- Give a worker at most `free` requests: suspects by themselves, else the lanes in order, each lane's
--- tenants in turn.
--- KEYS: leases, running:W, depth, bell, alone-owner, dead
--- ARGV: prefix, model (quoted), worker_id, free, group, dead letters kept, protocol version, lane...
+-- Give a worker at most `free` requests, of them at most `batch_free` of the batch lanes: suspects by
+-- themselves, else the lanes in order, each lane's tenants in turn; of `interactive` and `batch` those
+-- in this worker's own lane and in the shared one by their age, then what waits for workers that have
+-- no room.
+-- KEYS: leases, running:W, depth, bell for interactive, bell for batch, alone-owner, dead, affine:W,
+--       affine_workers, wake:W
+-- ARGV: prefix, model (quoted), worker_id, free, batch_free, group, dead letters kept,
+--       protocol version, lane...
 -- Returns {'FENCED'} or {'OK' | 'ALONE' | 'RESERVED', request_id, attempt, gateway_id, payload, ...}.
 redis.replicate_commands()
-local leases, running, depth, bell, owner_key, dead = unpack(KEYS)
-local prefix, model, worker, free, group = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local leases, running, depth, bell, batch_bell, owner_key, dead, affine, affine_workers, wake = unpack(KEYS)
+local prefix, model, worker, group = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
+local free, batch_free = tonumber(ARGV[4]), tonumber(ARGV[5])
 if not redis.call('ZSCORE', leases, worker) then return {'FENCED'} end
 local out, drops = {'OK'}, 0
+local has_own_lanes = redis.call('EXISTS', affine_workers) == 1  -- anybody's, with something in them
+
+local function taken() return (#out - 1) / 4 end
+
+local function name_of(lane, owner) return owner and lane .. '.' .. owner or lane end
+
+local function key(kind, lane, owner)
+  return prefix .. kind .. ':' .. model .. ':' .. name_of(lane, owner)
+end
+
+local function waiting_for(owner, lane)
+  return tonumber(redis.call('HGET', prefix .. 'affine:' .. owner, lane) or '0')
+end
+
+local function count_down(lane, owner, by)
+  redis.call('HINCRBY', depth, model .. '|' .. lane, -by)
+  if not owner then return end
+  redis.call('HINCRBY', prefix .. 'affine:' .. owner, lane, -by)
+  if waiting_for(owner, 'interactive') + waiting_for(owner, 'batch') == 0 then
+    redis.call('SREM', affine_workers, owner)
+  end
+end
 
 local function remove(work, entry)
   redis.call('XACK', work, group, entry)
@@ -16,7 +43,7 @@ local function remove(work, entry)
 end
 
 -- Read one entry of a sub-queue. Returns false where it is drained.
-local function take(work, field)
+local function take(work, lane, owner)
   local reply = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', work, '>')
   if not reply or reply.err then return false end
   local entry = reply[1][2][1]
@@ -24,11 +51,11 @@ local function take(work, field)
   for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
   if not (m.request_id and m.attempt and m.strikes and m.gateway_id and m.payload) then
     remove(work, id)
-    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[6], '*', 'version', ARGV[7],
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[7], '*', 'version', ARGV[8],
       'reason', 'malformed_entry', 'work', work)
     return true
   end
-  redis.call('HINCRBY', depth, field, -1)
+  count_down(lane, owner, 1)
   if redis.call('EXISTS', prefix .. 'gateway:' .. m.gateway_id) == 0 then  -- nobody waits for it
     remove(work, id)
     drops = drops + 1
@@ -40,24 +67,95 @@ local function take(work, field)
   return true
 end
 
--- Drain a lane's ring in turns until the worker is full. Returns true where requests may be left.
 -- An empty ring means that nothing waits, whatever the count says (a sub-queue may have expired).
-local function drain(lane)
-  local ring = prefix .. 'ring:' .. model .. ':' .. lane
-  local field = model .. '|' .. lane
-  while (#out - 1) / 4 < free and drops < 256 do
-    local tenant = redis.call('LPOP', ring)
-    if not tenant then
-      if (redis.call('HGET', depth, field) or '0') ~= '0' then redis.call('HSET', depth, field, 0) end
-      return false
-    end
-    if take(prefix .. 'work:' .. model .. ':' .. lane .. ':' .. tenant, field) then
-      redis.call('RPUSH', ring, tenant)
-    else
-      redis.call('SREM', prefix .. 'ringset:' .. model .. ':' .. lane, tenant)
+local function set_count_right(lane, owner)
+  local counted
+  if owner then
+    counted = waiting_for(owner, lane)
+  else
+    counted = tonumber(redis.call('HGET', depth, model .. '|' .. lane) or '0')
+    if counted == 0 then return end
+    for _, other in ipairs(redis.call('SMEMBERS', affine_workers)) do
+      counted = counted - waiting_for(other, lane)
     end
   end
-  return redis.call('LLEN', ring) > 0
+  if counted ~= 0 then count_down(lane, owner, counted) end
+end
+
+-- Serve the next tenant of a lane. Returns false where its ring is empty.
+local function serve(lane, owner)
+  local tenant = redis.call('LPOP', key('ring', lane, owner))
+  if not tenant then
+    set_count_right(lane, owner)
+    return false
+  end
+  if take(key('work', lane, owner) .. ':' .. tenant, lane, owner) then
+    redis.call('RPUSH', key('ring', lane, owner), tenant)
+  else
+    redis.call('SREM', key('ringset', lane, owner), tenant)
+  end
+  return true
+end
+
+-- Drain a lane until so many requests are taken. Returns true where requests may be left.
+local function drain(lane, most, owner)
+  while taken() < most and drops < 256 do
+    if not serve(lane, owner) then return false end
+  end
+  return redis.call('LLEN', key('ring', lane, owner)) > 0
+end
+
+-- When the request whose turn it is was queued: nil for an empty ring, {0, 0} for a drained sub-queue.
+local function queued_at(lane, owner)
+  local tenant = redis.call('LINDEX', key('ring', lane, owner), 0)
+  if not tenant then return nil end
+  local work = key('work', lane, owner) .. ':' .. tenant
+  local groups = redis.pcall('XINFO', 'GROUPS', work)
+  if groups.err or not groups[1] then return {0, 0} end
+  local last = '0-0'
+  for i = 1, #groups[1], 2 do
+    if groups[1][i] == 'last-delivered-id' then last = groups[1][i + 1] end
+  end
+  local entry = redis.call('XRANGE', work, '(' .. last, '+', 'COUNT', 1)[1]
+  if not entry then return {0, 0} end
+  local ms, number = string.match(entry[1], '^(%d+)-(%d+)$')
+  return {tonumber(ms), tonumber(number)}
+end
+
+-- Drain this worker's own lane and the shared one, the older request first: none can starve the other.
+local function drain_by_age(lane, most)
+  while waiting_for(worker, lane) > 0 and taken() < most and drops < 256 do
+    local own, shared = queued_at(lane, worker), queued_at(lane)
+    local is_own = not shared
+      or (own and (own[1] < shared[1] or (own[1] == shared[1] and own[2] <= shared[2])))
+    serve(lane, is_own and worker or nil)
+  end
+  local left = drain(lane, most)
+  return left or waiting_for(worker, lane) > 0
+end
+
+-- Take what waits for workers that had no room for it when they claimed last.
+local function steal(lane, most)
+  if taken() >= most then return end
+  for _, other in ipairs(redis.call('SMEMBERS', affine_workers)) do
+    local room = redis.call('HGET', prefix .. 'affine:' .. other, 'room.' .. lane)
+    if other ~= worker and tonumber(room or '0') <= 0 then drain(lane, most, other) end
+  end
+end
+
+-- A bell rings while requests wait that this worker has no room for: another may have.
+local function ring_while(left, bell_key)
+  if left then
+    if redis.call('LLEN', bell_key) == 0 then redis.call('RPUSH', bell_key, '1') end
+  elseif not has_own_lanes or redis.call('EXISTS', affine_workers) == 0 then
+    redis.call('DEL', bell_key)
+  end
+end
+
+-- Say how much more this worker has room for.
+local function set_room(interactive, batch)
+  redis.call('HSET', affine, 'model', model, 'room.interactive', interactive,
+    'room.batch', math.max(0, math.min(interactive, batch)))
 end
 
 if redis.call('LLEN', prefix .. 'ring:' .. model .. ':alone') > 0 then
@@ -66,21 +164,39 @@ if redis.call('LLEN', prefix .. 'ring:' .. model .. ':alone') > 0 then
   redis.call('SET', owner_key, worker, 'NX', 'PX', 10000)
   if redis.call('GET', owner_key) == worker then
     redis.call('PEXPIRE', owner_key, 10000)
-    if redis.call('HLEN', running) > 0 then return {'RESERVED'} end
-    free = 1
-    drain('alone')
-    if #out > 1 then out[1] = 'ALONE'; return out end
-    free = tonumber(ARGV[4])
+    local is_busy = redis.call('HLEN', running) > 0
+    if not is_busy then drain('alone', 1) end
+    if is_busy or #out > 1 then
+      set_room(0, 0)
+      if waiting_for(worker, 'interactive') > 0 then ring_while(true, bell) end
+      if waiting_for(worker, 'batch') > 0 then ring_while(true, batch_bell) end
+      out[1] = is_busy and 'RESERVED' or 'ALONE'
+      return out
+    end
   end
 elseif redis.call('GET', owner_key) == worker then
   redis.call('DEL', owner_key)
 end
 
-local left = false
-for i = 8, #ARGV do left = drain(ARGV[i]) or left end
-if not left then
-  redis.call('DEL', bell)
-elseif redis.call('LLEN', bell) == 0 then
-  redis.call('RPUSH', bell, '1')
+local left, batch_left, before_batch = false, false, nil
+if has_own_lanes then redis.call('DEL', wake) end
+for i = 9, #ARGV do
+  local lane, most = ARGV[i], free
+  local is_batch = string.sub(lane, 1, 5) == 'batch'
+  if is_batch then
+    before_batch = before_batch or taken()
+    most = math.min(free, before_batch + batch_free)
+  end
+  local is_left
+  if has_own_lanes and (lane == 'interactive' or lane == 'batch') then
+    is_left = drain_by_age(lane, most)
+    steal(lane, most)
+  else
+    is_left = drain(lane, most)
+  end
+  if is_batch then batch_left = batch_left or is_left else left = left or is_left end
 end
+set_room(free - taken(), batch_free - (taken() - (before_batch or taken())))
+ring_while(left, bell)
+ring_while(batch_left, batch_bell)
 return out

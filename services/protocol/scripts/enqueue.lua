@@ -1,25 +1,81 @@
--- Put a request into its sub-queue, once, if the lane has room.
--- KEYS: work, ring, ringset, depth, bell, inflight, unloaded
--- ARGV: request_id, attempt, strikes, gateway_id, tenant (quoted), depth field, max depth (0: any),
---       bell cap, group, payload, lifetimes of the sub-queue and of inflight in ms, model
+-- Put a request into its sub-queue, once, if the lane has room; of several workers that may have its
+-- images in memory, into the own lane of the first that is not loaded more than its share.
+-- KEYS: depth, inflight, unloaded, leases, affine_workers, bell
+-- ARGV: prefix, model, model (quoted), lane, request_id, attempt, strikes, gateway_id,
+--       tenant (quoted), max depth (0: any), bell cap, group, payload, lifetimes of the sub-queue, of
+--       inflight and of a wake-up in ms, load factor, then per worker, the best first: worker_id, most
 -- Returns {'OK', waiting}, {'FULL', waiting} or {'UNLOADED', 0}.
 redis.replicate_commands()
-local work, ring, ringset, depth, bell, inflight, unloaded = unpack(KEYS)
-local request_id, attempt, field, max = ARGV[1], ARGV[2], ARGV[6], tonumber(ARGV[7])
+local depth, inflight, unloaded, leases, affine_workers, bell = unpack(KEYS)
+local prefix, model, lane, request_id, attempt = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local tenant, max, cap = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
+local field = model .. '|' .. lane
 local waiting = tonumber(redis.call('HGET', depth, field) or '0')
 local held = redis.call('HGET', inflight, request_id)
 if held and string.match(held, '^(%d+)|') == attempt then return {'OK', waiting} end
-if redis.call('SISMEMBER', unloaded, ARGV[13]) == 1 then return {'UNLOADED', 0} end
+if redis.call('SISMEMBER', unloaded, ARGV[2]) == 1 then return {'UNLOADED', 0} end
 if max > 0 and waiting >= max then return {'FULL', waiting} end
+
+local function waiting_for(worker, of_lane)
+  return tonumber(redis.call('HGET', prefix .. 'affine:' .. worker, of_lane) or '0')
+end
+
+-- Whether requests of other tenants wait in the shared lane: nobody may pass them by.
+local function others_wait()
+  local tenants = redis.call('LRANGE', prefix .. 'ring:' .. model .. ':' .. lane, 0, 1)
+  if #tenants == 0 or (#tenants == 1 and tenants[1] == tenant) then return false end
+  local in_own_lanes = 0
+  for _, worker in ipairs(redis.call('SMEMBERS', affine_workers)) do
+    in_own_lanes = in_own_lanes + waiting_for(worker, lane)
+  end
+  return waiting > in_own_lanes
+end
+
+-- Consistent hashing with bounded loads (arXiv:1608.01350): none beyond ceil(factor * average), the
+-- new request counted. Interactive requests pass those of batch that wait, so these do not count.
+local function choose()
+  if #ARGV < 21 or others_wait() then return nil end
+  local ranked, total = {}, 1
+  for i = 18, #ARGV, 2 do
+    local worker = ARGV[i]
+    local room = redis.call('HGET', prefix .. 'affine:' .. worker, 'room.' .. lane)
+    if room and tonumber(room) >= 0 and redis.call('ZSCORE', leases, worker) then
+      local load = redis.call('HLEN', prefix .. 'running:' .. worker) + waiting_for(worker, 'interactive')
+      if lane == 'batch' then load = load + waiting_for(worker, 'batch') end
+      ranked[#ranked + 1] = {worker, load, tonumber(ARGV[i + 1]), tonumber(room)}
+      total = total + load
+    end
+  end
+  if #ranked < 2 then return nil end
+  local bound = math.ceil(tonumber(ARGV[17]) * total / #ranked)
+  for _, each in ipairs(ranked) do
+    if each[2] < math.min(bound, each[3]) then return each[1], each[4] end
+  end
+  return nil
+end
+
+local worker, room = choose()
+local name = model .. ':' .. (worker and lane .. '.' .. worker or lane)
+local work = prefix .. 'work:' .. name .. ':' .. tenant
 if redis.call('EXISTS', work) == 0 then
-  redis.call('XGROUP', 'CREATE', work, ARGV[9], '0', 'MKSTREAM')
+  redis.call('XGROUP', 'CREATE', work, ARGV[12], '0', 'MKSTREAM')
 end
 local entry = redis.call('XADD', work, '*', 'request_id', request_id, 'attempt', attempt,
-  'strikes', ARGV[3], 'gateway_id', ARGV[4], 'payload', ARGV[10])
-redis.call('PEXPIRE', work, ARGV[11])
+  'strikes', ARGV[7], 'gateway_id', ARGV[8], 'payload', ARGV[13])
+redis.call('PEXPIRE', work, ARGV[14])
 redis.call('HSET', inflight, request_id, attempt .. '|' .. entry .. '|' .. field .. '|' .. work)
-if redis.call('PTTL', inflight) == -1 then redis.call('PEXPIRE', inflight, ARGV[12]) end
+if redis.call('PTTL', inflight) == -1 then redis.call('PEXPIRE', inflight, ARGV[15]) end
 redis.call('HINCRBY', depth, field, 1)
-if redis.call('SADD', ringset, ARGV[5]) == 1 then redis.call('RPUSH', ring, ARGV[5]) end
-if redis.call('LLEN', bell) < tonumber(ARGV[8]) then redis.call('RPUSH', bell, '1') end
+if redis.call('SADD', prefix .. 'ringset:' .. name, tenant) == 1 then
+  redis.call('RPUSH', prefix .. 'ring:' .. name, tenant)
+end
+if worker then
+  redis.call('HINCRBY', prefix .. 'affine:' .. worker, lane, 1)
+  redis.call('SADD', affine_workers, worker)
+end
+if worker and room > 0 then  -- it takes the request; else whoever has room may
+  bell = prefix .. 'wake:' .. worker
+end
+if redis.call('LLEN', bell) < cap then redis.call('RPUSH', bell, '1') end
+if worker and room > 0 then redis.call('PEXPIRE', bell, ARGV[16]) end
 return {'OK', waiting + 1}

@@ -1,13 +1,15 @@
--- Take everything from workers that are gone, tell the gateways, and bury what reached its limit.
+-- Take everything from workers that are gone, tell the gateways, and bury what reached its limit; what
+-- waits in their own lanes goes to the shared ones.
 -- KEYS: leases, workers, dead
 -- ARGV: prefix, group, dead letters kept, delivery limit, protocol version, worker_id ('': all whose
---       lease is over), reason, count of suspects, suspect..., ('*' as suspect: all of them)
+--       lease is over), reason, lifetime of a sub-queue in ms, count of suspects, suspect...
+--       ('*' as suspect: all of them)
 -- Where suspects are named, the others get no strike: they were not being admitted when it crashed.
 -- Returns the number of workers that were removed.
 redis.replicate_commands()
 local prefix, group, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
-local reason, suspects, named = ARGV[7], {}, tonumber(ARGV[8])
-for i = 9, 8 + named do suspects[ARGV[i]] = true end
+local reason, suspects, named = ARGV[7], {}, tonumber(ARGV[9])
+for i = 10, 9 + named do suspects[ARGV[i]] = true end
 
 local function lose(worker, held, request_id, by_gateway)
   local attempt, strikes, entry, gateway, work =
@@ -38,7 +40,9 @@ local function reap(worker)
   local running, by_gateway = prefix .. 'running:' .. worker, {}
   local held = redis.call('HGETALL', running)
   for i = 1, #held, 2 do lose(worker, held[i + 1], held[i], by_gateway) end
-  redis.call('DEL', running, prefix .. 'control:' .. worker)
+  release_lanes(prefix, group, worker, ARGV[8])
+  redis.call('DEL', running, prefix .. 'control:' .. worker, prefix .. 'affine:' .. worker,
+    prefix .. 'wake:' .. worker)
   for gateway, list in pairs(by_gateway) do
     if redis.call('EXISTS', prefix .. 'gateway:' .. gateway) == 1 then
       redis.call('XADD', prefix .. 'events:' .. gateway, '*', 'b',

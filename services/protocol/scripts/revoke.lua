@@ -21,6 +21,15 @@ if pending and not pending.err and pending[1] then
 end
 if redis.call('XDEL', work, entry) == 1 and where == 'QUEUED' then
   redis.call('HINCRBY', KEYS[2], field, -1)
+  local model, lane, owner = string.match(work, '^[^:]+:work:([^:]+):(%a+)%.([^:]+):')
+  if owner then  -- it waited in a worker's own lane
+    local affine = ARGV[1] .. 'affine:' .. owner
+    redis.call('HINCRBY', affine, lane, -1)
+    local left = redis.call('HMGET', affine, 'interactive', 'batch')
+    if tonumber(left[1] or '0') + tonumber(left[2] or '0') == 0 then
+      redis.call('SREM', ARGV[1] .. 'affine_workers:' .. model, owner)
+    end
+  end
 end
 if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
 return where

@@ -1,5 +1,5 @@
 -- Mark a model as unloaded, and end what waits in its queue, each request with one failure event.
--- KEYS: unloaded, models, depth, bell, alone-owner
+-- KEYS: unloaded, models, depth, alone-owner, affine_workers, both bells
 -- ARGV: prefix, model, model (quoted), group, protocol version, error code, message, lane...
 -- What workers hold is theirs to end. Returns the number of requests that were ended.
 redis.replicate_commands()
@@ -26,8 +26,8 @@ local function fail(work, entry)
   count = count + 1
 end
 
-for i = 8, #ARGV do
-  local lane = model .. ':' .. ARGV[i]
+local function empty(name)
+  local lane = model .. ':' .. name
   for _, tenant in ipairs(redis.call('LRANGE', prefix .. 'ring:' .. lane, 0, -1)) do
     local work = prefix .. 'work:' .. lane .. ':' .. tenant
     while true do
@@ -39,9 +39,19 @@ for i = 8, #ARGV do
     if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
   end
   redis.call('DEL', prefix .. 'ring:' .. lane, prefix .. 'ringset:' .. lane)
+end
+
+for i = 8, #ARGV do
+  empty(ARGV[i])
   redis.call('HDEL', depth, model .. '|' .. ARGV[i])
 end
-redis.call('DEL', KEYS[4], KEYS[5])
+for _, worker in ipairs(redis.call('SMEMBERS', KEYS[5])) do
+  for _, lane in ipairs({'interactive', 'batch'}) do
+    empty(lane .. '.' .. worker)
+    redis.call('HSET', prefix .. 'affine:' .. worker, lane, 0)
+  end
+end
+redis.call('DEL', KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 for gateway, list in pairs(by_gateway) do
   if redis.call('EXISTS', prefix .. 'gateway:' .. gateway) == 1 then
     redis.call('XADD', prefix .. 'events:' .. gateway, '*', 'b',

@@ -22,6 +22,7 @@ from services.protocol.messages import (
     Finished,
     FinishReason,
     GenerationRequest,
+    ImagePart,
     SamplingParams,
     TokenLogprob,
     Tokens,
@@ -37,6 +38,7 @@ from services.worker.engines.endings import (
     template_refusal,
 )
 from services.worker.engines.guidance import GuidanceError, Guide
+from services.worker.engines.image_feature_cache import ImageKey
 from services.worker.engines.model_runner import ModelRunner
 from services.worker.engines.sampling import Choice, SamplingRow, choose_tokens
 from services.worker.engines.schema_check import refusal
@@ -205,7 +207,9 @@ class BatchScheduler:
                     continue
                 resumed = running.answer.token_ids
                 self.adapters.set_rows([running.adapter])
-                prefilled = self._runner.prefill(extend_inputs(prompt.inputs, resumed))
+                prefilled = self._runner.prefill(
+                    extend_inputs(prompt.inputs, resumed), _image_keys(running)
+                )
                 self._runner.add_row(prefilled)
             except RequestError as error:
                 events.append((submission.ticket, failure_of(request, error)))
@@ -356,6 +360,11 @@ def max_tokens_for(prompt: Prompt, max_tokens: int | None, limits: BatchLimits) 
         f"{'' if max_tokens is None else ' or lower max_tokens'}",
         param="messages",
     )
+
+
+def _image_keys(running: _Running) -> list[ImageKey]:
+    parts = [part for message in running.request.messages for part in message.parts]
+    return [ImageKey(p.image.sha256, running.adapter) for p in parts if isinstance(p, ImagePart)]
 
 
 def _finished(running: _Running, reason: FinishReason) -> Finished:

@@ -32,10 +32,16 @@ def image_inputs(
     return {"pixel_values": torch.cat(pixels)}
 
 
-def take_images(inputs: dict[str, Any]) -> list[torch.Tensor]:
-    """Take the images of different sizes out of `inputs`, in their order."""
+def take_images(inputs: dict[str, Any]) -> tuple[list[torch.Tensor], bool]:
+    """Take the pixels of `image_inputs` out of `inputs`: one tensor [1, 3, H, W] for each image.
+
+    Returns:
+        Them, in their order, and whether their sizes may differ.
+    """
+    if "pixel_values" in inputs:
+        return list(inputs.pop("pixel_values").split(1)), False
     names = sorted((n for n in inputs if n.startswith(_ONE_OF_MANY)), key=_number)
-    return [inputs.pop(name) for name in names]
+    return [inputs.pop(name) for name in names], True
 
 
 def num_image_tokens(inputs: Mapping[str, torch.Tensor], processor: Any) -> Iterator[int]:

@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    LlavaForConditionalGeneration,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 
-from modeling.image_features import encode_each
+from modeling.image_features import as_encoder_outputs, encode_one
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.checkpoint import text_config_of
+from services.worker.engines.image_feature_cache import ImageFeatureCache, ImageKey
 from services.worker.engines.image_inputs import take_images
 from services.worker.engines.slot_cache import SlotCache
 
@@ -53,9 +59,16 @@ class ModelRunner:
     Args:
         max_rows: most live rows.
         context_length: most tokens in a row.
+        feature_cache_bytes: of image features that are kept; LLaVA only.
     """
 
-    def __init__(self, model: PreTrainedModel, max_rows: int, context_length: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        max_rows: int,
+        context_length: int,
+        feature_cache_bytes: int = 0,
+    ) -> None:
         self._model = model
         self._device = model.device
         self._max_rows = max_rows
@@ -72,16 +85,21 @@ class ModelRunner:
         self._rope_owners = [m for m in model.modules() if hasattr(m, "rope_deltas")]
         self._cache: SlotCache | None = None
         self._rope_deltas: list[int] = []
+        self.image_features = ImageFeatureCache(feature_cache_bytes)
 
     @torch.inference_mode()
-    def prefill(self, inputs: dict[str, Any]) -> Prefilled:
-        """Run a whole prompt (`Prompt.inputs`); the batch is not touched."""
+    def prefill(self, inputs: dict[str, Any], image_keys: Sequence[ImageKey] = ()) -> Prefilled:
+        """Run a whole prompt (`Prompt.inputs`); the batch is not touched.
+
+        Args:
+            image_keys: one for each of its images, where features may be kept.
+        """
         for owner in self._rope_owners:
             owner.rope_deltas = None  # type: ignore[assignment]  # as before its first forward
         cache = DynamicCache()
         placed = {name: self._to_device(value) for name, value in inputs.items()}
-        if images := take_images(placed):
-            placed["mm_encoder_outputs"] = {"image": encode_each(self._model, images)}
+        if isinstance(self._model, LlavaForConditionalGeneration):
+            self._encode_images(placed, image_keys)
         output = self._model(
             **placed,
             past_key_values=cache,
@@ -91,6 +109,15 @@ class ModelRunner:
         deltas = [o.rope_deltas for o in self._rope_owners if o.rope_deltas is not None]
         rope_delta = int(deltas[0].flatten()[0]) if deltas else 0  # type: ignore[union-attr]
         return Prefilled(output.logits[0, -1].float(), cache, rope_delta)
+
+    def _encode_images(self, inputs: dict[str, Any], keys: Sequence[ImageKey]) -> None:
+        """Put the features of a LLaVA's images in the place of their pixels."""
+        images, is_any_size = take_images(inputs)
+        if images:
+            features = self.image_features.features(
+                images, keys, lambda image: encode_one(self._model, image, is_any_size=is_any_size)
+            )
+            inputs["mm_encoder_outputs"] = {"image": as_encoder_outputs(features)}
 
     def add_row(self, prefilled: Prefilled) -> int:
         """Put a prefilled sequence into the batch, as its last row; returns the row."""

@@ -33,6 +33,7 @@ from services.worker.engines.base import (
     EngineStartError,
     end_process,
 )
+from services.worker.engines.image_feature_cache import ImageKey
 from services.worker.engines.model_runner import ModelRunner, Prefilled
 from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_ENGINE_BROKEN, KILLED_FROM_OUTSIDE
 from services.worker.settings import child_environment, set_rank_environment
@@ -190,11 +191,12 @@ class ShardedRunner(ModelRunner):
         group.call(Call("build", [max_rows, context_length]))
         self._last: Prefilled | None = None
 
-    def prefill(self, inputs: dict[str, Any]) -> Prefilled:
+    def prefill(self, inputs: dict[str, Any], image_keys: Sequence[ImageKey] = ()) -> Prefilled:
+        """See `ModelRunner`; no features are kept, as no rank could know what the others keep."""
         tensors = {n: v.contiguous() for n, v in inputs.items() if isinstance(v, torch.Tensor)}
         options = {name: value for name, value in inputs.items() if name not in tensors}
         with self._on_all_ranks(Call("prefill", options=options), tensors):
-            self._last = super().prefill(inputs)
+            self._last = super().prefill(inputs, image_keys)
         return self._last
 
     def add_row(self, prefilled: Prefilled) -> int:

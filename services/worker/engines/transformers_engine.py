@@ -52,6 +52,7 @@ from services.worker.engines.model_runner import ModelRunner, check_batching
 from services.worker.engines.provenance import provenance_of
 from services.worker.engines.tensor_parallel import RankGroup, ShardedRunner
 from services.worker.load_options import LoadOptions
+from services.worker.metrics import EngineStats
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -95,6 +96,7 @@ class TransformersEngine:
         self._options = load
         self._max_images = max_images
         self._num_threads = num_threads
+        self._runner: ModelRunner | None = None
         self._ranks: RankGroup | None = None
         self._tickets = itertools.count()
         self._live: dict[str, int] = {}  # request id to ticket; on the loop's thread only
@@ -188,8 +190,12 @@ class TransformersEngine:
             self._wake.notify()
         await done
 
-    def stats(self) -> None:
-        """It keeps no figures."""
+    def stats(self) -> EngineStats | None:
+        """How many images it encoded, and how many it had encoded before."""
+        if self._runner is None:
+            return None
+        kept = self._runner.image_features
+        return EngineStats(images_encoded=kept.num_encoded, images_reused=kept.num_reused)
 
     async def close(self) -> None:
         """Stop at the next step border; running requests are forgotten."""
@@ -246,6 +252,7 @@ class TransformersEngine:
         started_s = time.monotonic()
         checkpoint, runner = self._load_runner()
         check_batching(runner, _probe_ids(checkpoint))
+        self._runner = runner
         limits = BatchLimits(
             self._model_id,
             self._max_batch,
@@ -287,7 +294,8 @@ class TransformersEngine:
         checkpoint = load_checkpoint(self._model_path, options)
         rows, context = self._max_batch, checkpoint.context_length
         if self._ranks is None:
-            return checkpoint, ModelRunner(checkpoint.model, rows, context)
+            kept_bytes = options.image_feature_cache_bytes
+            return checkpoint, ModelRunner(checkpoint.model, rows, context, kept_bytes)
         return checkpoint, ShardedRunner(self._ranks, checkpoint.model, rows, context)
 
     def _card(self, checkpoint: Checkpoint) -> ModelCard:

@@ -32,6 +32,7 @@ from services.protocol.messages import (
 from services.protocol.recent import Recent
 from services.protocol.request_queue import Claim, QueueFull, RequestQueue, WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
+from services.worker.claiming import Claiming
 from services.worker.loop import Worker
 from services.worker.main import Supervisor
 
@@ -145,18 +146,18 @@ def no_revoking() -> None:
 def no_claim_recovery() -> None:
     """A worker does not ask what it holds after a claim whose reply it missed."""
 
-    async def accept_nothing(_self: Worker) -> None:
+    async def accept_nothing(_self: Claiming) -> None:
         return
 
-    Worker._accept_forgotten = accept_nothing
+    Claiming._accept_forgotten = accept_nothing
 
 
 def slow_claims() -> None:
     """Replies to claims come late, as from a slow network (a fault, not a protection)."""
     claim = WorkerQueue.claim
 
-    async def late(self: WorkerQueue, worker_id: str, free: int) -> Claim:
-        found = await claim(self, worker_id, free)
+    async def late(self: WorkerQueue, worker_id: str, free: int, batch: int) -> Claim:
+        found = await claim(self, worker_id, free, batch)
         await asyncio.sleep(0.3)
         return found
 
@@ -168,8 +169,8 @@ def lost_claims() -> None:
     claim = WorkerQueue.claim
     numbers = itertools.count(1)
 
-    async def lose(self: WorkerQueue, worker_id: str, free: int) -> Claim:
-        found = await claim(self, worker_id, free)
+    async def lose(self: WorkerQueue, worker_id: str, free: int, batch: int) -> Claim:
+        found = await claim(self, worker_id, free, batch)
         if found.entries and next(numbers) % 3 == 0:
             raise ConnectionError
         return found
