@@ -40,7 +40,7 @@ from services.worker.engines.base import EngineJob
 from services.worker.engines.fake_engine import FakeEngine
 
 MODEL = "bench"
-TOKENS, TOKEN_MS = 16, 20
+TOKENS, TOKEN_MS = 32, 20
 TARGET_SHARE, TARGET_TTFT = 0.90, 1.20
 INTERACTIVE_PER_S = 2.0
 START_LIMIT_S = 60.0
@@ -202,7 +202,7 @@ class Stack:
             "model": MODEL,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "messages": [{"role": "user", "content": f"[[n={TOKENS} t=100 d={TOKEN_MS}]]"}],
+            "messages": [{"role": "user", "content": f"[[n=16 t=100 d={TOKEN_MS}]]"}],
         }).encode()  # fmt: skip
 
         async def ask(number: int) -> float:
@@ -217,9 +217,9 @@ class Stack:
 def main(
     *,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 3,
-    questions: Annotated[int, typer.Option(min=100, help="Of a batch.")] = 1500,
-    slots: Annotated[int, typer.Option(min=2, help="Of the worker.")] = 16,
-    seconds: Annotated[float, typer.Option(help="Of interactive requests.")] = 20.0,
+    questions: Annotated[int, typer.Option(min=100, help="Of a batch.")] = 3000,
+    slots: Annotated[int, typer.Option(min=2, help="Of the worker.")] = 32,
+    seconds: Annotated[float, typer.Option(help="Of interactive requests.")] = 30.0,
     out: Annotated[Path | None, typer.Option(help="Page that gets the section.")] = None,
 ) -> None:
     """Measure batches beside the engine alone, and interactive requests beside batches.

@@ -12,7 +12,7 @@ from services.protocol.keys import why_no_model_name, why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
-_SHARE = 8
+_SHARE = 16
 """One slot of so many is kept for interactive requests, where nobody says otherwise."""
 
 
@@ -54,7 +54,7 @@ class WorkerSettings(BaseSettings):
         default=None,
         ge=0,
         description="Slots that requests of the batch lane never take, less than --slots; default: "
-        "an eighth of them, at least 1 of 2 or more",
+        "a sixteenth of them, at least 1 of 2 or more",
     )
     name: str = Field(
         default="worker",
