@@ -57,7 +57,9 @@ def run_distributed(
         job_id = _known_job(folder) or _begin(platform, questions, endpoint.model, decoding, folder)
         found = _wait(platform, job_id, len(questions.items))
         _bring_answers(platform, found, folder)
-        return _failures(platform, found, questions)
+        if failed := _failures(platform, found, questions):
+            (folder / JOB_FILE).unlink()  # the same command asks again
+        return failed
 
 
 def _lines(questions: Questions) -> Iterator[EvaluationImage | EvaluationItem]:

@@ -182,6 +182,7 @@ def main() -> None:
     store = settings_or_exit(StoreSettings, "store")
     configure_logging("jobs", settings.log_format, settings.log_level)
     setproctitle("galen jobs")
+    os.umask(0o077)  # what is kept may be patients' data
     folder = settings.work_dir or store.dir / "work"
     try:
         place, lock = take_place(folder.absolute(), settings.name)

@@ -102,8 +102,11 @@ async def _do(office: Office, claim: Claim, file: RecordFile) -> bool:
     watch = _Watch(is_ending=claim.is_ending)
     journal = Journal(file)
     watching = asyncio.create_task(_keep_watch(office, claim.shard, journal, watch))
+    watching.add_done_callback(lambda _: watch.leave.set())  # without it nothing is ours
     try:
         await _ask_and_write(office, claim, journal, watch)
+        if watching.done():
+            watching.result()
         if not watch.has_lease:
             _log.warning("shard.lost", job_id=claim.job.id, number=claim.shard.number)
             return False

@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import gc
 import math
+import os
 import secrets
 import signal
 import sys
@@ -216,6 +217,7 @@ def main() -> None:
     store_settings = settings_or_exit(StoreSettings, "store")
     configure_logging("gateway", settings.log_format, settings.log_level)
     setproctitle("galen gateway")
+    os.umask(0o077)  # what is uploaded may be patients' data
     metrics = GatewayMetrics()
     app = create_app(settings, store_settings, metrics)
     direct = {("POST", "/v1/chat/completions"): chat.create_chat_completion}

@@ -389,3 +389,11 @@ async def test_no_prompt_and_no_answer_is_in_the_logs(sdk: AsyncOpenAI, platform
     assert CANARY not in logs
     assert "zq0001" not in logs
     assert "job.ended" in logs
+
+
+async def test_what_is_kept_is_nobody_elses_to_read(sdk: AsyncOpenAI, platform: Stack) -> None:
+    await ended_batch(sdk, await start_batch(sdk, input_of(2)), 30)
+
+    kept = [path for path in (platform.folder / "store").rglob("*") if not path.is_socket()]
+    assert kept
+    assert [path for path in kept if path.stat().st_mode & 0o077] == []
