@@ -17,6 +17,7 @@ from services.protocol.wire import RedisWire
 from tests.golden_files import OPTION, GoldenFiles
 from tests.support import redis_server
 from tests.support.measurements import MEASUREMENTS, Measurements
+from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import wait_until
 
 _NUM_DATABASES = 16
@@ -106,6 +107,17 @@ def redis_socket() -> Iterator[Path]:
     finally:
         server.end()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that lives as long as the session."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from tests.support.batches import (
     lines_of,
     start_batch,
 )
+from tests.support.postgres_server import PostgresServer
 from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
@@ -341,6 +342,23 @@ async def test_unknown_ids_are_not_found(sdk: AsyncOpenAI) -> None:
     for call in (sdk.batches.retrieve, sdk.batches.cancel):
         with pytest.raises(openai.NotFoundError):
             await call("batch_none")
+
+
+async def test_a_batch_runs_on_postgresql_and_two_job_workers(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    settings = {"GALEN_STORE_DATABASE_URL": postgres.new_database()}
+    async with Stack(tmp_path, num_workers=1, settings=settings) as stack:
+        for name in ("one", "two"):
+            work = str(tmp_path / f"disk-of-{name}")
+            stack.add_jobs(name, GALEN_JOBS_WORK_DIR=work, GALEN_JOBS_SHARD_LINES="10")
+        url = f"http://127.0.0.1:{stack.port}/v1"
+        async with AsyncOpenAI(base_url=url, api_key="none", max_retries=5) as client:
+            cancelled = await start_batch(client, input_of(300, delay_ms=40))
+            batch = await ended_batch(client, await start_batch(client, input_of(100)), 60)
+            await check_complete(client, batch, 100)
+            await client.batches.cancel(cancelled)
+            assert (await ended_batch(client, cancelled, 30)).status == "cancelled"
 
 
 # ----------------------------------------------------------------------------- who may do so

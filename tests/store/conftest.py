@@ -1,22 +1,11 @@
 """Every test of the store runs on a SQLite file and on a real PostgreSQL."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from services.store.database import Database
-from tests.support.postgres_server import PostgresServer
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.end()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
