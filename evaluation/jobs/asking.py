@@ -29,6 +29,12 @@ _WAITED_OUT = frozenset({
     ErrorCode.OVERLOADED, ErrorCode.BACKEND_UNAVAILABLE, ErrorCode.SHUTTING_DOWN,
     ErrorCode.MODEL_UNLOADED, ErrorCode.MODEL_NOT_FOUND,  # it was there when the job was made
 })  # fmt: skip
+_OURS = frozenset(ErrorCode)
+_FULL = frozenset({HTTPStatus.TOO_MANY_REQUESTS})
+_AWAY = frozenset({
+    HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
+})  # fmt: skip
+"""Said by a proxy, whose words are not ours, of a gateway that it cannot reach."""
 _TRIED_AGAIN = frozenset({
     ErrorCode.WORKER_LOST, ErrorCode.INPUT_EXPIRED, ErrorCode.INTERNAL_ERROR,
     ErrorCode.PROTOCOL_MISMATCH, ErrorCode.REQUEST_TIMEOUT,
@@ -117,7 +123,7 @@ class GatewayClient:
         async with self._pace.turn() as began_s:
             response = await self._client.post("/chat/completions", content=body_of())
         answered, code = _read(response)
-        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        if response.status_code in _FULL or (response.status_code in _AWAY and code not in _OURS):
             code = ErrorCode.OVERLOADED
         if code in _WAITED_OUT:
             self._pace.refused(began_s, _wait_s(response))

@@ -45,8 +45,9 @@ from services.telemetry import configure_logging
 
 _log = structlog.get_logger()
 
-_KILLED_AFTER_S = 120
-"""A task that goes on so long after the time of a shard hangs."""
+_BEAT_S = 1.0
+_LONGEST_END_S = 6 * 3600
+"""Of a task that starts or ends a job: a large one may be scored for an hour."""
 _TASKS_PER_PROCESS = 200
 
 
@@ -57,7 +58,6 @@ def make_celery(settings: JobSettings) -> Any:  # noqa: ANN401 - Celery has no t
         **celery_settings(settings.redis_url.get_secret_value()),
         worker_concurrency=settings.processes,
         worker_max_tasks_per_child=_TASKS_PER_PROCESS,
-        task_time_limit=settings.shard_time_s + _KILLED_AFTER_S,
     )
     return app
 
@@ -76,16 +76,17 @@ def add_tasks(app: Any, settings: JobSettings, store: StoreSettings, place: Work
 
     def run(work: Callable[[Office], Awaitable[None]], name: str, job_id: str) -> None:
         async def in_office() -> None:
-            async with open_office(settings, store, place, sender(app)) as office:
-                await work(office)
+            beating = asyncio.create_task(_beat(place))
+            try:
+                async with open_office(settings, store, place, sender(app)) as office:
+                    await work(office)
+            finally:
+                beating.cancel()
 
-        place.touch()
         try:
             asyncio.run(in_office())
         except Exception as error:  # noqa: BLE001 - the outermost border of a task
             _log.error("task.failed", task=name, job_id=job_id, cause=type(error).__name__)
-        finally:
-            place.touch()
 
     def start_task(job_id: str) -> None:
         run(lambda office: start(office, job_id), "start", job_id)
@@ -106,7 +107,15 @@ def add_tasks(app: Any, settings: JobSettings, store: StoreSettings, place: Work
         ECHO_TASK: echo_task,
     }
     for name, function in tasks.items():
-        app.task(function, name=name)
+        limit_s = settings.longest_shard_s if name == SHARD_TASK else _LONGEST_END_S
+        app.task(function, name=name, time_limit=limit_s)
+
+
+async def _beat(place: WorkPlace) -> None:
+    """Show that a task goes on, however long it takes."""
+    while True:
+        place.touch()
+        await asyncio.sleep(_BEAT_S)
 
 
 def main() -> None:

@@ -18,8 +18,10 @@ import structlog
 from evaluation.jobs.asking import Answered
 from evaluation.jobs.office import Office
 from evaluation.jobs.parts import job_folder, read_part
+from evaluation.jobs.starting import cut, splits_of
+from services.protocol.batch_lines import BatchInputError
 from services.store.file_records import NewFile, add_file, find_file
-from services.store.job_records import end_job, finalize_job, find_job
+from services.store.job_records import end_job, fail_job, finalize_job, find_job, new_shards
 from services.store.models import JobRow, ShardRow
 from services.store.shard_records import shards_of
 
@@ -28,6 +30,10 @@ _log = structlog.get_logger()
 _REASONS = {
     "cancelled": ("batch_cancelled", "the batch was cancelled before this request was made"),
     "expired": ("batch_expired", "the batch's window was over before this request was made"),
+}
+_INPUT_GONE = {
+    "code": "file_not_found",
+    "message": "the input file, or a part of the results, is gone from the file store",
 }
 _NOT_SCORED = (
     "the answers are kept and not scored: the job worker lacks the packages of "
@@ -45,21 +51,35 @@ class Row:
 
 async def end(office: Office, job_id: str) -> None:
     """Bring a job to its end, if all its shards are done."""
+    unbegun: list[ShardRow] = []
     async with office.database.begin() as session:
         if not await finalize_job(session, job_id):
             return
         job = await find_job(session, job_id)
         shards = await shards_of(session, job_id)
         file = job and await find_file(session, job.tenant_id, job.input_file_id)
-    if job is None or file is None:
+    if job is None:
         return
-    rows = _rows(office, job, shards, file.key)
-    output, errors = await asyncio.to_thread(_write, office, job, rows)
+    try:
+        if file is None:
+            raise FileNotFoundError  # noqa: TRY301 - as where only its content is gone
+        if not shards:  # it was ended before it was begun
+            splits = splits_of(await asyncio.to_thread(cut, office, job, file.key))
+            shards = unbegun = new_shards(job, splits, "done")
+        rows = _rows(office, job, shards, file.key)
+        output, errors = await asyncio.to_thread(_write, office, job, rows)
+    except (FileNotFoundError, BatchInputError):
+        async with office.database.begin() as session:
+            await fail_job(session, job.id, [_INPUT_GONE])
+        _log.error("job.failed", job_id=job.id, code=_INPUT_GONE["code"])
+        return
     result, receipt = None, None
     if job.kind == "evaluation":
         told = await _model_as_told(office, job)
         result, receipt = await asyncio.to_thread(_score, office, job, file.key, output, told)
     async with office.database.begin() as session:
+        session.add_all(unbegun)
+        await session.flush()
         is_mine = await end_job(
             session,
             job,

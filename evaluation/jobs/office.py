@@ -3,6 +3,7 @@
 What does *not* live here: the tasks (`starting.py`, `shard.py`, `ending.py`).
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,10 +50,14 @@ class Office:
         async with self.database.begin() as session:
             jobs = await unsent_jobs(session, again_after_ms=_AGAIN_AFTER_MS)
             shards = await unsent_shards(session, per_job=per_job, again_after_ms=_AGAIN_AFTER_MS)
-        for job in jobs:
-            self.send(START_TASK if job.status == "validating" else FINISH_TASK, [job.id])
-        for shard in shards:
-            self.send(SHARD_TASK, [shard.job_id, shard.number])
+
+        def send_all() -> None:
+            for job in jobs:
+                self.send(START_TASK if job.status == "validating" else FINISH_TASK, [job.id])
+            for shard in shards:
+                self.send(SHARD_TASK, [shard.job_id, shard.number])
+
+        await asyncio.to_thread(send_all)
         return len(jobs) + len(shards)
 
 

@@ -3,6 +3,7 @@
 Each attempt has a key of its own, so that a worker that lost its shard overwrites nothing.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,7 +43,8 @@ def seed_journal(store: FileStore, key: str | None, journal: Path) -> None:
         return
     journal.parent.mkdir(parents=True, exist_ok=True)
     unfinished = journal.with_suffix(".seed")
-    with unfinished.open("wb") as out:
-        for piece in store.pieces(key):
-            out.write(piece)
-    unfinished.replace(journal)
+    with contextlib.suppress(FileNotFoundError):  # then its lines are asked again
+        with unfinished.open("wb") as out:
+            for piece in store.pieces(key):
+                out.write(piece)
+        unfinished.replace(journal)

@@ -77,3 +77,8 @@ class JobSettings(BaseSettings):
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
+
+    @property
+    def longest_shard_s(self) -> float:
+        """A process that has a shard for so long hangs: its last answers had their time."""
+        return self.shard_time_s + 2 * self.request_timeout_s

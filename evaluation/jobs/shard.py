@@ -57,13 +57,15 @@ class _Watch:
 
     Args:
         is_ending: its job is cancelled or expired.
-        is_over: its time is up, or the worker is to end.
-        leave: set when one of these comes to be.
+        is_asked: all its lines have their answers.
+        is_over: its time is up: nothing more is asked, and what is under way may end.
+        leave: set when what is under way has to be left, too.
     """
 
     has_lease: bool = True
     is_ending: bool = False
     is_over: bool = False
+    is_asked: bool = False
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -113,7 +115,7 @@ async def _do(office: Office, claim: Claim, file: RecordFile) -> bool:
         records = sorted(file.records.values(), key=lambda record: int(str(record["line"])))
         key = part_key(claim.shard)
         await asyncio.to_thread(put_part, office.files, key, records)
-        is_done = not watch.is_over
+        is_done = watch.is_ending or watch.is_asked
         async with office.database.begin() as session:
             if is_done:
                 is_done = await finish_shard(session, claim.shard, journal.counts, key)
@@ -157,24 +159,30 @@ async def _ask(office: Office, claim: Claim, journal: Journal, watch: _Watch) ->
         row = kind.row(claim.job, line, answered)
         journal.add(line.number, row, is_good=answered.is_good)
 
-    if claim.shard.strikes >= _STRIKES:
+    num_known = journal.counts.completed + journal.counts.failed
+    if claim.shard.strikes >= _STRIKES and num_known <= claim.shard.num_at_claim:
         _log.error("shard.poisoned", job_id=claim.job.id, number=claim.shard.number)
         reason = ("worker_lost", "every process that worked on this part of the job died")
         for line in lines:
             keep(line, Answered(error=reason))
+        watch.is_asked = True
         return
     at_once = settings.at_once
     async with GatewayClient(settings.gateway_url, at_once, settings.request_timeout_s) as client:
         waiting = iter(lines)  # shared: each task takes the next one
         async with asyncio.TaskGroup() as group:
             for _ in range(min(at_once, len(lines))):
-                group.create_task(_ask_on(client, waiting, keep))
+                group.create_task(_ask_on(client, waiting, keep, watch))
+        watch.is_asked = next(waiting, None) is None
 
 
 async def _ask_on(
-    client: GatewayClient, waiting: Iterator[Line], keep: Callable[[Line, Answered], None]
+    client: GatewayClient,
+    waiting: Iterator[Line],
+    keep: Callable[[Line, Answered], None],
+    watch: _Watch,
 ) -> None:
-    for line in waiting:
+    while not watch.is_over and (line := next(waiting, None)) is not None:
         if line.body is None:
             keep(line, Answered(error=line.problem))
         else:
@@ -204,17 +212,18 @@ async def _lines_left(office: Office, claim: Claim, journal: Journal) -> Sequenc
 async def _keep_watch(office: Office, shard: ShardRow, journal: Journal, watch: _Watch) -> None:
     """Renew the lease, and say when the shard has to be left."""
     settings, place = office.settings, office.place
-    began_s = renewed_s = time.monotonic()
+    began_s = time.monotonic()
+    renew_every_s = settings.lease_s / _RENEWALS_PER_LEASE
+    renewed_s = began_s - renew_every_s  # due at once: the journal may have more than was told
     while watch.has_lease:
         await asyncio.sleep(_LOOK_S)
         now_s = time.monotonic()
-        is_over = now_s - began_s > settings.shard_time_s or place.stop_file.exists()
-        if is_over and not watch.leave.is_set():
-            watch.is_over = True
+        over_s = now_s - began_s - settings.shard_time_s
+        watch.is_over = over_s > 0
+        if over_s > settings.request_timeout_s or place.stop_file.exists():
             watch.leave.set()
-        if now_s - renewed_s < settings.lease_s / _RENEWALS_PER_LEASE:
+        if now_s - renewed_s < renew_every_s:
             continue
-        place.touch()
         try:
             async with office.database.begin() as session:
                 outcome = await renew_shard(

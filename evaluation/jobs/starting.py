@@ -25,7 +25,7 @@ async def start(office: Office, job_id: str) -> None:
             return
         file = await find_file(session, job.tenant_id, job.input_file_id)
     try:
-        spans = await asyncio.to_thread(_cut, office, job, "" if file is None else file.key)
+        spans = await asyncio.to_thread(cut, office, job, "" if file is None else file.key)
         _check_count(spans, 0 if file is None else file.num_lines)
     except FileNotFoundError:
         await _fail(office, job, BatchInputError("file_not_found", "the input file is gone"))
@@ -33,14 +33,20 @@ async def start(office: Office, job_id: str) -> None:
     except BatchInputError as error:
         await _fail(office, job, error)
         return
-    splits = [Split(s.first, s.num_lines, s.start_byte, s.end_byte) for s in spans]
+    splits = splits_of(spans)
     async with office.database.begin() as session:
         if await start_job(session, job, splits):
             _log.info("job.started", job_id=job.id, shards=len(splits))
     await office.send_due()
 
 
-def _cut(office: Office, job: JobRow, key: str) -> list[Span]:
+def splits_of(spans: Sequence[Span]) -> list[Split]:
+    """Return spans as the store knows them."""
+    return [Split(s.first, s.num_lines, s.start_byte, s.end_byte) for s in spans]
+
+
+def cut(office: Office, job: JobRow, key: str) -> list[Span]:
+    """Cut a job's input into shards; raises BatchInputError, OSError."""
     if not key:
         raise FileNotFoundError
     file: IO[bytes]

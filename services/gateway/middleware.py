@@ -30,6 +30,7 @@ _ROUTES = frozenset({
     "/v1/chat/completions", "/v1/models", "/v1/files", "/v1/batches", "/v1/evaluations",
     "/healthz", "/readyz", "/metrics",
 })  # fmt: skip
+_FAMILIES = frozenset({"/v1/files", "/v1/batches", "/v1/evaluations"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _PLAIN_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{0,255}")
 """A name or an address, and a port; anything else could change the URL it becomes a part of."""
@@ -89,7 +90,7 @@ class FrontDoor:
 
     def _record(self, scope: Scope, request_id: str, status: int, duration_s: float) -> None:
         path = scope["path"]
-        route = path if path in _ROUTES else "other"
+        route = _route_of(path)
         code = scope.get("galen.code")
         self._metrics.responses.labels(route, str(status)).inc()
         if code:
@@ -106,6 +107,14 @@ class FrontDoor:
                 duration_s=round(duration_s, 4),
                 **fields,
             )
+
+
+def _route_of(path: str) -> str:
+    """Return a path of a closed set: without ids, and one for all that we do not have."""
+    if path in _ROUTES:
+        return path
+    family = "/".join(path.split("/", 3)[:3])
+    return family if family in _FAMILIES else "other"
 
 
 def _has_plain_host(scope: Scope) -> bool:

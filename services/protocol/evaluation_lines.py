@@ -87,6 +87,7 @@ def check_evaluation_lines(lines: Iterable[RawLine]) -> int:
                 f"line {raw.number} is about an image that does not stand right before it",
                 line=raw.number,
             )
+        shown = line.image  # behind a question without one, an image has to stand again
         ids.add(line.id)
         if len(ids) > MAX_LINES:
             message = f"there are more than the {MAX_LINES} questions allowed"

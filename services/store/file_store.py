@@ -52,7 +52,7 @@ class FileStore:
             OSError: it cannot be written.
         """
         path = self._path(key)
-        partial = f"{path}.{secrets.token_hex(4)}.partial" if self._is_local else path
+        partial = f"{path}.{secrets.token_hex(4)}.partial"
         try:
             if self._is_local:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -62,16 +62,17 @@ class FileStore:
                     os.fsync(file.fileno())
                 Path(partial).replace(path)
                 sync_to_disk(Path(path).parent)
-            else:  # an object store shows an object when it is complete
-                with self._files.open(path, "wb") as remote:
+            else:  # its files are complete when they are closed, also by an error
+                with self._files.open(partial, "wb") as remote:
                     yield remote
+                self._files.mv(partial, path)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise StorageFullError from error
             raise
         finally:
-            if self._is_local:
-                Path(partial).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._files.rm(partial)
 
     def put(self, key: str, source: Path) -> None:
         """Copy a local file into the store; raises as `writer` does."""

@@ -13,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.store.clock import now_ms
 from services.store.file_records import Page
-from services.store.models import ENDED, JobKind, JobOutcome, JobRow, JobStatus, ShardRow
+from services.store.models import (
+    ENDED,
+    JobKind,
+    JobOutcome,
+    JobRow,
+    JobStatus,
+    ShardRow,
+    ShardState,
+)
 
 _ID_PREFIX: dict[JobKind, str] = {"batch": "batch", "evaluation": "eval"}
 _LIVE: tuple[JobStatus, ...] = ("validating", "in_progress", "finalizing", "cancelling")
@@ -34,6 +42,7 @@ class NewJob:
     input_file_id: str
     completion_window: str
     window_s: int
+    num_lines: int
     metadata: Mapping[str, str] | None = None
     spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -71,7 +80,7 @@ async def add_job(session: AsyncSession, job: NewJob) -> JobRow:
         input_file_id=job.input_file_id,
         spec=dict(job.spec),
         metadata_=None if job.metadata is None else dict(job.metadata),
-        total=0,
+        total=job.num_lines,
         created_ms=created_ms,
         expires_ms=created_ms + job.window_s * 1000,
     )
@@ -160,13 +169,18 @@ async def start_job(session: AsyncSession, job: JobRow, shards: Sequence[Split])
             status="in_progress",
             in_progress_ms=now_ms(),
             sent_ms=None,  # that was for its start; its end is to be sent, too
-            total=sum(shard.num_lines for shard in shards),
         )
         .returning(JobRow.id)
     )
     if started.first() is None:
         return False
-    session.add_all(
+    session.add_all(new_shards(job, shards, "waiting"))
+    return True
+
+
+def new_shards(job: JobRow, shards: Sequence[Split], state: ShardState) -> list[ShardRow]:
+    """Return a job's shards, which nobody has begun."""
+    return [
         ShardRow(
             job_id=job.id,
             number=number,
@@ -175,7 +189,7 @@ async def start_job(session: AsyncSession, job: JobRow, shards: Sequence[Split])
             num_lines=shard.num_lines,
             start_byte=shard.start_byte,
             end_byte=shard.end_byte,
-            state="waiting",
+            state=state,
             attempt=0,
             strikes=0,
             num_at_claim=0,
@@ -183,8 +197,7 @@ async def start_job(session: AsyncSession, job: JobRow, shards: Sequence[Split])
             num_failed=0,
         )
         for number, shard in enumerate(shards)
-    )
-    return True
+    ]
 
 
 async def fail_job(

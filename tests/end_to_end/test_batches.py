@@ -272,6 +272,25 @@ async def test_a_line_that_was_damaged_after_its_upload_is_an_error_and_no_more(
     assert {row["error"]["code"] for row in errors} == {"invalid_json_line"}
 
 
+async def test_a_batch_that_is_cancelled_before_it_is_begun_tells_of_every_line(
+    tmp_path: Path,
+) -> None:
+    async with Stack(tmp_path, num_workers=1) as stack:
+        url = f"http://127.0.0.1:{stack.port}/v1"
+        async with AsyncOpenAI(base_url=url, api_key="none") as client:
+            batch_id = await start_batch(client, input_of(30))  # nobody is there to begin it
+            assert (await client.batches.cancel(batch_id)).status == "cancelling"
+            stack.add_jobs("jobs", GALEN_JOBS_SHARD_LINES="20")
+            batch = await ended_batch(client, batch_id, 30)
+
+            errors = await lines_of(client, batch.error_file_id)
+
+    assert batch.status == "cancelled"
+    assert [row["custom_id"] for row in errors] == [f"line-{i}" for i in range(30)]
+    counts = batch.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (30, 0, 30)
+
+
 @pytest.mark.parametrize(
     ("left", "code"), [(None, "file_not_found"), (input_of(2), "input_damaged")]
 )

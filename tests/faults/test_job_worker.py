@@ -119,6 +119,41 @@ async def test_a_shard_that_kills_its_processes_is_given_up_visibly(
     assert [row["custom_id"] for row in errors] == ["line-0", "line-1", "line-2"]
 
 
+async def test_answers_that_outlast_a_shards_time_are_kept(
+    platform: Stack, sdk: AsyncOpenAI
+) -> None:
+    platform.add_jobs("jobs", GALEN_JOBS_SHARD_TIME_S="1", GALEN_JOBS_AT_ONCE="2")
+    content = input_of(6, delay_ms=700)  # two seconds an answer, at least
+
+    batch = await ended_batch(sdk, await start_batch(sdk, content), 60)
+
+    await check_complete(sdk, batch, 6)
+
+
+async def test_processes_that_die_with_answers_are_not_counted_against_their_shard(
+    platform: Stack, sdk: AsyncOpenAI
+) -> None:
+    platform.add_jobs(
+        "jobs", GALEN_JOBS_LEASE_S="10", GALEN_JOBS_PROCESSES="1", GALEN_JOBS_AT_ONCE="1"
+    )
+    await consumer_of(platform)
+    num_lines = 40
+    batch_id = await start_batch(sdk, input_of(num_lines, delay_ms=5))
+    journal = platform.folder / "store" / "work" / batch_id / "0.jsonl"
+
+    def num_kept() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    for _ in range(4):  # one more than are allowed without an answer
+        before = num_kept()
+        await eventually(lambda before=before: num_kept() > before, 40, "an answer")
+        for process in below(platform, "galen jobs process"):
+            kill(process)
+    batch = await ended_batch(sdk, batch_id, 60)
+
+    await check_complete(sdk, batch, num_lines)
+
+
 async def test_two_machines_share_a_batch(platform: Stack, sdk: AsyncOpenAI) -> None:
     for name in ("one", "two"):
         work = str(platform.folder / f"disk-of-{name}")

@@ -49,6 +49,7 @@ def test_questions_are_counted_and_images_are_not() -> None:
         (written(item("1"), item("1")), "duplicate_id"),
         (written(item("1", "a")), "unknown_image"),
         (written(image("a"), image("b"), item("1", "a")), "unknown_image"),
+        (written(image("a"), item("1", "a"), item("2"), item("3", "a")), "unknown_image"),
         (written(image("a"), item("1", "a"), image("a")), "duplicate_image"),
         (written({**image("a"), "url": "http://elsewhere/a.png"}), "invalid_image"),
         (written({"type": "other"}), "invalid_line"),
@@ -78,4 +79,4 @@ def test_spans_can_be_done_by_themselves() -> None:
         rows = [read_evaluation_line(raw.content, 1) for raw in raw_lines(io.BytesIO(part))]
         names += [row.id for row in rows if isinstance(row, EvaluationItem)]
     assert names == [line["id"] for line in [*lines, item("last")] if line["type"] == "item"]
-    assert len(found) == 3
+    assert [span.num_lines for span in found] == [10, 10, 10, 1]

@@ -46,7 +46,7 @@ def new_file(number: int, tenant: str = "a") -> NewFile:
 
 async def new_job(session: AsyncSession, *, tenant: str = "a", window_s: int = 86_400) -> JobRow:
     return await add_job(
-        session, NewJob(tenant, "batch", "/v1/chat/completions", "m", "file-1", "24h", window_s)
+        session, NewJob(tenant, "batch", "/v1/chat/completions", "m", "file-1", "24h", window_s, 25)
     )
 
 

@@ -65,6 +65,7 @@ async def create_batch(request: Request) -> Response:
                 input_file_id=file.id,
                 completion_window=wanted.completion_window,
                 window_s=COMPLETION_WINDOWS[wanted.completion_window],
+                num_lines=file.num_lines,
                 metadata=wanted.metadata,
             ),
         )

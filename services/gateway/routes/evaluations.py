@@ -71,6 +71,7 @@ async def create_evaluation(request: Request) -> Response:
                 input_file_id=file.id,
                 completion_window=_WINDOW,
                 window_s=COMPLETION_WINDOWS[_WINDOW],
+                num_lines=file.num_lines,
                 metadata=wanted.metadata,
                 spec=spec,
             ),

@@ -103,6 +103,16 @@ def test_an_answer_that_is_none_is_an_error_and_no_answer(content: str) -> None:
     assert num_asked == 3
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_without_its_gateway_is_waited_out(status: int) -> None:
+    answered, num_asked = ask(
+        after(5, Response("<h1>Bad Gateway</h1>", status, {"retry-after": "0"}))
+    )
+
+    assert answered.is_good
+    assert num_asked == 6
+
+
 def test_silence_ends() -> None:
     is_over = threading.Event()
 
