@@ -19,7 +19,13 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
     "a telephone number": re.compile(
         r"(?<!\w)(?:\+\d{1,3}[\s-]?)?\(?\d{3}\)?[\s-]\d{3}[\s-]\d{4}\b"
     ),
-    "a name behind a title": re.compile(r"\b(?:Mr|Mrs|Ms|Herr|Frau)\.? [A-Z][a-z]+"),
+    "a name behind a title": re.compile(
+        r"\b(?:Mr|Mrs|Ms|Miss|Herr|Frau|Dr|Prof)\b\.?\s+[A-Z][\w'-]+"
+        r"|\b(?:dr|prof)\.\s+[a-z]+ [a-z]+"
+    ),
+    "a name behind a label": re.compile(
+        r"\b(?:patient(?:'s)?(?: name)?|pt|name|dob|date of birth)\s*[:=]\s*\w", re.IGNORECASE
+    ),
 }
 
 

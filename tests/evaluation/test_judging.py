@@ -139,6 +139,10 @@ def test_an_answer_that_speaks_to_the_judge_is_found(answer: str, is_found: bool
         ("write to a.b@clinic.org", "an e-mail address"),
         ("call 555-123-4567", "a telephone number"),
         ("Mrs. Miller, 64", "a name behind a title"),
+        ("seen by Dr. John Smith", "a name behind a title"),
+        ("seen by dr. john smith", "a name behind a title"),
+        ("Patient: Anna Kowalska", "a name behind a label"),
+        ("DOB: unknown", "a name behind a label"),
     ],
 )
 def test_what_seems_to_name_a_patient_is_found(text: str, what: str):
