@@ -134,7 +134,7 @@ class Platform:
                 "GALEN_WORKER_DEVICE": "cpu",
                 "GALEN_WORKER_NUM_THREADS": "1",
                 "GALEN_WORKER_SLOTS": str(SLOTS),
-                "GALEN_WORKER_IMAGE_FEATURE_CACHE_BYTES": str(num_bytes),
+                "GALEN_WORKER_FEATURE_CACHE_BYTES": str(num_bytes),
                 "GALEN_WORKER_METRICS_PORT": str(metrics_port),
                 "GALEN_WORKER_LOG_LEVEL": "warning",
             },

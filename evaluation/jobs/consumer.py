@@ -8,6 +8,7 @@ and comes again (`watch.py`): what is to be done stands in the database.
 
 import asyncio
 import sys
+import tempfile
 import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -129,6 +130,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app = make_celery(settings)
     place = WorkPlace(Path(folder), name)
+    place.make_temporary_folder()
+    tempfile.tempdir = str(place.temporary_folder)  # where a killed pool leaves folders of its own
     add_tasks(app, settings, store, place)
 
     def begin_process(**_: object) -> None:

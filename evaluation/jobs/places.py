@@ -5,6 +5,7 @@ What does *not* live here: finished things (`services.store`).
 
 import fcntl
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -32,6 +33,16 @@ class WorkPlace:
     def stop_file(self) -> Path:
         """There while the worker is told to end."""
         return self.folder / f"{self.name}.stop"
+
+    @property
+    def temporary_folder(self) -> Path:
+        """Emptied at each start."""
+        return self.folder / f"{self.name}.tmp"
+
+    def make_temporary_folder(self) -> None:
+        """Remove what a killed worker has left, and begin anew."""
+        shutil.rmtree(self.temporary_folder, ignore_errors=True)
+        self.temporary_folder.mkdir(parents=True)
 
     def journal(self, job_id: str, number: int) -> Path:
         """Results of a shard, as they come."""

@@ -30,7 +30,7 @@ class LoadOptions:
     device_map: Literal["none", "auto"] = "none"
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     memory_fraction: float | None = None
-    image_feature_cache_bytes: int = 256 << 20
+    feature_cache_bytes: int = 256 << 20
 
 
 def load_options(settings: WorkerSettings) -> LoadOptions:
@@ -44,7 +44,7 @@ def load_options(settings: WorkerSettings) -> LoadOptions:
         device_map=settings.device_map,
         attention=settings.attention,
         memory_fraction=settings.gpu_memory_fraction,
-        image_feature_cache_bytes=settings.image_feature_cache_bytes,
+        feature_cache_bytes=settings.feature_cache_bytes,
     )
 
 

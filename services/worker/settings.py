@@ -140,7 +140,7 @@ class WorkerSettings(BaseSettings):
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"
     )
-    image_feature_cache_bytes: int = Field(
+    feature_cache_bytes: int = Field(
         default=256 << 20,
         ge=0,
         description="Image features kept in main memory for further questions on their images; "

@@ -50,7 +50,7 @@ async def consumer_of(stack: Stack) -> psutil.Process:
 async def test_a_celery_worker_that_takes_no_tasks_is_replaced(
     platform: Stack, sdk: AsyncOpenAI
 ) -> None:
-    platform.add_jobs("jobs", GALEN_JOBS_STUCK_S="5")
+    platform.add_jobs("jobs", GALEN_JOBS_STUCK_S="8")
     stuck = await consumer_of(platform)
     stuck.send_signal(signal.SIGSTOP)  # alive, connected, and of no use
 
@@ -62,7 +62,7 @@ async def test_a_celery_worker_that_takes_no_tasks_is_replaced(
 
 
 async def test_an_idle_worker_is_left_alone(platform: Stack, sdk: AsyncOpenAI) -> None:
-    platform.add_jobs("jobs", GALEN_JOBS_STUCK_S="5")
+    platform.add_jobs("jobs", GALEN_JOBS_STUCK_S="12")
     consumer = await consumer_of(platform)
     progress = platform.folder / "store" / "work" / "jobs-1.progress"
     seen: set[int] = set()

@@ -74,7 +74,7 @@ def test_what_is_kept_holds_no_larger_tensor_alive():
 
 
 def engine(path: Path, kept_bytes: int) -> TransformersEngine:
-    options = LoadOptions(image_feature_cache_bytes=kept_bytes)
+    options = LoadOptions(feature_cache_bytes=kept_bytes)
     return TransformersEngine(path, "tiny", 4, num_threads=2, load=options)
 
 

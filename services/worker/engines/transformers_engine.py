@@ -294,7 +294,7 @@ class TransformersEngine:
         checkpoint = load_checkpoint(self._model_path, options)
         rows, context = self._max_batch, checkpoint.context_length
         if self._ranks is None:
-            kept_bytes = options.image_feature_cache_bytes
+            kept_bytes = options.feature_cache_bytes
             return checkpoint, ModelRunner(checkpoint.model, rows, context, kept_bytes)
         return checkpoint, ShardedRunner(self._ranks, checkpoint.model, rows, context)
 
