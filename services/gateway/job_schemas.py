@@ -123,8 +123,8 @@ class BatchList(msgspec.Struct, frozen=True):
 class EvaluationDecoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How answers are drawn."""
 
-    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.0
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] = 64
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
