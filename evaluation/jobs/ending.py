@@ -107,7 +107,6 @@ def _rows(office: Office, job: JobRow, shards: list[ShardRow], key: str) -> Iter
         for shard in shards:
             done = read_part(office.files, shard.part_key) if shard.part_key else {}
             file.seek(shard.start_byte)
-
             content = io.BytesIO(file.read(shard.end_byte - shard.start_byte))
             for line in kind.lines(job, content, shard.first_line):
                 record = done.get(line.number)

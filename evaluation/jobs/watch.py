@@ -14,8 +14,7 @@ import structlog
 from evaluation.jobs.office import Office
 from evaluation.jobs.parts import job_folder
 from services.protocol import keys
-from services.protocol.connection import REDIS_AWAY, as_text, connect
-from services.store.database import DATABASE_AWAY
+from services.protocol.connection import as_text, connect
 from services.store.job_records import expire_jobs, statuses_of
 from services.store.models import ENDED
 from services.store.shard_records import forget_sent, take_lost_shards
@@ -59,10 +58,7 @@ async def look_forever(office: Office, memory: QueueMemory) -> None:
     while True:
         try:
             await look(office, memory)
-        except (*DATABASE_AWAY, *REDIS_AWAY) as error:
-            memory.forget()
-            _log.warning("jobs.waiting", cause=type(error).__name__)
-        except Exception as error:  # noqa: BLE001 - kombu's own; the next look may fare better
+        except Exception as error:  # noqa: BLE001 - of Redis, the database or kombu: the next look
             memory.forget()
             _log.warning("jobs.waiting", cause=type(error).__name__)
         await asyncio.sleep(office.settings.look_s)

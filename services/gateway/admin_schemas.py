@@ -1,11 +1,11 @@
 """Bodies of the administration routes, as structs. Pure."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from services.gateway.openai_schemas import refusal_of
+from services.gateway.openai_schemas import converted
 from services.protocol.admin import HostedModel
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.keys import MOST_MODEL_NAME, why_no_model_name
@@ -13,7 +13,6 @@ from services.protocol.messages import WorkerRecord
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_MODEL_NAME)]
 _Path = Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern="^/")]
-_S = TypeVar("_S", bound=msgspec.Struct)
 MAX_DRAIN_S = 3600.0
 _DRAIN_S = 30.0
 
@@ -127,7 +126,7 @@ def worker_of(record: WorkerRecord) -> AdminWorker:
 
 def read_load_request(body: Any) -> LoadModelRequest:
     """Return the checked body; raises RequestError."""
-    request = _converted(body, LoadModelRequest)
+    request = converted(body, LoadModelRequest)
     if request.engine == "fake" and request.path is not None:
         raise RequestError(
             ErrorCode.INVALID_VALUE,
@@ -150,11 +149,4 @@ def read_load_request(body: Any) -> LoadModelRequest:
 
 def read_drain_request(body: Any) -> DrainRequest:
     """Return the checked body; raises RequestError."""
-    return _converted(body, DrainRequest)
-
-
-def _converted(body: Any, struct: type[_S]) -> _S:
-    try:
-        return msgspec.convert(body, struct)
-    except msgspec.ValidationError as error:
-        raise refusal_of(str(error)) from None
+    return converted(body, DrainRequest)

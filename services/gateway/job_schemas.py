@@ -1,19 +1,18 @@
 """Bodies of the routes of files, batches and evaluations, in OpenAI's form, as structs. Pure."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from services.gateway.openai_schemas import MAX_TOKENS, refusal_of
+from services.gateway.openai_schemas import MAX_TOKENS, converted
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.keys import MOST_MODEL_NAME
 from services.store.job_records import Counts
 from services.store.models import FileRow, JobRow
 
 _Id = Annotated[str, Meta(min_length=1, max_length=64)]
-_S = TypeVar("_S", bound=msgspec.Struct)
 _MAX_METADATA = 16
 _MAX_METADATA_KEY = 64
 _MAX_METADATA_VALUE = 512
@@ -268,23 +267,16 @@ def evaluation_page(
 
 def read_create_batch(body: Any) -> CreateBatchRequest:  # noqa: ANN401 - any JSON, until here
     """Read the body of POST /v1/batches; raises RequestError."""
-    request = _converted(body, CreateBatchRequest)
+    request = converted(body, CreateBatchRequest)
     _check_metadata(request.metadata)
     return request
 
 
 def read_create_evaluation(body: Any) -> CreateEvaluationRequest:  # noqa: ANN401 - as above
     """Read the body of POST /v1/evaluations; raises RequestError."""
-    request = _converted(body, CreateEvaluationRequest)
+    request = converted(body, CreateEvaluationRequest)
     _check_metadata(request.metadata)
     return request
-
-
-def _converted(body: Any, struct: type[_S]) -> _S:  # noqa: ANN401 - as above
-    try:
-        return msgspec.convert(body, struct)
-    except msgspec.ValidationError as error:
-        raise refusal_of(str(error)) from None
 
 
 def _problems(row: JobRow) -> BatchProblems | None:

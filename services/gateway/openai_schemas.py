@@ -7,12 +7,14 @@ docs/decisions/0006-msgspec-at-the-http-border.md.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from services.protocol.errors import ErrorCode, RequestError
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_MESSAGES = 256
 MAX_CHOICES = 8
@@ -185,6 +187,14 @@ def _check_together(request: ChatCompletionRequest) -> None:
 
 def _refuse(param: str, message: str) -> None:
     raise RequestError(ErrorCode.INVALID_VALUE, message, param=param)
+
+
+def converted(body: Any, struct: type[S]) -> S:
+    """Return a body, any JSON, as a struct of ours; raises RequestError."""
+    try:
+        return msgspec.convert(body, struct)
+    except msgspec.ValidationError as error:
+        raise refusal_of(str(error)) from None
 
 
 def refusal_of(problem: str) -> RequestError:
