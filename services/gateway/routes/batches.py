@@ -17,28 +17,14 @@ from services.gateway.job_schemas import (
     read_create_batch,
 )
 from services.gateway.local_only import check_local
-from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.routes.chat import ANONYMOUS
-from services.gateway.routes.input_file import usable_input
+from services.gateway.routes.job_rows import cancel_row, find_page, find_row, usable_input
 from services.gateway.state import state_of
-from services.protocol.errors import ErrorCode, NotFoundError
 from services.protocol.jobs import COMPLETION_WINDOWS
-from services.store.job_records import (
-    Counts,
-    NewJob,
-    add_job,
-    cancel_job,
-    counts_of,
-    find_job,
-    list_jobs,
-)
-from services.store.models import JobRow
+from services.store.job_records import Counts, NewJob, add_job
 
 router = APIRouter(prefix="/v1/batches", dependencies=[Depends(check_local)])
-
-_MOST_LISTED = 100
-_LISTED = 20
 
 
 @router.post(
@@ -76,41 +62,21 @@ async def create_batch(request: Request) -> Response:
 @router.get("", summary="List the batches", responses=answers(BatchList, "A page of batches"))
 async def list_batches(request: Request) -> Response:
     """The newest first; `limit` and `after` choose."""
-    page = page_of(request, most=_MOST_LISTED, default=_LISTED)
-    async with state_of(request).store.begin() as session:
-        rows = await list_jobs(session, ANONYMOUS, "batch", page)
-        if rows is None:
-            raise unknown_after()
-        counts = await counts_of(session, [row.id for row in rows])
-    return _json(batch_page(rows, counts, page.limit))
+    page = await find_page(request, "batch")
+    return _json(batch_page(page.rows, page.counts, page.limit))
 
 
 @router.get("/{batch_id}", summary="Describe a batch", responses=answers(Batch, "The batch"))
 async def show_batch(request: Request, batch_id: str) -> Response:
     """How far it is, and where its results are."""
-    async with state_of(request).store.begin() as session:
-        row = _known(await find_job(session, batch_id, tenant_id=ANONYMOUS))
-        counts = await counts_of(session, [row.id])
-    return _json(batch_of(row, counts[row.id]))
+    return _json(batch_of(*await find_row(state_of(request), batch_id, "batch")))
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch", responses=answers(Batch, "The batch"))
 async def cancel_batch(request: Request, batch_id: str) -> Response:
     """What is answered stays; one that has ended stays as it is."""
-    async with state_of(request).store.begin() as session:
-        _known(await find_job(session, batch_id, tenant_id=ANONYMOUS))
-        await cancel_job(session, ANONYMOUS, batch_id)
+    await cancel_row(state_of(request), batch_id, "batch")
     return await show_batch(request, batch_id)
-
-
-def _known(row: JobRow | None) -> JobRow:
-    if row is None or row.kind != "batch":
-        raise NotFoundError(
-            ErrorCode.BATCH_NOT_FOUND,
-            "there is no batch of this id; see GET /v1/batches",
-            param="batch_id",
-        )
-    return row
 
 
 def _json(body: Batch | BatchList) -> Response:

@@ -17,28 +17,15 @@ from services.gateway.job_schemas import (
     read_create_evaluation,
 )
 from services.gateway.local_only import check_local
-from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.routes.chat import ANONYMOUS
-from services.gateway.routes.input_file import usable_input
+from services.gateway.routes.job_rows import cancel_row, find_page, find_row, usable_input
 from services.gateway.state import state_of
-from services.protocol.errors import ErrorCode, NotFoundError
 from services.protocol.jobs import BATCH_ENDPOINTS, COMPLETION_WINDOWS
-from services.store.job_records import (
-    Counts,
-    NewJob,
-    add_job,
-    cancel_job,
-    counts_of,
-    find_job,
-    list_jobs,
-)
-from services.store.models import JobRow
+from services.store.job_records import Counts, NewJob, add_job
 
 router = APIRouter(prefix="/v1/evaluations", dependencies=[Depends(check_local)])
 
-_MOST_LISTED = 100
-_LISTED = 20
 _WINDOW = "24h"
 
 
@@ -85,13 +72,8 @@ async def create_evaluation(request: Request) -> Response:
 )
 async def list_evaluations(request: Request) -> Response:
     """The newest first; `limit` and `after` choose."""
-    page = page_of(request, most=_MOST_LISTED, default=_LISTED)
-    async with state_of(request).store.begin() as session:
-        rows = await list_jobs(session, ANONYMOUS, "evaluation", page)
-        if rows is None:
-            raise unknown_after()
-        counts = await counts_of(session, [row.id for row in rows])
-    return _json(evaluation_page(rows, counts, page.limit))
+    page = await find_page(request, "evaluation")
+    return _json(evaluation_page(page.rows, page.counts, page.limit))
 
 
 @router.get(
@@ -101,10 +83,7 @@ async def list_evaluations(request: Request) -> Response:
 )
 async def show_evaluation(request: Request, evaluation_id: str) -> Response:
     """How far it is; its metrics, when it has ended."""
-    async with state_of(request).store.begin() as session:
-        row = _known(await find_job(session, evaluation_id, tenant_id=ANONYMOUS))
-        counts = await counts_of(session, [row.id])
-    return _json(evaluation_of(row, counts[row.id]))
+    return _json(evaluation_of(*await find_row(state_of(request), evaluation_id, "evaluation")))
 
 
 @router.post(
@@ -114,20 +93,8 @@ async def show_evaluation(request: Request, evaluation_id: str) -> Response:
 )
 async def cancel_evaluation(request: Request, evaluation_id: str) -> Response:
     """What is answered stays; one that has ended stays as it is."""
-    async with state_of(request).store.begin() as session:
-        _known(await find_job(session, evaluation_id, tenant_id=ANONYMOUS))
-        await cancel_job(session, ANONYMOUS, evaluation_id)
+    await cancel_row(state_of(request), evaluation_id, "evaluation")
     return await show_evaluation(request, evaluation_id)
-
-
-def _known(row: JobRow | None) -> JobRow:
-    if row is None or row.kind != "evaluation":
-        raise NotFoundError(
-            ErrorCode.EVALUATION_NOT_FOUND,
-            "there is no evaluation of this id; see GET /v1/evaluations",
-            param="evaluation_id",
-        )
-    return row
 
 
 def _json(body: Evaluation | EvaluationList) -> Response:
