@@ -87,7 +87,7 @@ python:
 	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 setup: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,postgres,dev
+	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,dev
 
 setup-demo: python
 	@$(PYTHON) scripts/bootstrap.py --extras worker

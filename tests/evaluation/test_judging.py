@@ -12,7 +12,7 @@ from evaluation.chat_items import ChatItem, read_chat_items
 from evaluation.errors import EvaluationError
 from evaluation.judging.addressing import addressing_judge
 from evaluation.judging.asking import judgements_of
-from evaluation.judging.identifiers import suspicions
+from services.endpoint_client.identifiers import suspicions
 from evaluation.judging.prompt import judge_messages, prompt_hash
 from evaluation.judging.reply import scores_in
 from evaluation.judging.running import check_texts
