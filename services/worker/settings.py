@@ -146,6 +146,9 @@ class WorkerSettings(BaseSettings):
         description="Image features kept in main memory for further questions on their images; "
         "transformers engine, LLaVA, one rank",
     )
+    fake_script: Path | None = Field(
+        default=None, description="JSON lines of what the fake engine answers to what"
+    )
     fake_step_ms: float = Field(
         default=5.0, gt=0, description="The fake engine's clock for delayed tokens, milliseconds"
     )

@@ -12,7 +12,8 @@ The answer's token i is `zq%04d ` (zq0000, zq0001, …). The last user message s
 
 A token of the prompt is a word, an image counts (width // 14) * (height // 14) tokens: CLIP's patch
 count. Images are brought to 336 x 336 pixels, as LLaVA-Med's are, which makes 576 tokens. Sampling
-parameters change nothing, except `max_tokens` and `stop`.
+parameters change nothing, except `max_tokens` and `stop`. With a script (`scripted_answers.py`) it
+says what stands there, a word a token, where a line fits the last user message.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ from services.protocol.messages import (
     Tokens,
 )
 from services.worker.engines.base import EmitStep, EngineJob, StepProgress, end_process
+from services.worker.engines.scripted_answers import ScriptedAnswers
 from services.worker.engines.stop_strings import StopStringMatcher
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class _Sequence:
     submitted: float
     knobs: dict[str, float]
     matcher: StopStringMatcher
+    texts: "Sequence[str]"
+    """Of its tokens, in their order."""
     prefill_s: float = -1.0
 
 
@@ -86,11 +90,13 @@ class FakeEngine:
     Args:
         context_length: words and image patches of prompt and answer together.
         step_ms: delayed tokens come on a grid of so many milliseconds, as a batching engine's do.
+        script: answers to say instead of numbers.
     """
 
     model_id: str
     context_length: int = 32_768
     step_ms: float = 5.0
+    script: ScriptedAnswers = field(default_factory=ScriptedAnswers)
     _emit: EmitStep = field(init=False)
     _progress: StepProgress = field(init=False)
     _waiting: list[EngineJob] = field(default_factory=list[EngineJob])
@@ -184,7 +190,7 @@ class FakeEngine:
             if request.adapter is not None and request.adapter not in self._adapters:
                 events.append(_adapter_unknown(request, request.adapter))
                 continue
-            sequence = _begin(job)
+            sequence = _begin(job, self.script)
             asked = request.sampling.max_tokens or sequence.limit
             if sequence.prompt_tokens + asked > self.context_length:
                 events.append(
@@ -214,15 +220,19 @@ class FakeEngine:
         return soonest
 
 
-def _begin(job: EngineJob) -> _Sequence:
+def _begin(job: EngineJob, script: ScriptedAnswers) -> _Sequence:
     request = job.request
-    knobs = _knobs(request)
+    question = _question(request)
+    scripted = script.words_for(question)
+    texts = _TEXTS if scripted is None else scripted
+    knobs = _knobs(question)
     now = time.monotonic()
     resumed = len(request.resume_token_ids)
     matcher = StopStringMatcher(request.sampling.stop)
     for token_id in request.resume_token_ids:
-        matcher.push(_TEXTS[token_id])
-    length = int(knobs.pop("n", 16))
+        matcher.push(texts[token_id])
+    length = int(knobs.pop("n", 16 if scripted is None else len(scripted)))
+    length = min(length, len(texts))
     most = request.sampling.max_tokens
     first_ms, interval_s = knobs.pop("t", 0.0), knobs.pop("d", 0.0) / 1000
     return _Sequence(
@@ -236,6 +246,7 @@ def _begin(job: EngineJob) -> _Sequence:
         submitted=now,
         knobs=knobs,
         matcher=matcher,
+        texts=texts,
     )
 
 
@@ -253,7 +264,7 @@ def _next_token(sequence: _Sequence, now: float, events: list[EngineEvent]) -> b
         whole = sequence.matcher.matched is not None or index >= sequence.length
         events.append(_finished(sequence, "stop" if whole else "length"))
         return True
-    text = sequence.matcher.push(_TEXTS[index])
+    text = sequence.matcher.push(sequence.texts[index])
     sequence.index = index + 1
     sequence.due += sequence.interval_s
     stopped = sequence.matcher.matched is not None
@@ -261,7 +272,7 @@ def _next_token(sequence: _Sequence, now: float, events: list[EngineEvent]) -> b
     if ended and not stopped:
         text += sequence.matcher.flush()
     asked = request.sampling.logprobs
-    logprobs = None if asked is None else [_logprob(index, asked)]
+    logprobs = None if asked is None else [_logprob(sequence.texts, index, asked)]
     events.append(Tokens(request.request_id, request.attempt, index, [index], [text], logprobs))
     if ended:
         whole = stopped or sequence.index >= sequence.length
@@ -293,13 +304,13 @@ def _act(sequence: _Sequence) -> None:
             act()
 
 
-def _logprob(index: int, alternatives: int) -> TokenLogprob:
+def _logprob(texts: "Sequence[str]", index: int, alternatives: int) -> TokenLogprob:
     """A fixed distribution: the token itself at log 0.5, alternative k at log 0.5 ** (k + 1)."""
     half = -0.6931471805599453  # ln 0.5
     top = tuple(
-        (index + k, _TEXTS[(index + k) % 10_000], half * (k + 1)) for k in range(alternatives)
+        (index + k, texts[(index + k) % len(texts)], half * (k + 1)) for k in range(alternatives)
     )
-    return TokenLogprob(index, _TEXTS[index], half, top)
+    return TokenLogprob(index, texts[index], half, top)
 
 
 def _adapter_unknown(request: GenerationRequest, adapter: str) -> Failed:
@@ -330,11 +341,15 @@ def _prompt_tokens(request: GenerationRequest) -> int:
     return count
 
 
-def _knobs(request: GenerationRequest) -> dict[str, float]:
+def _question(request: GenerationRequest) -> str:
+    """Return the text of the last user message."""
     for message in reversed(request.messages):
         if message.role == "user":
-            text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
-            found = _STEERING.findall(text)
-            knobs = {k: float(v) for part in found for k, v in _KNOB.findall(part)}
-            return {k: min(v, _MOST.get(k, _MOST_MS)) for k, v in knobs.items()}
-    return {}
+            return "".join(part.text for part in message.parts if isinstance(part, TextPart))
+    return ""
+
+
+def _knobs(question: str) -> dict[str, float]:
+    found = _STEERING.findall(question)
+    knobs = {k: float(v) for part in found for k, v in _KNOB.findall(part)}
+    return {k: min(v, _MOST.get(k, _MOST_MS)) for k, v in knobs.items()}

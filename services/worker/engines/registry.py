@@ -4,6 +4,7 @@ from importlib import import_module, metadata, util
 
 from services.worker.engines.base import Engine, EngineStartError
 from services.worker.engines.fake_engine import FakeEngine
+from services.worker.engines.scripted_answers import ScriptedAnswers, read_script
 from services.worker.load_options import load_options
 from services.worker.settings import WorkerSettings, set_vllm_environment
 
@@ -11,10 +12,12 @@ from services.worker.settings import WorkerSettings, set_vllm_environment
 def build_engine(settings: WorkerSettings) -> Engine:
     """Return the engine, not started; raises EngineStartError where it is not installed."""
     if settings.engine == "fake":
+        script = settings.fake_script
         return FakeEngine(
             settings.model_id,
             context_length=settings.context_length or 32_768,
             step_ms=settings.fake_step_ms,
+            script=ScriptedAnswers() if script is None else read_script(script),
         )
     if settings.model_path is None:
         raise EngineStartError(
