@@ -21,12 +21,12 @@ from evaluation.errors import EvaluationError
 from evaluation.judging import prompt
 from evaluation.judging.addressing import addressing_judge
 from evaluation.judging.asking import Judge, Judgement, judge_all, judgements_of, scored_of
-from services.endpoint_client.identifiers import suspicions
 from evaluation.judging.report import Texts, write_judged_report
 from evaluation.judging.summary import Group, Scored, as_json, summarise
 from evaluation.receipt import CONFIDENCE, VERSION, text_hash
 from evaluation.run_folder import RECEIPT_FILE, REPLIES_FILE, REPORT_FILE
 from modeling.durable_files import write_json
+from services.endpoint_client.identifiers import suspicions
 from services.endpoint_client.record_file import RecordFile
 
 
@@ -109,7 +109,7 @@ async def judge_run(run: JudgedRun, judge: Judge, *, at_once: int) -> Judged:
         replies = dict(kept.records)
     scored = scored_of(run.items, replies, in_both_orders=run.in_both_orders)
     groups = summarise(scored) if scored else {}
-    receipt = _receipt(run, scored, groups, judge.spent)
+    receipt = _receipt(run, scored, groups, judge.budget.spent)
     write_json(run.folder / RECEIPT_FILE, receipt)
     texts = Texts({item.id: item for item in run.items}, run.answers)
     write_judged_report(run.folder / REPORT_FILE, receipt, replies, texts, run.images)
