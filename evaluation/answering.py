@@ -1,7 +1,7 @@
 """One question to an endpoint, and the record of its answer.
 
 Questions about one image are asked one behind the other, so that a server with a prefix cache
-encodes the image once. What does *not* live here: many at once (`asking_all.py`), the endpoint
+encodes the image once. What does *not* live here: many at once, and the endpoint
 (`services.endpoint_client`), what answers are worth (`scoring.py`).
 """
 

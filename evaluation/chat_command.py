@@ -11,32 +11,34 @@ import typer
 
 from evaluation.judge_notices import check_and_announce, prices_of
 from evaluation.options import (
-    LOCAL_URL,
     AtOnce,
-    External,
     JudgeName,
-    Key,
     Limit,
     MaxTokens,
-    Model,
     MostCost,
     NewRun,
     PriceCompletion,
     PricePrompt,
-    Recipient,
-    Seed,
-    Suspected,
     Swap,
-    Temperature,
-    Timeout,
-    Url,
     as_name,
-    client_of,
-    endpoint_of,
     no_other_run,
     say_failed,
 )
 from modeling.tool_errors import say
+from services.endpoint_client.endpoint_options import (
+    LOCAL_URL,
+    External,
+    Key,
+    Model,
+    Recipient,
+    Seed,
+    Suspected,
+    Temperature,
+    Timeout,
+    Url,
+    client_of,
+    endpoint_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +111,7 @@ def chat_command(
     from evaluation.judge_notices import judged_table, say_unscored
     from evaluation.judging.asking import Judge
     from evaluation.run_folder import REPORT_FILE
+    from services.endpoint_client.budget import Budget
 
     prices = prices_of(price_prompt, price_completion, most_cost)
     items = read_chat_items(questions)[:limit]
@@ -131,7 +134,7 @@ def chat_command(
 
     async def answered_and_judged() -> "ChatDone":
         async with client_of(asked, at_once) as client, client_of(judge_at, at_once) as judging:
-            it = Judge(judging, seed, judge_max_tokens, prices, most_cost)
+            it = Judge(judging, seed, judge_max_tokens, Budget(prices, most_cost))
             return await answer_and_judge(
                 run, client, it, announce, at_once=at_once, is_new=new_run
             )

@@ -18,28 +18,30 @@ from evaluation.errors import EvaluationError
 from evaluation.judge_command import judge_command
 from evaluation.options import (
     EXIT_INCOMPLETE,
-    LOCAL_URL,
     AtOnce,
     Candidates,
-    External,
     Json,
-    Key,
     Limit,
     MaxTokens,
-    Model,
     NewRun,
-    Seed,
-    Temperature,
-    Timeout,
-    Url,
     as_name,
-    client_of,
-    endpoint_of,
     no_other_run,
     say_failed,
 )
 from evaluation.report_command import report_command
 from modeling.tool_errors import EXIT_INTERRUPTED, run_tool, say, with_default
+from services.endpoint_client.endpoint_options import (
+    LOCAL_URL,
+    External,
+    Key,
+    Model,
+    Seed,
+    Temperature,
+    Timeout,
+    Url,
+    client_of,
+    endpoint_of,
+)
 
 if TYPE_CHECKING:
     from evaluation.answering import Decoding
@@ -232,8 +234,8 @@ def compare_command(
     galen evaluate compare evaluations/vqa-rad-before evaluations/vqa-rad-after
     """
     from evaluation.receipt import compare, read_receipt, what_differs
-    from evaluation.run_folder import short
     from evaluation.tables import aligned, difference_rows
+    from services.endpoint_client.identity import short
 
     receipts = read_receipt(first), read_receipt(second)
     found = compare(*receipts, is_changed_model=changed_model)

@@ -12,27 +12,29 @@ import typer
 
 from evaluation.judge_notices import check_and_announce, prices_of
 from evaluation.options import (
-    LOCAL_URL,
     AtOnce,
-    External,
     JudgeName,
-    Key,
     MaxTokens,
     MostCost,
     NewRun,
     PriceCompletion,
     PricePrompt,
+    Swap,
+    no_other_run,
+)
+from modeling.tool_errors import say
+from services.endpoint_client.endpoint_options import (
+    LOCAL_URL,
+    External,
+    Key,
     Recipient,
     Seed,
     Suspected,
-    Swap,
     Timeout,
     Url,
     client_of,
     endpoint_of,
-    no_other_run,
 )
-from modeling.tool_errors import say
 
 if TYPE_CHECKING:
     from evaluation.judging.running import Judged
@@ -83,6 +85,7 @@ def judge_command(
     from evaluation.judging.running import JudgedRun, json_hash, judge_run, judging_identity
     from evaluation.run_folder import JUDGEMENT, REPORT_FILE, open_run
     from evaluation.vqa_items import read_answers
+    from services.endpoint_client.budget import Budget
 
     prices = prices_of(price_prompt, price_completion, most_cost)
     items, said = read_chat_items(questions), read_answers(answers)
@@ -92,7 +95,7 @@ def judge_command(
 
     async def judged() -> "Judged":
         async with client_of(endpoint, at_once) as client:
-            it = Judge(client, seed, max_tokens, prices, most_cost)
+            it = Judge(client, seed, max_tokens, Budget(prices, most_cost))
             answered = [[item.id, said.get(item.id)] for item in items]
             identity = {
                 "kind": JUDGEMENT,

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import typer
 
-from evaluation.judging.asking import Judgement, Prices, estimated_cost
+from evaluation.judging.asking import Judgement, estimated_cost
 from evaluation.judging.report import group_rows
 from evaluation.judging.running import Judged, check_texts
-from evaluation.options import EXIT_INCOMPLETE, is_external
+from evaluation.options import EXIT_INCOMPLETE
 from evaluation.tables import aligned
 from modeling.tool_errors import say
+from services.endpoint_client.budget import Prices
 from services.endpoint_client.client import Endpoint
+from services.endpoint_client.endpoint_options import is_external
 
 
 def prices_of(price_prompt: float, price_completion: float, most_cost: float | None) -> Prices:

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 from evaluation.errors import EvaluationError
 from evaluation.model_facts import all_facts, changed, deciding_facts
-from evaluation.run_folder import EVALUATION, RECEIPT_FILE, short
+from evaluation.run_folder import EVALUATION, RECEIPT_FILE
 from evaluation.scoring import Scores, Verdict
 from evaluation.uncertainty import Difference, difference
 from evaluation.vqa_items import Item
+from services.endpoint_client.identity import short
 
 VERSION = 2
 CONFIDENCE = "95 % percentile interval, images resampled"

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from evaluation.errors import EvaluationError, OtherRunError
 from modeling.durable_files import write_json
+from services.endpoint_client.identity import differences
 
 RUN_FILE = "run.json"
 ANSWERS_FILE = "answers.jsonl"
@@ -48,7 +49,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, is_new: bool) -> bool
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, identity)
         return False
-    if changed := _differences(_read(file), identity):
+    if changed := differences(_read(file), identity):
         raise OtherRunError(
             f"{folder} holds another run: {'; '.join(changed)}; take another --out, or begin "
             "anew with --new-run, which removes its answers"
@@ -73,17 +74,3 @@ def _read(file: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise EvaluationError(f"{file} is damaged; take another --out")
     return cast("Mapping[str, Any]", found)
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key} was {short(before.get(key))}, now {short(now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-
-
-def short(value: object) -> str:
-    """Return a value of an identity in a few words, for a message."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

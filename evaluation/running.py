@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.answering import Decoding, Respondent, in_order_of_images
-from evaluation.asking_all import ask_all
 from evaluation.errors import EvaluationError
 from evaluation.html_report import write_report
 from evaluation.item_images import read_file
@@ -21,6 +20,7 @@ from evaluation.run_folder import ANSWERS_FILE, EVALUATION, RECEIPT_FILE, REPORT
 from evaluation.scoring import Scores, score
 from evaluation.vqa_items import Item, read_answers
 from modeling.durable_files import write_json
+from services.endpoint_client.asking_all import Asking, ask_all
 from services.endpoint_client.client import EndpointClient
 from services.endpoint_client.record_file import RecordFile
 
@@ -92,7 +92,8 @@ async def ask(
         done = sum(name in known for name in kept.records)
         with AskingProgress(len(questions.items), done) as progress:
             asked = in_order_of_images(questions.items)
-            return await ask_all(asked, respondent.ask, kept, progress, at_once=at_once)
+            asking = Asking(respondent.ask, at_once, (EvaluationError,))
+            return await ask_all(asked, asking, kept, progress)
 
 
 def finish(

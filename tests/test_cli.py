@@ -73,6 +73,7 @@ def test_help_takes_less_than_half_a_second_of_work() -> None:
     [
         *("up", "gateway", "worker", "plan", "ask", "version", "models", "workers"),
         *("convert", "inspect", "train", "train run", "data", "data phantoms"),
+        *("datagen", "datagen instruct"),
         *("models list", "models load", "models unload"),
         *("workers list", "workers cordon", "workers uncordon", "workers drain"),
     ],

@@ -6,37 +6,21 @@ and never replaced: the question is then unscored. What does *not* live here: th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from evaluation.asking_all import ask_all
 from evaluation.chat_items import ChatItem
 from evaluation.errors import EvaluationError
 from evaluation.judging.prompt import judge_messages
 from evaluation.judging.reply import scores_in
 from evaluation.judging.summary import Scored
 from evaluation.receipt import text_hash
+from services.endpoint_client.asking_all import Asking, ask_all
+from services.endpoint_client.budget import Budget, Prices, TooExpensiveError, about_tokens
 from services.endpoint_client.client import EndpointClient, Reply
 from services.endpoint_client.record_file import RecordFile
 
-_CHARS_PER_TOKEN = 4.0  # of English text, about; a reply's real usage is counted afterwards
 _REPLY_TOKENS = 200
 _TRIES = 3
-
-
-class TooExpensiveError(EvaluationError):
-    """The next question could cost more than is allowed; those in flight are waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What an endpoint charges, in any currency, for a million tokens."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
-
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Return the price of so many tokens."""
-        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +60,7 @@ class Judgement:
     @property
     def prompt_tokens(self) -> float:
         """An estimate."""
-        return sum(len(message["content"]) for message in self.messages) / _CHARS_PER_TOKEN
-
-    @property
-    def most_prompt_tokens(self) -> int:
-        """A bound: no token is shorter than a byte."""
-        return sum(len(m["content"].encode(errors="replace")) for m in self.messages)
+        return about_tokens(self.messages)
 
 
 def judgements_of(
@@ -107,18 +86,13 @@ class Judge:
     """A model that is asked for scores.
 
     Args:
-        most_cost: no question is sent that may bring the sum above it; None: no limit.
-        spent: so far, earlier calls included.
+        budget: its `spent` counts earlier calls, too.
     """
 
     client: EndpointClient
     seed: int
     max_tokens: int
-    prices: Prices
-    most_cost: float | None = None
-    spent: float = 0.0
-    _at_stake: float = field(default=0.0, init=False)
-    """Of what is in flight, at most."""
+    budget: Budget
 
     async def ask(self, judgement: Judgement) -> dict[str, object]:
         """Return the record of a reply, scored or not.
@@ -130,19 +104,14 @@ class Judge:
         reply: Reply | None = None
         scores = None
         for attempt in range(_TRIES):
-            stake = self._stake_of(judgement)
             settings = {
                 "temperature": 0.0 if attempt == 0 else 0.7,
                 "seed": self.seed + attempt,
                 "max_tokens": self.max_tokens,
             }
-            self._at_stake += stake
-            try:
+            with self.budget.staked(judgement.messages, self.max_tokens) as stake:
                 reply = await self.client.complete(judgement.messages, settings)
-            finally:
-                self._at_stake -= stake
-            told = self.prices.cost(reply.prompt_tokens, reply.completion_tokens)
-            self.spent += told if reply.prompt_tokens else stake  # some do not tell
+                stake.answered(reply)
             if (scores := scores_in(reply.text)) is not None:
                 break
         assert reply is not None  # noqa: S101 (it is asked at least once)
@@ -154,18 +123,8 @@ class Judge:
             "result": reply.text,
             "scores": None if scores is None else list(scores),
             "judge": self.client.endpoint.model,
-            "spent": self.spent,
+            "spent": self.budget.spent,
         }
-
-    def _stake_of(self, judgement: Judgement) -> float:
-        """Return what a question may cost; raises TooExpensiveError."""
-        stake = self.prices.cost(judgement.most_prompt_tokens, self.max_tokens)
-        if self.most_cost is not None and self.spent + self._at_stake + stake > self.most_cost:
-            raise TooExpensiveError(
-                f"more than --most-cost {self.most_cost:g} might be spent; the same command with a "
-                "higher one goes on"
-            )
-        return stake
 
 
 async def judge_all(
@@ -189,8 +148,11 @@ async def judge_all(
                 f"the judge has scored another answer to question {each.item.id!r} than the one "
                 "that is there now; begin anew with --new-run"
             )
-    judge.spent = max((float(str(r.get("spent", 0.0))) for r in kept.records.values()), default=0.0)
-    return await ask_all(asked, judge.ask, kept, advance, at_once=at_once)
+    judge.budget.spent = max(
+        (float(str(r.get("spent", 0.0))) for r in kept.records.values()), default=0.0
+    )
+    asking = Asking(judge.ask, at_once, (EvaluationError, TooExpensiveError))
+    return await ask_all(asked, asking, kept, advance)
 
 
 def scored_of(

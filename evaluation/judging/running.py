@@ -109,7 +109,7 @@ async def judge_run(run: JudgedRun, judge: Judge, *, at_once: int) -> Judged:
         replies = dict(kept.records)
     scored = scored_of(run.items, replies, in_both_orders=run.in_both_orders)
     groups = summarise(scored) if scored else {}
-    receipt = _receipt(run, scored, groups, judge.spent)
+    receipt = _receipt(run, scored, groups, judge.budget.spent)
     write_json(run.folder / RECEIPT_FILE, receipt)
     texts = Texts({item.id: item for item in run.items}, run.answers)
     write_judged_report(run.folder / REPORT_FILE, receipt, replies, texts, run.images)

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
-from openai import AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from services.endpoint_client.pace import Pace
 
@@ -32,11 +32,17 @@ class EndpointError(Exception):
 
     Args:
         is_final: no other request will fare better: a wrong key, an unknown model, no such host.
+        status: HTTP's, where there was an answer.
+        code: the endpoint's word for it.
     """
 
-    def __init__(self, message: str, *, is_final: bool = False) -> None:
+    def __init__(
+        self, message: str, *, is_final: bool = False, status: int | None = None, code: str = ""
+    ) -> None:
         super().__init__(message)
         self.is_final = is_final
+        self.status = status
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Endpoint:
         timeout_s: of a whole answer, however slowly it comes.
         refusals_s: for so long one request is told "full" before it is given up.
         key_name: the variable that the key was read from, for messages.
+        api_version: of Azure's deployments: `url` is the resource's address, and `model` the
+            deployment's name. None: OpenAI's own paths, which Azure has under `/openai/v1`.
     """
 
     url: str
@@ -56,6 +64,7 @@ class Endpoint:
     timeout_s: float = 600.0
     refusals_s: float = 900.0
     key_name: str = "OPENAI_API_KEY"
+    api_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class Reply:
 
     Args:
         seconds: of the try that gave it.
+        is_refused: the model says so in the field that is made for it.
     """
 
     text: str
@@ -71,6 +81,25 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    is_refused: bool = False
+
+
+def open_sdk(endpoint: Endpoint) -> AsyncOpenAI:
+    """Return OpenAI's client for an endpoint, which tries nothing again by itself."""
+    if endpoint.api_version is not None:
+        return AsyncAzureOpenAI(
+            azure_endpoint=endpoint.url,
+            api_key=endpoint.api_key,
+            api_version=endpoint.api_version,
+            max_retries=0,
+            timeout=endpoint.timeout_s,
+        )
+    return AsyncOpenAI(
+        base_url=endpoint.url,
+        api_key=endpoint.api_key,
+        max_retries=0,
+        timeout=endpoint.timeout_s,
+    )
 
 
 class EndpointClient:
@@ -83,12 +112,7 @@ class EndpointClient:
     def __init__(self, endpoint: Endpoint, at_once: int) -> None:
         self.endpoint = endpoint
         self.pace = Pace(at_once)
-        self._client = AsyncOpenAI(
-            base_url=endpoint.url,
-            api_key=endpoint.api_key,
-            max_retries=0,
-            timeout=endpoint.timeout_s,
-        )
+        self._client = open_sdk(endpoint)
 
     async def __aenter__(self) -> "EndpointClient":
         return self
@@ -133,16 +157,14 @@ class EndpointClient:
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 if _is_full(error):
                     if time.monotonic() > given_up_s:
-                        raise EndpointError(_words(error, self.endpoint)) from error
+                        raise endpoint_error(error, self.endpoint) from error
                     asked_s = _retry_after_s(error)
                     self.pace.refused(began_s, _pause_s(tries) if asked_s is None else asked_s)
                     tries = min(tries + 1, _TRIES)
                     continue
                 tries += 1
                 if not _may_pass(error) or tries >= _TRIES:
-                    raise EndpointError(
-                        _words(error, self.endpoint), is_final=_is_final(error)
-                    ) from error
+                    raise endpoint_error(error, self.endpoint) from error
                 await asyncio.sleep(_pause_s(tries))
             else:
                 await self.pace.succeeded()
@@ -159,10 +181,19 @@ class EndpointClient:
                 messages=list(messages),
                 **settings,
             )
-        return _reply(answer, time.monotonic() - started_s)
+        return reply_of(answer, time.monotonic() - started_s)
 
 
-def _reply(answer: object, seconds: float) -> Reply:
+def endpoint_error(error: Exception, endpoint: Endpoint) -> EndpointError:
+    """Return an error of OpenAI's client in our words."""
+    status = error.status_code if isinstance(error, openai.APIStatusError) else None
+    code = code_of(error) if isinstance(error, openai.APIStatusError) else ""
+    return EndpointError(
+        _words(error, endpoint), is_final=_is_final(error), status=status, code=code
+    )
+
+
+def reply_of(answer: object, seconds: float) -> Reply:
     """Return what an answer says; raises ValueError where it is none (HTML with status 200)."""
     choices = getattr(answer, "choices", None)
     if not choices or choices[0].message is None:
@@ -174,6 +205,7 @@ def _reply(answer: object, seconds: float) -> Reply:
         prompt_tokens=usage.prompt_tokens if usage else 0,
         completion_tokens=usage.completion_tokens if usage else 0,
         seconds=seconds,
+        is_refused=bool(getattr(choice.message, "refusal", None)),
     )
 
 
@@ -235,7 +267,7 @@ def _words(error: Exception, endpoint: Endpoint) -> str:
     if isinstance(error, openai.NotFoundError):
         return f"{where} knows no model {endpoint.model!r}; see {where}/models"
     if isinstance(error, openai.APIStatusError):
-        return f"{where} refused the request (HTTP {error.status_code}{_code(error)})"
+        return f"{where} refused the request (HTTP {error.status_code}{_of_code(error)})"
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return f"{where} did not answer within {endpoint.timeout_s:g} s"
     if isinstance(error, openai.APIConnectionError):
@@ -243,9 +275,15 @@ def _words(error: Exception, endpoint: Endpoint) -> str:
     return f"{where} answered with something that is no chat completion"
 
 
-def _code(error: openai.APIStatusError) -> str:
+def _of_code(error: openai.APIStatusError) -> str:
+    code = code_of(error)
+    return f", {code}" if code else ""
+
+
+def code_of(error: openai.APIStatusError) -> str:
+    """Return the endpoint's code, where it is a word."""
     try:
         code = json.loads(error.response.content)["error"]["code"]
     except (ValueError, TypeError, KeyError):
         return ""
-    return f", {code}" if isinstance(code, str) and code.isidentifier() else ""
+    return code if isinstance(code, str) and code.isidentifier() else ""

@@ -6,10 +6,13 @@ What does *not* live here: what the lines mean.
 import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
+
+Visit = Callable[[Mapping[str, object]], None]
+_NOT_HELD: Mapping[str, object] = {}
 
 
 class RecordFileError(Exception):
@@ -22,12 +25,17 @@ class RecordFile:
     Args:
         key: the field by which a record is known; each is kept once.
         skips_damage: lines that cannot be read are passed over, so that their records come again.
+        visit: is told of each record that is there; `records` then holds the keys alone, so that
+            a file may be longer than memory.
     """
 
-    def __init__(self, path: Path, key: str, *, skips_damage: bool = False) -> None:
+    def __init__(
+        self, path: Path, key: str, *, skips_damage: bool = False, visit: Visit | None = None
+    ) -> None:
         self._path = path
         self._key = key
         self._skips_damage = skips_damage
+        self._visit = visit
         self.num_damaged = 0
         self._file: BinaryIO | None = None
         self.records: dict[str, Mapping[str, object]] = {}
@@ -58,6 +66,9 @@ class RecordFile:
         if self._file is not None:
             self._file.close()
 
+    def __contains__(self, key: str) -> bool:
+        return key in self.records
+
     def add(self, record: Mapping[str, object]) -> None:
         """Write a record and sync it, unless its key is there; raises OSError on a full disk."""
         self.add_all([record])
@@ -87,13 +98,15 @@ class RecordFile:
         except OSError:
             self._file.truncate(start)  # a rest of a line would be glued to the next one
             raise
-        self.records.update(new)
+        self.records.update(new if self._visit is None else dict.fromkeys(new, _NOT_HELD))
 
     def _read(self, file: BinaryIO) -> None:
-        file.seek(0)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
+        whole = 0
+        for number, line in enumerate(self._lines(), start=1):
+            if not line.endswith(b"\n"):  # its writer was killed
+                file.truncate(whole)
+                return
+            whole += len(line)
             if not line.strip():
                 continue
             try:
@@ -107,6 +120,13 @@ class RecordFile:
                     f"{self._path}: line {number} is no record of this kind "
                     f"({type(error).__name__}); move the file away, or mend the line"
                 ) from error
-            self.records.setdefault(key, cast("Mapping[str, object]", record))
-        if whole < len(content):  # behind the last whole line: its writer was killed
-            file.truncate(whole)
+            found = cast("Mapping[str, object]", record)
+            if key in self.records:
+                continue
+            self.records[key] = found if self._visit is None else _NOT_HELD
+            if self._visit is not None:
+                self._visit(found)
+
+    def _lines(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:  # buffered, as the one that is written is not
+            yield from file

@@ -70,6 +70,7 @@ class StubEndpoint:
     """To listen on; 0: any free one."""
     asked: list[Mapping[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
     most_at_once: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -84,6 +85,7 @@ class StubEndpoint:
         self.port = listening.getsockname()[1]
         routes = [
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
+            Route("/openai/deployments/{name}/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._list),
             Route("/v1/models/{name:path}", self._show),
         ]
@@ -111,7 +113,9 @@ class StubEndpoint:
         with self._lock:
             number = len(self.asked)
             self.asked.append(body)
-            self.keys.add(request.headers.get("authorization", "").removeprefix("Bearer "))
+            key = request.headers.get("api-key") or request.headers.get("authorization", "")
+            self.keys.add(key.removeprefix("Bearer "))
+            self.paths.add(f"{request.url.path}?{request.url.query}".rstrip("?"))
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:
