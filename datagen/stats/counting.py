@@ -19,6 +19,14 @@ MOST_ROUNDS = 20
 MOST_WORDS = 1_000
 """Longer texts count as so long, and more rounds as so many."""
 NO_DOMAIN = "none named"
+LABELS = {
+    "chest_xray": "chest X-ray",
+    "mri": "MRI",
+    "histology": "histology",
+    "gross": "gross pathology",
+    "ct_scan": "CT scan",
+}
+"""Domains as a reader sees them."""
 _SAMPLE_ROUNDS = 12
 _SAMPLE_CHARS = 1_200
 

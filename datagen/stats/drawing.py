@@ -7,16 +7,19 @@ does *not* live here: numbers (`counting.py`), the page (`page.py`).
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
-from datagen.stats.counting import Histogram, VerbShare
+from datagen.stats.counting import LABELS, Histogram, VerbShare
 
+_mpl: Any = mpl  # its own types have gaps
+_Figure: Any = Figure
 NUM_VERBS = 20
 NUM_NOUNS = 4
 QUESTION_COLOUR = "#3b6fb6"
@@ -24,7 +27,7 @@ ANSWER_COLOUR = "#d1772e"
 _QUIET = "#59636e"
 _INK = "#1f2328"
 _HOLE, _INNER, _OUTER = 0.2, 0.55, 1.0
-_SUNBURST_IN = 8.6
+_SUNBURST_IN = 6.6
 _AXES_IN = _SUNBURST_IN * 0.49  # of the outer radius
 _MOST_LETTERS = 18
 _POINTS_PER_INCH = 72
@@ -37,10 +40,19 @@ _STYLE: dict[str, Any] = {  # matplotlib's own settings are of many types
     "axes.spines.right": False,
     "xtick.color": _QUIET,
     "ytick.color": _QUIET,
-    "savefig.dpi": 120,
+    "savefig.dpi": 144,
     "savefig.facecolor": "white",
 }
 Colour = tuple[float, float, float]
+
+
+class _Wedge(NamedTuple):
+    """A part of a ring; `at` and `width` are shares of the whole turn, from the top, clockwise."""
+
+    at: float
+    width: float
+    ring: tuple[float, float]
+    colour: Colour
 
 
 def colours_of(verbs: Sequence[str]) -> dict[str, Colour]:
@@ -55,8 +67,8 @@ def draw_sunburst(
     file: Path, title: str, roots: Sequence[VerbShare], colours: dict[str, Colour]
 ) -> None:
     """Draw verbs (inner ring), each with its nouns (outer ring; paler and unlabelled: others)."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_SUNBURST_IN, _SUNBURST_IN))
+    with _mpl.rc_context(_STYLE):
+        figure = _Figure(figsize=(_SUNBURST_IN, _SUNBURST_IN))
         axes: Any = figure.add_axes((0.01, 0.01, 0.98, 0.98))
         axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
         axes.axis("off")
@@ -74,17 +86,17 @@ def draw_sunburst(
 def draw_domains(file: Path, counts: Sequence[tuple[str, int]]) -> None:
     """Draw a bar for each domain."""
     total = max(1, sum(number for _, number in counts))
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    with _mpl.rc_context(_STYLE):
+        figure = _Figure(figsize=(7.2, 3.0), layout="constrained")
         axes: Any = figure.subplots()
-        names = [name.replace("_", " ") for name, _ in counts]
+        names = [LABELS.get(name, name) for name, _ in counts]
         numbers = [number for _, number in counts]
         bars = axes.barh(names, numbers, color=QUESTION_COLOUR, height=0.66)
         labels = [f"{number:,}  ({100 * number / total:.1f} %)" for number in numbers]
         axes.bar_label(bars, labels, padding=4, fontsize=9, color=_INK)
         axes.invert_yaxis()
         axes.set_xlim(0, max(1, *numbers) * 1.24)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.set_xlabel("conversations")
@@ -93,8 +105,8 @@ def draw_domains(file: Path, counts: Sequence[tuple[str, int]]) -> None:
 
 def draw_rounds(file: Path, rounds: Histogram) -> None:
     """Draw how many conversations have how many rounds."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    with _mpl.rc_context(_STYLE):
+        figure = _Figure(figsize=(7.2, 3.0), layout="constrained")
         axes: Any = figure.subplots()
         last = max(rounds.counts, default=1)
         places = list(range(min(1, *rounds.counts, 1), max(last, 5) + 1))
@@ -113,8 +125,8 @@ def draw_rounds(file: Path, rounds: Histogram) -> None:
 
 def draw_lengths(file: Path, questions: Histogram, answers: Histogram) -> None:
     """Draw how long questions and answers are, in words, each with its median."""
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    with _mpl.rc_context(_STYLE):
+        figure = _Figure(figsize=(7.2, 3.2), layout="constrained")
         both: Any = figure.subplots(1, 2)
         sides = (("questions", questions, QUESTION_COLOUR), ("answers", answers, ANSWER_COLOUR))
         for axes, (name, lengths, colour) in zip(both, sides, strict=True):
@@ -128,34 +140,36 @@ def draw_lengths(file: Path, questions: Histogram, answers: Histogram) -> None:
             median = lengths.quantile(0.5)
             axes.axvline(median, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.set_title(f"{name}: median {median}, mean {lengths.mean:.1f}", fontsize=10)
-            axes.set(xlabel=f"words (the last bar: {last} and more)", xlim=(-1, last + step))
+            beyond = f" (the last bar: {last} and more)" if lengths.most > last else ""
+            axes.set(xlabel=f"words{beyond}", xlim=(-1, last + step))
             axes.set_ylim(0, max(1, *heights) * 1.08)
             _count_axis(axes)
         figure.savefig(file, metadata={"Software": None})
 
 
-def _draw_verb(axes: Any, root: VerbShare, at: float, width: float, colour: Colour) -> None:
+def _draw_verb(axes: Axes, root: VerbShare, at: float, width: float, colour: Colour) -> None:
     """Draw one verb's part of the rings, which begins at a share of the whole turn."""
-    _draw_wedge(axes, at, width, (_HOLE, _INNER), colour)
-    _write(axes, root.verb, at, width, (_HOLE, _INNER), 11)
+    wedge = _Wedge(at, width, (_HOLE, _INNER), colour)
+    _draw_wedge(axes, wedge)
+    _write(axes, root.verb, wedge, 12)
     per_one = width / root.number
     for index, (noun, number) in enumerate(root.nouns):
-        ring = (_INNER, _OUTER - 0.02)
         share = number * per_one
-        _draw_wedge(axes, at, share, ring, _paler(colour, 0.42 + 0.1 * index))
-        _write(axes, noun, at, share, ring, 9.5)
+        paler = _paler(colour, 0.42 + 0.1 * index)
+        wedge = _Wedge(at, share, (_INNER, _OUTER - 0.02), paler)
+        _draw_wedge(axes, wedge)
+        _write(axes, noun, wedge, 11)
         at += share
     others = root.number - sum(number for _, number in root.nouns)
     if others > 0:
-        _draw_wedge(axes, at, others * per_one, (_INNER, _INNER + 0.06), _paler(colour, 0.82))
+        rim = (_INNER, _INNER + 0.06)
+        _draw_wedge(axes, _Wedge(at, others * per_one, rim, _paler(colour, 0.82)))
 
 
-def _draw_wedge(
-    axes: Any, at: float, width: float, ring: tuple[float, float], colour: Colour
-) -> None:
+def _draw_wedge(axes: Axes, wedge: _Wedge) -> None:
+    at, width, (inner, outer), colour = wedge
     start, end = 90 - 360 * (at + width), 90 - 360 * at  # clockwise, from the top
-    inner, outer = ring
-    is_whole = width > 0.999
+    edge = "none" if width > 0.999 else "white"
     axes.add_patch(
         Wedge(
             (0, 0),
@@ -164,17 +178,15 @@ def _draw_wedge(
             end,
             width=outer - inner,
             facecolor=colour,
-            edgecolor="none" if is_whole else "white",
+            edgecolor=edge,
             linewidth=0.8,
         )
     )
 
 
-def _write(
-    axes: Any, text: str, at: float, width: float, ring: tuple[float, float], most_points: float
-) -> None:
+def _write(axes: Axes, text: str, wedge: _Wedge, most_points: float) -> None:
     """Write along the radius, upright on both sides; nothing where it would not fit."""
-    inner, outer = ring
+    at, width, (inner, outer), colour = wedge
     shown = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}\u2026"
     room_in = 2 * math.pi * width * (inner + 0.12 * (outer - inner)) * _AXES_IN
     length_in = (outer - inner) * _AXES_IN * 0.9
@@ -189,10 +201,16 @@ def _write(
     angle, radius = math.radians(90 - turn), (inner + outer) / 2
     rotation = 90 - turn if turn <= 180 else 270 - turn
     place = (radius * math.cos(angle), radius * math.sin(angle))
-    ink = _INK
-    axes.text(
+    ink = "white" if _is_dark(colour) else _INK
+    surface: Any = axes
+    surface.text(
         *place, shown, rotation=rotation, ha="center", va="center", fontsize=points, color=ink
     )
+
+
+def _is_dark(colour: Colour) -> bool:
+    red, green, blue = colour
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
 
 
 def _paler(colour: Colour, share: float) -> Colour:
@@ -200,6 +218,7 @@ def _paler(colour: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def _count_axis(axes: Any) -> None:
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=6)
+def _count_axis(axes: Axes) -> None:
+    axis: Any = axes.yaxis
+    axis.set_major_formatter("{x:,.0f}")
+    axis.get_major_locator().set_params(integer=True, nbins=6)

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from datagen.figures import is_safe_name
-from datagen.stats.counting import NO_DOMAIN, Tally
+from datagen.stats.counting import LABELS, NO_DOMAIN, Tally
 from datagen.stats.items import Item
 from modeling.image_processing import normalise_to_rgb
 
@@ -67,7 +67,7 @@ def choices_of(samples: Sequence[Sample]) -> list[Choice]:
             numbers[name] = numbers.get(name, 0) + 1
     if len(numbers) < 2:
         return []
-    return [Choice(_css(name), name.replace("_", " "), num) for name, num in numbers.items()]
+    return [Choice(_css(name), LABELS.get(name, name), num) for name, num in numbers.items()]
 
 
 def write_page(
@@ -89,6 +89,7 @@ def write_page(
     text = environment.get_template("stats.html.j2").render(
         samples=samples,
         choices=choices_of(samples),
+        labels=LABELS,
         drawings={name: _data_url("png", png.read_bytes()) for name, png in drawings.items()},
         **context,
     )
@@ -125,19 +126,23 @@ def _thumbnail(folder: Path, name: str) -> str:
     except OSError as error:
         raise _NoImageError("no such file") from error
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise _NoImageError("it has too many pixels")
-            image.draft("RGB", (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
-            rgb = normalise_to_rgb(image)
-    except _NoImageError:
-        raise
+        rgb = _small_pixels(path)
     except Exception as error:  # a decoder may raise anything
         raise _NoImageError("it cannot be read as an image") from error
+    if rgb is None:
+        raise _NoImageError("it has too many pixels")
     rgb.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()
     rgb.save(jpeg, "JPEG", quality=82)
     return _data_url("jpeg", jpeg.getvalue())
+
+
+def _small_pixels(path: Path) -> Image.Image | None:
+    with Image.open(path, formats=_FORMATS) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            return None
+        image.draft("RGB", (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
+        return normalise_to_rgb(image)
 
 
 def _data_url(kind: str, content: bytes) -> str:

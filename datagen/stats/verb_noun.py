@@ -185,7 +185,8 @@ class _Sentence:
             return Root("have", noun or subject or self._prepositional(at))
         if last in lexicon.BE:
             is_copula_of_question = self._is_question and subject is not None
-            return Root("be", (subject if is_copula_of_question else noun) or noun or subject)
+            found = (subject if is_copula_of_question else noun) or noun or subject
+            return Root("be", found or self._prepositional(at))
         return Root("do" if last in lexicon.DO else "be", noun or subject)
 
     @staticmethod
@@ -236,6 +237,8 @@ class _Sentence:
         """Return the noun behind the first preposition from here."""
         for place in range(at, len(self._tokens)):
             if self._word(place) in lexicon.PREPOSITIONS:
+                if self._word(place) == "to" and "base" in self._kinds(place + 1):
+                    continue  # "to determine"
                 if head := self._phrase(place + 1).head:
                     return head
             elif self._word(place) in _PUNCTUATION:

@@ -77,7 +77,7 @@ def write_statistics(wish: Wish, advance: Callable[[], None]) -> Tally:
         unfinished,
         samples,
         drawings,
-        file=wish.file.name,
+        source=wish.file.name,
         tally=tally,
         roots=roots,
         summary=numbers,

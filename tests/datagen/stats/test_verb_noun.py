@@ -77,6 +77,7 @@ ANSWERS = [
     ("Chest X-ray of a man showing bilateral opacities.", "show", "opacity"),
     ("In this CT, the arrows indicate enlarged lymph nodes.", "indicate", "node"),
     ("The results of the test are unclear.", "be", "result"),
+    ("It is in the upper part.", "be", "part"),
     ("This suggests a benign process.", "suggest", "process"),
     ("These results are normal.", "be", "result"),
     ("It shows the pelvis.", "show", "pelvis"),
