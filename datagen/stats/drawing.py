@@ -30,6 +30,8 @@ _HOLE, _INNER, _OUTER = 0.2, 0.55, 1.0
 _SUNBURST_IN = 6.6
 _AXES_IN = _SUNBURST_IN * 0.49  # of the outer radius
 _MOST_LETTERS = 18
+_LETTER_WIDTH, _LINE_HEIGHT = 0.6, 1.15  # of the size in points, this font
+_LEAST_POINTS = 6.5
 _POINTS_PER_INCH = 72
 _STYLE: dict[str, Any] = {  # matplotlib's own settings are of many types
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same drawing everywhere
@@ -186,26 +188,43 @@ def _draw_wedge(axes: Axes, wedge: _Wedge) -> None:
 
 def _write(axes: Axes, text: str, wedge: _Wedge, most_points: float) -> None:
     """Write along the radius, upright on both sides; nothing where it would not fit."""
-    at, width, (inner, outer), colour = wedge
+    at, width, _, colour = wedge
     shown = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}\u2026"
-    room_in = 2 * math.pi * width * (inner + 0.12 * (outer - inner)) * _AXES_IN
-    length_in = (outer - inner) * _AXES_IN * 0.9
-    points = min(
-        most_points,
-        room_in * _POINTS_PER_INCH * 0.8,
-        length_in * _POINTS_PER_INCH / (0.62 * len(shown)),
-    )
-    if points < 6.5:
+    points, radius = _fit(len(shown), wedge, most_points)
+    if points < _LEAST_POINTS:
         return
     turn = 360 * (at + width / 2)
-    angle, radius = math.radians(90 - turn), (inner + outer) / 2
-    rotation = 90 - turn if turn <= 180 else 270 - turn
-    place = (radius * math.cos(angle), radius * math.sin(angle))
-    ink = "white" if _is_dark(colour) else _INK
+    angle = math.radians(90 - turn)
     surface: Any = axes
     surface.text(
-        *place, shown, rotation=rotation, ha="center", va="center", fontsize=points, color=ink
+        radius * math.cos(angle),
+        radius * math.sin(angle),
+        shown,
+        rotation=90 - turn if turn <= 180 else 270 - turn,
+        rotation_mode="anchor",
+        ha="center",
+        va="center",
+        fontsize=points,
+        color="white" if _is_dark(colour) else _INK,
     )
+
+
+def _fit(num_letters: int, wedge: _Wedge, most_points: float) -> tuple[float, float]:
+    """Return the largest size in points at which a text fits, and the radius of its middle.
+
+    In the middle of its ring, or, where that is too narrow, at its outer edge. 0: it fits nowhere.
+    """
+    inner, outer = wedge.ring
+    points = most_points
+    while points >= _LEAST_POINTS:
+        length = _LETTER_WIDTH * num_letters * points / _POINTS_PER_INCH / _AXES_IN
+        height = _LINE_HEIGHT * points / _POINTS_PER_INCH / _AXES_IN
+        for middle in ((inner + outer) / 2, outer - 0.025 - length / 2):
+            begin = middle - length / 2
+            if begin >= inner + 0.01 and 2 * math.pi * wedge.width * begin >= height:
+                return points, middle
+        points -= 0.5
+    return 0.0, 0.0
 
 
 def _is_dark(colour: Colour) -> bool:
