@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> None:
         arguments,
         mistakes=(DataError,),
         extra="datagen",
-        when_stopped="nothing was kept",
+        when_stopped="no figures were kept",
     )
 
 

@@ -74,7 +74,7 @@ def _json_rows(file: Path, tell: Tell) -> Iterator[Row]:
 
 def _codec(encoding: str) -> str:
     try:
-        name = codecs.lookup(encoding).name
+        name = codecs.lookup(encoding).name.removesuffix("-sig")  # a BOM is passed over anyway
         is_by_lines = "\n".encode(name) == b"\n"
     except (LookupError, UnicodeError, TypeError) as error:
         raise DataError(f"encoding {encoding!r} is unknown; for example utf-8, cp1252") from error
@@ -125,7 +125,7 @@ def _lines(stream: BinaryIO, file: Path, encoding: str) -> Iterator[str]:
         while raw := stream.readline(_MOST_LINE_BYTES):
             number += 1
             if number == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+                raw = raw.removeprefix(codecs.BOM_UTF8)
                 if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     raise DataError(f"{file} is UTF-16; convert it to UTF-8")
             try:

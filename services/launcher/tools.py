@@ -14,6 +14,7 @@ _PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 tools_app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True)
+datagen_app = typer.Typer(no_args_is_help=True)
 
 
 @tools_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
@@ -50,6 +51,18 @@ def phantoms(context: typer.Context) -> None:
 def prepare(context: typer.Context) -> None:
     """Turn VQA-RAD, SLAKE or PathVQA, as published, into what evaluation and training read."""
     _become("evaluation.prepare_command", context.args)
+
+
+@data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def captions(context: typer.Context) -> None:
+    """Turn a folder of images and a table of captions into figures to make instructions from."""
+    _become("datagen.captions.command", context.args)
+
+
+@datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def stats(context: typer.Context) -> None:
+    """Draw what a file of conversations is made of; show some with their images."""
+    _become("datagen.stats.command", context.args)
 
 
 def _become(module: str, arguments: Sequence[str]) -> None:
