@@ -7,7 +7,8 @@ here: what a row means (`columns.py`, `figure_rows.py`).
 
 import codecs
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,8 +47,9 @@ class Table:
     rows: Iterator[Row]
 
 
-def open_table(file: Path, encoding: str, tell: Tell) -> Table:
-    """Return a table by its file's name.
+@contextmanager
+def open_table(file: Path, encoding: str, tell: Tell) -> Generator[Table]:
+    """Give a table, by its file's name.
 
     Args:
         encoding: of CSV and TSV.
@@ -58,11 +60,13 @@ def open_table(file: Path, encoding: str, tell: Tell) -> Table:
     """
     match file.suffix.lower():
         case ".csv" | ".tsv":
-            return _open_csv(file, _codec(encoding), tell)
+            codec = _codec(encoding)
+            with _opened(file) as stream:
+                yield _csv_table(_lines(stream, file, codec), file, tell)
         case ".json" | ".jsonl":
-            return Table(None, _json_rows(file, tell))
+            yield Table(None, _json_rows(file, tell))
         case ".parquet":
-            return _open_parquet(file)
+            yield _open_parquet(file)
         case _:
             raise DataError(f"{file} is no table; its name must end in {', '.join(SUFFIXES)}")
 
@@ -83,13 +87,15 @@ def _codec(encoding: str) -> str:
     return name
 
 
-def _open_csv(file: Path, encoding: str, tell: Tell) -> Table:
-    csv.field_size_limit(_MOST_CELL_CHARS)
+def _opened(file: Path) -> BinaryIO:
     try:
-        stream = file.open("rb")
+        return file.open("rb")
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}); give a table") from error
-    lines = _lines(stream, file, encoding)
+
+
+def _csv_table(lines: Iterator[str], file: Path, tell: Tell) -> Table:
+    csv.field_size_limit(_MOST_CELL_CHARS)
     first = next(lines, "")
     if not first.strip():
         raise DataError(f"{file} has no names of columns in its first line")
@@ -121,20 +127,19 @@ def _csv_rows(
 def _lines(stream: BinaryIO, file: Path, encoding: str) -> Iterator[str]:
     """Yield decoded lines; raises DataError with the number of one that cannot be decoded."""
     number = 0
-    with stream:
-        while raw := stream.readline(_MOST_LINE_BYTES):
-            number += 1
-            if number == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-                if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise DataError(f"{file} is UTF-16; convert it to UTF-8")
-            try:
-                yield raw.decode(encoding)
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"line {number} of {file} is not {encoding}; give its --encoding "
-                    "(for example cp1252), or convert it to UTF-8"
-                ) from error
+    while raw := stream.readline(_MOST_LINE_BYTES):
+        number += 1
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+            if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise DataError(f"{file} is UTF-16; convert it to UTF-8")
+        try:
+            yield raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"line {number} of {file} is not {encoding}; give its --encoding "
+                "(for example cp1252), or convert it to UTF-8"
+            ) from error
 
 
 def _open_parquet(file: Path) -> Table:

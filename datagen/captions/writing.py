@@ -26,7 +26,7 @@ from datagen.captions.figure_rows import (
     record_of,
 )
 from datagen.captions.pictures import Pictures
-from datagen.captions.tables import Row, Table, open_table
+from datagen.captions.tables import Row, open_table
 from datagen.errors import DataError
 from datagen.figures import MOST_ID_CHARS, figure_of, is_safe_name
 from datagen.records import Problem
@@ -120,20 +120,23 @@ class _Writing:
 
     def run(self, advance: Callable[[], None]) -> Made:
         """Read all rows."""
-        table: Table = open_table(self._wish.table, self._wish.encoding, self._tell)
-        if table.names is not None:
-            self._chooser.columns_of(table.names)
-        for row in table.rows:
-            advance()
-            try:
-                record = self._record(row)
-            except DataError as error:
-                self._leave_out(row, str(error))
-                continue
-            self._figures.write(f"{json.dumps(record, ensure_ascii=False)}\n")
-            self._made.num_figures += 1
+        with open_table(self._wish.table, self._wish.encoding, self._tell) as table:
+            if table.names is not None:
+                self._chooser.columns_of(table.names)
+            for row in table.rows:
+                advance()
+                self._take(row)
         self._made.columns = self._chooser.chosen
         return self._made
+
+    def _take(self, row: Row) -> None:
+        try:
+            record = self._record(row)
+        except DataError as error:
+            self._leave_out(row, str(error))
+            return
+        self._figures.write(f"{json.dumps(record, ensure_ascii=False)}\n")
+        self._made.num_figures += 1
 
     def _record(self, row: Row) -> Mapping[str, object]:
         """Return a row's record; raises DataError, whose text is the reason to leave it out."""
