@@ -35,7 +35,7 @@ app = typer.Typer(
 app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
 app.add_typer(data_app, name="data", help="Make data to train on.")
-app.add_typer(datagen_app, name="datagen", help="Make instruction data from figures.")
+app.add_typer(datagen_app, name="datagen", help="Make instruction data with a teacher model.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
 app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")
 

@@ -59,6 +59,18 @@ def instruct(context: typer.Context) -> None:
     _become("datagen.instruct.command", context.args)
 
 
+@data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def captions(context: typer.Context) -> None:
+    """Turn a folder of images and a table of captions into figures to make instructions from."""
+    _become("datagen.captions.command", context.args)
+
+
+@datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def stats(context: typer.Context) -> None:
+    """Draw what a file of conversations is made of; show some with their images."""
+    _become("datagen.stats.command", context.args)
+
+
 def _become(module: str, arguments: Sequence[str]) -> None:
     sys.stdout.flush()
     command = [sys.executable, "-m", module, *arguments]

@@ -1,0 +1,128 @@
+"""Images that a table names: each is a readable file in one folder, under a safe name.
+
+`galen datagen instruct` knows images by one safe name in one folder. Those in sub-folders, or under
+other names, are linked (or copied, across file systems) into a folder of their own where one is
+given. What does *not* live here: the table.
+"""
+
+import filecmp
+import hashlib
+import os
+import re
+import shutil
+import stat
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from datagen.errors import DataError
+from datagen.figures import is_safe_name
+
+_MOST_BYTES = 256 << 20
+_MOST_STEM = 120
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.+=@-]+")
+_KEPT = 50_000  # results: captions of one image stand in many rows
+
+
+class Pictures:
+    """Checks images, and gives each a name.
+
+    Args:
+        folder: no image outside of it is taken.
+        placed: a folder for links; None: only images that need none are taken.
+    """
+
+    def __init__(self, folder: Path, placed: Path | None) -> None:
+        self._root = Path(os.path.abspath(folder))  # noqa: PTH100 - names as they are written, links kept
+        self._real_root = folder.resolve()
+        self._placed = placed
+        if placed is not None:
+            placed.mkdir(parents=True, exist_ok=True)
+            if placed.resolve() == self._real_root:
+                raise DataError("--out-images is the folder of images itself; choose another one")
+        self._cached_name_of = lru_cache(_KEPT)(self._find)
+
+    def name_of(self, written: str) -> str:
+        """Return the safe name of an image; raises DataError, whose text is the reason."""
+        name, reason = self._cached_name_of(written)
+        if reason:
+            raise DataError(reason)
+        return name
+
+    def _find(self, written: str) -> tuple[str, str]:
+        """Return a name and nothing, or a reason: what is kept for the next row that asks."""
+        try:
+            return self._placed_name(*self._checked(written)), ""
+        except DataError as error:
+            return "", str(error)
+
+    def _checked(self, written: str) -> tuple[Path, str]:
+        """Return an image's file, and its path inside the folder."""
+        if not written.strip() or "\0" in written:
+            raise DataError("no image named")
+        path = Path(os.path.normpath(self._root / written.strip()))
+        try:
+            inside = path.relative_to(self._root).as_posix()
+            real = path.resolve(strict=True)
+            facts = real.stat()
+        except ValueError as error:
+            raise DataError("image outside the folder") from error
+        except OSError as error:
+            raise DataError("image not found") from error
+        if not real.is_relative_to(self._real_root):
+            raise DataError("image outside the folder")
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError("image is no file")
+        if not 0 < facts.st_size <= _MOST_BYTES:
+            raise DataError("image file is empty or too large")
+        _verify(real)
+        return real, inside
+
+    def _placed_name(self, file: Path, inside: str) -> str:
+        if self._placed is None:
+            if "/" in inside:
+                raise DataError("image in a sub-folder: give --out-images")
+            if not is_safe_name(inside):
+                raise DataError("image under an unsafe name: give --out-images")
+            return inside
+        name = inside if is_safe_name(inside) else _safe_name(inside)
+        _link(file, self._placed / name)
+        return name
+
+
+def _safe_name(inside: str) -> str:
+    """Return a safe name that no other path has: the hash tells "a/b" from "a_b"."""
+    path = Path(inside)
+    stem = _UNSAFE.sub("_", inside.removesuffix(path.suffix)).strip("._")[-_MOST_STEM:]
+    digest = hashlib.blake2b(inside.encode("utf-8", "surrogateescape"), digest_size=5).hexdigest()
+    return f"{stem or 'image'}-{digest}{_UNSAFE.sub('', path.suffix)[:10]}"
+
+
+def _link(file: Path, place: Path) -> None:
+    """Give a file another name: a hard link, or a copy where there can be none."""
+    try:
+        if place.is_symlink() or place.exists():
+            if not place.is_symlink() and filecmp.cmp(file, place, shallow=True):
+                return
+            raise DataError("another file has its name in --out-images")
+        try:
+            place.hardlink_to(file)
+        except OSError:
+            unfinished = place.with_name(f"{place.name}.partial")
+            shutil.copyfile(file, unfinished)
+            unfinished.replace(place)
+    except OSError as error:
+        raise DataError(f"image cannot be placed ({error.strerror})") from error
+
+
+def _verify(file: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow warns of too many pixels
+            with Image.open(file, formats=_FORMATS) as image:
+                image.verify()
+    except Exception as error:  # a decoder may raise anything
+        raise DataError("image cannot be read") from error
