@@ -16,7 +16,7 @@ import typer
 
 from services.launcher.admin_options import adapters_app, models_app, workers_app
 from services.launcher.terminal import CommandError, Terminal
-from services.launcher.tools import data_app, tools_app
+from services.launcher.tools import data_app, datagen_app, tools_app
 
 _PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EXIT_FAILED = 1
@@ -35,6 +35,7 @@ app = typer.Typer(
 app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
 app.add_typer(data_app, name="data", help="Make data to train on.")
+app.add_typer(datagen_app, name="datagen", help="Make instruction data with a teacher model.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
 app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")
 

@@ -14,6 +14,7 @@ _PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 tools_app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True)
+datagen_app = typer.Typer(no_args_is_help=True)
 
 
 @tools_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
@@ -50,6 +51,12 @@ def phantoms(context: typer.Context) -> None:
 def prepare(context: typer.Context) -> None:
     """Turn VQA-RAD, SLAKE or PathVQA, as published, into what evaluation and training read."""
     _become("evaluation.prepare_command", context.args)
+
+
+@datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def postprocess(context: typer.Context) -> None:
+    """Clean what a teacher wrote, and write it as training reads it."""
+    _become("datagen.postprocess.command", context.args)
 
 
 def _become(module: str, arguments: Sequence[str]) -> None:
