@@ -51,8 +51,8 @@ class Benchmarks:
 class QuestionIndex:
     """Finds questions whose words are nearly a benchmark's.
 
-    Sets that are alike share one of their rarest words (the prefix filter of Chaudhuri et al., 2006,
-    doi:10.1109/ICDE.2006.9), so few are compared, and none is missed.
+    Sets that are alike share one of their rarest words (the prefix filter of Chaudhuri et al.,
+    2006, doi:10.1109/ICDE.2006.9), so few are compared, and none is missed.
 
     Args:
         questions: as sets of words.

@@ -36,8 +36,12 @@ class Fates:
     def __init__(self, folder: Path, num_rows: int) -> None:
         shape = (max(num_rows, 1),)
         self.num_rows = num_rows
-        self.reason = np.memmap(folder / "reason", np.uint8, "w+", shape=shape)
-        self.repeats = np.memmap(folder / "repeats", np.int64, "w+", shape=shape)
+        self.reason: npt.NDArray[np.uint8] = np.memmap(
+            folder / "reason", np.uint8, "w+", shape=shape
+        )
+        self.repeats: npt.NDArray[np.int64] = np.memmap(
+            folder / "repeats", np.int64, "w+", shape=shape
+        )
 
     def drop(self, rows: Rows, first: int, reason: int) -> None:
         """Leave rows out as repetitions of a first one."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datagen.postprocess.samples import Pair
 
 # Only at the beginning of a line: the words themselves may stand in an answer. Teachers like to
-# set the names in bold type.
-_SPEAKER = re.compile(r"^[ \t]*(?:\*\*)?(User|Assistant)(?:\*\*)?[ \t]*:(?:\*\*)?", re.MULTILINE)
+# set the names in bold type. It begins with a character, since that is looked for fast.
+_SPEAKER = re.compile(r"\n[ \t]*(?:\*\*)?(User|Assistant)(?:\*\*)?[ \t]*:(?:\*\*)?")
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Parsed:
 
 def turns_of(result: str) -> Parsed:
     """Return the turns of a text; what stands before the first speaker is no turn."""
-    pieces = _SPEAKER.split(result)
+    pieces = _SPEAKER.split(f"\n{result}")
     parsed = Parsed([])
     asked: str | None = None
     for number in range(1, len(pieces), 2):

@@ -6,6 +6,7 @@ wording that is unsafe for patients (`safe_wording.py`), and the seed's own list
 """
 
 import re
+from collections.abc import Sequence
 
 _SEE = r"(?:see|view|access|open|look at|inspect|examine|display)"
 _CANNOT = r"(?:can ?not|can['\u2019]t|unable to|not able to|could not|couldn['\u2019]t)"
@@ -13,8 +14,8 @@ _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial|(?:large )?language|text-based)\b"
     rf"|\b(?:i|we)(?:['\u2019]m| am| are)? {_CANNOT} (?:directly |actually |currently )?"
     rf"(?:{_SEE}|provide|give|offer|answer|assist|help|comment|interpret|diagnose|share)\b"
-    rf"|{_CANNOT} (?:directly |actually )?(?:see|view|access)(?: or \w+)? (?:the|this|that|any|your)"
-    r" (?:\w+ ){0,2}(?:image|figure|picture|scan|photo)"
+    rf"|{_CANNOT} (?:directly |actually )?(?:see|view|access)(?: or \w+)?"
+    r" (?:the|this|that|any|your) (?:\w+ ){0,2}(?:image|figure|picture|scan|photo)"
     r"|\b(?:not|n['\u2019]t|without|no|having)(?: \w+){0,2} access to (?:the|this|that|any|your)\b"
     r"(?: \w+){0,3} (?:image|figure|picture|scan|photo)"
     r"|\bwithout (?:seeing|viewing|(?:direct )?access)\b"
@@ -25,8 +26,10 @@ _REFUSAL = re.compile(
     r"|\b(?:image|figure)(?: itself)? (?:is not|isn['\u2019]t|was not) (?:available|provided|visible)"
 )
 _REFUSAL_HINTS = (
-    "as an a", "as a l", "as a t", "access", "cannot", "can not", "can't", "can\u2019t",
-    "able to", "could", "without", "sorry", "apolog", "not ", "isn",
+    "sorry", "apolog", "access", "cannot", "can not", "can't", "can\u2019t", "able to", "could not",
+    "couldn", "without ", "as an a", "as a l", "as an l", "as a t", "mentioned ", "specified ",
+    "stated ", "included ", "image is not", "image itself", "image isn", "image was not",
+    "figure is not", "figure itself", "figure isn", "not provided", "not described", "not given",
 )  # fmt: skip
 
 _SOURCE = (
@@ -69,29 +72,53 @@ _LEAK = re.compile(
     rf"|\b(?:provided|given|supplied) (?:information|details)\b|\binformation (?:provided|given)\b",
 )
 _SOURCE_HINTS = (
-    "caption", "description", "context", "legend", "text", "passage", "excerpt",
-    "information", "details", "article", "paper", "author", "study", "report",
+    "caption", "description", "context", "legend", " text", "passage", "excerpt", "article",
+    "paper", "author", "information", "details", " study", " report",
 )  # fmt: skip
+_REACH_CHARS = 160
+"""On both sides of a hint; every phrase above is shorter than its half."""
+
+
+def has_any(lower: str, hints: Sequence[str]) -> bool:
+    """Whether a text has one of some words."""
+    for hint in hints:  # noqa: SIM110 - `any` takes thrice as long, and this is all the time
+        if hint in lower:
+            return True
+    return False
+
+
+def is_near(pattern: re.Pattern[str], lower: str, hints: Sequence[str]) -> bool:
+    """Whether a pattern is found around one of the words without which it matches nothing.
+
+    The few characters around a rare word are looked through, not the text: a tenth of the time.
+    """
+    for hint in hints:
+        at = lower.find(hint)
+        while at >= 0:
+            if pattern.search(lower, max(0, at - _REACH_CHARS), at + _REACH_CHARS):
+                return True
+            at = lower.find(hint, at + _REACH_CHARS // 2)
+    return False
 
 
 def may_refuse(lower: str) -> bool:
     """Whether a lower-cased text has a word that a refusal needs."""
-    return any(hint in lower for hint in _REFUSAL_HINTS)
+    return has_any(lower, _REFUSAL_HINTS)
 
 
 def may_tell_source(lower: str) -> bool:
     """Whether a lower-cased text has a word that speaking of a given text needs."""
-    return any(hint in lower for hint in _SOURCE_HINTS)
+    return has_any(lower, _SOURCE_HINTS)
 
 
 def refuses(lower: str) -> bool:
-    """Whether a lower-cased answer says that there is nothing to see, or that it will not answer."""
-    return _REFUSAL.search(lower) is not None
+    """Whether a lower-cased answer says that nothing can be seen, or will not be said."""
+    return is_near(_REFUSAL, lower, _REFUSAL_HINTS)
 
 
 def leaks(lower: str) -> bool:
     """Whether a lower-cased text speaks of a text that only the teacher had."""
-    return _LEAK.search(lower) is not None
+    return is_near(_LEAK, lower, _SOURCE_HINTS)
 
 
 def cut_lead_in(answer: str) -> str | None:

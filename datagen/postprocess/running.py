@@ -149,7 +149,7 @@ class _Judging:
         self._batches = batches
         self._rejects = rejects
         self._watch = watch
-        self._at: Found | None = None
+        self._number = 0
         self._id: str | int | None = None
         self._changed = rejects.tally.changed
 
@@ -159,7 +159,7 @@ class _Judging:
         num_shown = 0
         for found in read_records(path, self._tell):
             tally.num_records += 1
-            self._at, self._id = found, None
+            self._number, self._id = found.number, None
             try:
                 self._accept(found)
             except Rejected as reason:
@@ -192,8 +192,7 @@ class _Judging:
         self._rejects.unreadable(self._name, problem.number, problem.kind)
 
     def _note(self, what: Literal["turn", "change"], rule: str, turn: int) -> None:
-        assert self._at is not None
-        number = self._at.number
+        number = self._number
         if what == "turn":
             self._rejects.turn(Reject(self._name, number, rule, _shown_id(self._id), turn))
         else:

@@ -7,11 +7,13 @@ is sent to endpoints.
 
 import re
 
+from datagen.postprocess.phrases import has_any, is_near
 from services.endpoint_client.identifiers import suspicions
 
 _ACT = (
-    r"(?:take|taking|stop|start|begin|continue|use|apply|avoid|increase|reduce|decrease|switch|undergo"
-    r"|seek|consult|see|visit|contact|ask|talk|speak|go|get|schedule|follow|have|receive|be treated)"
+    r"(?:take|taking|stop|start|begin|continue|use|apply|avoid|increase|reduce|decrease|switch"
+    r"|undergo|seek|consult|see|visit|contact|ask|talk|speak|go|get|schedule|follow|have|receive"
+    r"|be treated)"
 )
 _ADVICE = re.compile(
     rf"\byou (?:should|must|need to|ought to|have to|had better|will need to) (?:\w+ )?{_ACT}\b"
@@ -22,34 +24,39 @@ _ADVICE = re.compile(
     r"|medications?|treatment|tumou?r|cancer|lesion|lungs?|heart|brain|liver|kidneys?|doses?|dosage"
     r"|disease|health|pain|surgeon|x-ray|scan|mri|ct)\b"
     r"|\byou (?:are|may be|might be) (?:suffering|diagnosed|ill|sick)\b"
-    r"|(?<!do )(?<!if )\byou (?:may |might |probably |likely |seem to |appear to )?have (?:an?|the)\b"
+    r"|(?<!do )(?<!if )\byou (?:may |might |probably |likely |seem to |appear to )?"
+    r"have (?:an?|the)\b"
     r"|\btake \d[\d.,]* ?(?:mg|mcg|g|ml|tablets?|pills?|capsules?|doses?)\b"
     r"|\b(?:recommended|prescribed|appropriate|usual) (?:dose|dosage) (?:is|would be|for you)\b"
 )
-_ADVICE_HINTS = ("you", "diagnose", "prescribe", "please", "kindly", "take ", " dos")
+_ADVICE_HINTS = (
+    "you ", "your ", "i diagnose", "we diagnose", "would diagnose", "prescribe", "please",
+    "kindly", "take ", " dose", " dosage",
+)  # fmt: skip
 
 _NUMBER = re.compile(r"\d{3}|\d[./-]\d")
+_DIGITS = tuple("0123456789")
 _TITLES = ("Mr", "Ms", "Miss", "Herr", "Frau", "Dr", "Prof", "dr.", "prof.")
 _IS_TITLE = re.compile(r"\b(?:Mrs?|Ms|Miss|Herr|Frau|[Dd]r|[Pp]rof)\b")
 
 
 def may_advise(lower: str) -> bool:
     """Whether a lower-cased text has a word that advice needs."""
-    return any(hint in lower for hint in _ADVICE_HINTS)
+    return has_any(lower, _ADVICE_HINTS)
 
 
 def advises(lower: str) -> bool:
-    """Whether a lower-cased answer orders, doses, diagnoses, or takes its reader for the patient."""
-    return _ADVICE.search(lower) is not None
+    """Whether a lower-cased answer orders, doses, diagnoses, or takes a reader for a patient."""
+    return is_near(_ADVICE, lower, _ADVICE_HINTS)
 
 
 def may_identify(text: str) -> bool:
     """Whether a text has what any pattern of an identifier needs: digits, @, a title, a label."""
     if "@" in text or ":" in text or "=" in text:
         return True
-    if any(digit in text for digit in "0123456789") and _NUMBER.search(text):
+    if has_any(text, _DIGITS) and _NUMBER.search(text):
         return True
-    return any(title in text for title in _TITLES) and _IS_TITLE.search(text) is not None
+    return has_any(text, _TITLES) and _IS_TITLE.search(text) is not None
 
 
 def identifies(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What post-processing reads and writes: a sample with its turns, and the item of LLaVA-Med's schema.
+"""What post-processing reads and writes: a sample with turns, and an item of LLaVA-Med's schema.
 
 Three forms are read: what `galen datagen generate` writes (a figure with `result`, or `turns`),
 the same of LLaVA-Med's tool, and items that have their `conversations` already. What does *not*
@@ -129,7 +129,9 @@ def _take_result(sample: Sample, record: Mapping[str, Any]) -> None:
     if isinstance(turns, list) and turns:
         pairs: list[Pair] = []
         for turn in cast("list[object]", turns):
-            asked = cast("Mapping[str, object]", turn) if isinstance(turn, Mapping) else {}
+            if not isinstance(turn, Mapping):
+                raise Rejected("wrong_schema")
+            asked = cast("Mapping[str, object]", turn)
             question, answer = asked.get("question"), asked.get("answer")
             if not isinstance(question, str) or not isinstance(answer, str):
                 raise Rejected("wrong_schema")

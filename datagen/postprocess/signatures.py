@@ -6,11 +6,12 @@ from process to process. What does *not* live here: who is a near-duplicate (`ne
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import rensa
+import rensa  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 NUM_HASHES = 128
 NUM_BANDS = 16
@@ -43,7 +44,7 @@ class Signer:
             texts: UTF-8.
             images: what short texts count together with.
         """
-        joined = np.frombuffer(b"\n".join([b"", *texts, b""]), np.uint8)
+        joined: npt.NDArray[np.uint8] = np.frombuffer(b"\n".join([b"", *texts, b""]), np.uint8)
         lengths = np.fromiter((len(text) + 1 for text in texts), np.int64, len(texts))
         words, starts = self._words(joined)
         texts_ends = np.cumsum(lengths)
@@ -56,7 +57,7 @@ class Signer:
         salts = self._salts(images, num_words)
         shingles = shingles[is_whole] ^ salts[number]
         ends = np.searchsorted(number, np.arange(len(texts) + 1)).astype(np.uint64)
-        make = cast("Any", rensa.RMinHash).digest_matrix_from_flat_token_hashes
+        make = cast("Any", rensa).RMinHash.digest_matrix_from_flat_token_hashes
         rows = make(np.ascontiguousarray(shingles), ends, NUM_HASHES, _MINHASH_SEED).to_rows()
         signatures = np.array(rows, np.uint32).reshape(len(texts), NUM_HASHES)
         signatures[num_words < 3] = 0
@@ -78,9 +79,7 @@ class Signer:
     def _salts(self, images: Sequence[bytes], num_words: npt.NDArray[np.int64]) -> Hashes:
         salts = np.zeros(len(images), np.uint64)
         for index in np.flatnonzero(num_words < SHORT_WORDS).tolist():
-            name = np.frombuffer(images[index], np.uint8).astype(np.uint64) + np.uint64(1)
-            powers = _powers_of(_BASE, len(name))
-            salts[index] = (name * powers).sum(dtype=np.uint64) * _MIX[0]
+            salts[index] = int.from_bytes(blake2b(images[index], digest_size=8).digest(), "little")
         return salts
 
 

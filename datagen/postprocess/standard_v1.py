@@ -96,17 +96,10 @@ class StandardV1:
     def _rule_against(self, question: str, answer: str, wording: "_Wording") -> str | None:
         if not question or not answer:
             return "empty_text"
-        if wording.refusals and refuses(answer.lower()):
-            return "refusal"
-        if wording.sources and leaks(question.lower()):
-            return "caption_leak"
-        if wording.advice and advises(answer.lower()):
-            return "advice"
-        if wording.identifiers and (identifies(question) or identifies(answer)):
-            return "identifier"
-        if self._is_asked is not None and self._is_asked(question):
+        rule = _rule_of_words(question, answer, wording)
+        if rule is None and self._is_asked is not None and self._is_asked(question):
             return "benchmark_question"
-        return None
+        return rule
 
     def _coin(self, name: str | int) -> bool:
         # An id may hold what UTF-8 cannot; it is a reject later, and no reason to end here.
@@ -129,8 +122,22 @@ class _Wording:
         self.markers = markers
 
 
+def _rule_of_words(question: str, answer: str, wording: _Wording) -> str | None:
+    if wording.refusals and refuses(answer.lower()):
+        return "refusal"
+    if wording.sources and leaks(question.lower()):
+        return "caption_leak"
+    if wording.advice and advises(answer.lower()):
+        return "advice"
+    if wording.identifiers and (identifies(question) or identifies(answer)):
+        return "identifier"
+    return None
+
+
 def _without_source(answer: str, number: int, note: Note) -> tuple[str, str | None]:
     """Return an answer without phrases about a text, and the rule that drops it, if one does."""
+    if not may_tell_source(answer.lower()):
+        return answer, None
     if (cut := cut_lead_in(answer)) is not None:
         note("change", "lead_in_cut", number)
         answer = cut

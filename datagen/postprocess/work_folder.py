@@ -28,11 +28,9 @@ class WorkFolder:
         self.path = self._folder / "files"
 
     def __enter__(self) -> "WorkFolder":
-        if self._folder.exists() and any(file.name != _LOCK for file in self._folder.iterdir()):
-            if not (self._folder / _LOCK).exists():
-                raise DataError(
-                    f"{self._folder} is not this tool's; remove it, or choose another --out"
-                )
+        is_there = self._folder.exists() and any(self._folder.iterdir())
+        if is_there and not (self._folder / _LOCK).exists():
+            raise DataError(f"{self._folder} is not this tool's; remove it, or change --out")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self._folder / _LOCK).open("w")
         try:

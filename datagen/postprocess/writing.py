@@ -85,7 +85,7 @@ def _lines(accepted: Accepted, rejects: RejectFile) -> Iterator[tuple[int, bytes
                 Reject(
                     file=accepted.names[source],
                     number=number,
-                    reason=REASONS[fates.reason[row]],
+                    reason=REASONS[int(fates.reason[row])],
                     id=item.id,
                     repeats=_decode(others.readline()).id,
                 )
