@@ -21,9 +21,10 @@ _REFUSAL = re.compile(
     r"|\bwithout (?:seeing|viewing|(?:direct )?access)\b"
     r"|\bunable to (?:provide|give) (?:specific|further|more|any) details?\b"
     r"|\b(?:sorry|apologi[sz]e|my apologies)\b"
-    r"|\bnot (?:\w+ )?(?:mentioned|provided|specified|stated|described|given|included) (?:in|by) the"
-    r" (?:\w+ ){0,2}(?:caption|description|context|text|legend)"
-    r"|\b(?:image|figure)(?: itself)? (?:is not|isn['\u2019]t|was not) (?:available|provided|visible)"
+    r"|\bnot (?:\w+ )?(?:mentioned|provided|specified|stated|described|given|included) (?:in|by)"
+    r" the (?:\w+ ){0,2}(?:caption|description|context|text|legend)"
+    r"|\b(?:image|figure)(?: itself)? (?:is not|isn['\u2019]t|was not)"
+    r" (?:available|provided|visible)"
 )
 _REFUSAL_HINTS = (
     "sorry", "apolog", "access", "cannot", "can not", "can't", "can\u2019t", "able to", "could not",
@@ -64,7 +65,8 @@ _INFIX = re.compile(
 _LEAK = re.compile(
     rf"\bcaptions?\b|\b(?:figure|image) legends?\b"
     rf"|\b(?:in|from|by|per|to|on|with) the (?:\w+ ){{0,2}}(?:description|legend|passage|excerpt)\b"
-    rf"|\b(?:image|figure|provided|given|accompanying|supplied) (?:\w+ )?(?:description|context|text)"
+    rf"|\b(?:image|figure|provided|given|accompanying|supplied) (?:\w+ )?"
+    rf"(?:description|context|text)"
     rf"|\b(?:description|context|text|passage) (?:provided|given|supplied)\b"
     rf"|\b(?:description|context|text|passage|article|paper|authors?) {_SAYS}\b"
     rf"|\b(?:mentioned|described|stated|indicated|noted|specified|written|discussed) (?:in|by) the "
@@ -75,6 +77,60 @@ _SOURCE_HINTS = (
     "caption", "description", "context", "legend", " text", "passage", "excerpt", "article",
     "paper", "author", "information", "details", " study", " report",
 )  # fmt: skip
+# The same as whole words: what a text as a whole must have before it is looked at closer.
+_REFUSAL_WORDS = frozenset(
+    [
+        "sorry",
+        "apologize",
+        "apologise",
+        "apologies",
+        "access",
+        "cannot",
+        "can’t",
+        "couldn’t",
+        "isn’t",
+        "t",
+        "able",
+        "unable",
+        "could",
+        "without",
+        "ai",
+        "artificial",
+        "language",
+        "text",
+        "mentioned",
+        "provided",
+        "specified",
+        "stated",
+        "described",
+        "given",
+        "included",
+        "itself",
+        "available",
+    ]
+)
+_SOURCE_WORDS = frozenset(
+    [
+        "caption",
+        "captions",
+        "description",
+        "context",
+        "legend",
+        "legends",
+        "text",
+        "passage",
+        "excerpt",
+        "article",
+        "paper",
+        "author",
+        "authors",
+        "information",
+        "details",
+        "study",
+        "report",
+    ]
+)
+_TO_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _REACH_CHARS = 160
 """On both sides of a hint; every phrase above is shorter than its half."""
 
@@ -101,14 +157,19 @@ def is_near(pattern: re.Pattern[str], lower: str, hints: Sequence[str]) -> bool:
     return False
 
 
-def may_refuse(lower: str) -> bool:
-    """Whether a lower-cased text has a word that a refusal needs."""
-    return has_any(lower, _REFUSAL_HINTS)
+def words_of(text: str) -> set[str]:
+    """Return a text's words, lower-cased; what parts them is all of ASCII but letters and digits."""
+    return set(text.translate(_TO_WORDS).split())
 
 
-def may_tell_source(lower: str) -> bool:
-    """Whether a lower-cased text has a word that speaking of a given text needs."""
-    return has_any(lower, _SOURCE_HINTS)
+def may_refuse(words: set[str], lower: str) -> bool:
+    """Whether a text has a word that a refusal needs."""
+    return not words.isdisjoint(_REFUSAL_WORDS) or "can not" in lower or "not visible" in lower
+
+
+def may_tell_source(words: set[str]) -> bool:
+    """Whether a text has a word that speaking of a given text needs."""
+    return not words.isdisjoint(_SOURCE_WORDS)
 
 
 def refuses(lower: str) -> bool:

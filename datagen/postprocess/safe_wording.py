@@ -36,13 +36,15 @@ _ADVICE_HINTS = (
 
 _NUMBER = re.compile(r"\d{3}|\d[./-]\d")
 _DIGITS = tuple("0123456789")
-_TITLES = ("Mr", "Ms", "Miss", "Herr", "Frau", "Dr", "Prof", "dr.", "prof.")
-_IS_TITLE = re.compile(r"\b(?:Mrs?|Ms|Miss|Herr|Frau|[Dd]r|[Pp]rof)\b")
+_TITLES = frozenset(["mr", "mrs", "ms", "miss", "herr", "frau", "dr", "prof"])
+_ADVICE_WORDS = frozenset(
+    ["you", "your", "diagnose", "prescribe", "please", "kindly", "take", "dose", "doses", "dosage"]
+)
 
 
-def may_advise(lower: str) -> bool:
-    """Whether a lower-cased text has a word that advice needs."""
-    return has_any(lower, _ADVICE_HINTS)
+def may_advise(words: set[str]) -> bool:
+    """Whether a text has a word that advice needs."""
+    return not words.isdisjoint(_ADVICE_WORDS)
 
 
 def advises(lower: str) -> bool:
@@ -50,13 +52,11 @@ def advises(lower: str) -> bool:
     return is_near(_ADVICE, lower, _ADVICE_HINTS)
 
 
-def may_identify(text: str) -> bool:
+def may_identify(words: set[str], text: str) -> bool:
     """Whether a text has what any pattern of an identifier needs: digits, @, a title, a label."""
-    if "@" in text or ":" in text or "=" in text:
+    if "@" in text or ":" in text or "=" in text or not words.isdisjoint(_TITLES):
         return True
-    if has_any(text, _DIGITS) and _NUMBER.search(text):
-        return True
-    return has_any(text, _TITLES) and _IS_TITLE.search(text) is not None
+    return has_any(text, _DIGITS) and _NUMBER.search(text) is not None
 
 
 def identifies(text: str) -> bool:

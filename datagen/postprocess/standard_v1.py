@@ -17,6 +17,7 @@ from datagen.postprocess.phrases import (
     may_tell_source,
     refuses,
     remove_infixes,
+    words_of,
 )
 from datagen.postprocess.safe_wording import advises, identifies, may_advise, may_identify
 from datagen.postprocess.samples import Item, Note, Pair, Rejected, Sample, items_turns
@@ -69,12 +70,12 @@ class StandardV1:
     def _kept(self, pairs: list[Pair], note: Note) -> list[Pair]:
         # The hints are looked for once in all turns: most samples have none, and end here.
         text = "\n".join([side for pair in pairs for side in pair])
-        lower = text.lower()
+        words, lower = words_of(text), text.lower()
         wording = _Wording(
-            refusals=may_refuse(lower),
-            sources=may_tell_source(lower),
-            advice=may_advise(lower),
-            identifiers=may_identify(text),
+            refusals=may_refuse(words, lower),
+            sources=may_tell_source(words),
+            advice=may_advise(words),
+            identifiers=may_identify(words, text),
             markers=IMAGE_MARKER in text,
         )
         kept: list[Pair] = []
@@ -136,7 +137,7 @@ def _rule_of_words(question: str, answer: str, wording: _Wording) -> str | None:
 
 def _without_source(answer: str, number: int, note: Note) -> tuple[str, str | None]:
     """Return an answer without phrases about a text, and the rule that drops it, if one does."""
-    if not may_tell_source(answer.lower()):
+    if not may_tell_source(words_of(answer)):
         return answer, None
     if (cut := cut_lead_in(answer)) is not None:
         note("change", "lead_in_cut", number)
