@@ -77,60 +77,24 @@ _SOURCE_HINTS = (
     "caption", "description", "context", "legend", " text", "passage", "excerpt", "article",
     "paper", "author", "information", "details", " study", " report",
 )  # fmt: skip
-# The same as whole words: what a text as a whole must have before it is looked at closer.
+# The same as whole words: what a text as a whole must have before it is looked at closer. "t" is
+# what is left of "can't".
 _REFUSAL_WORDS = frozenset(
-    [
-        "sorry",
-        "apologize",
-        "apologise",
-        "apologies",
-        "access",
-        "cannot",
-        "can’t",
-        "couldn’t",
-        "isn’t",
-        "t",
-        "able",
-        "unable",
-        "could",
-        "without",
-        "ai",
-        "artificial",
-        "language",
-        "text",
-        "mentioned",
-        "provided",
-        "specified",
-        "stated",
-        "described",
-        "given",
-        "included",
-        "itself",
-        "available",
-    ]
-)
+    {
+        "sorry", "apologize", "apologise", "apologies", "access", "cannot", "t", "able", "unable",
+        "could", "without", "ai", "artificial", "language", "text", "mentioned", "provided",
+        "specified", "stated", "described", "given", "included", "itself", "available",
+    }
+)  # fmt: skip
 _SOURCE_WORDS = frozenset(
-    [
-        "caption",
-        "captions",
-        "description",
-        "context",
-        "legend",
-        "legends",
-        "text",
-        "passage",
-        "excerpt",
-        "article",
-        "paper",
-        "author",
-        "authors",
-        "information",
-        "details",
-        "study",
+    {
+        "caption", "captions", "description", "context", "legend", "legends", "text", "passage",
+        "excerpt", "article", "paper", "author", "authors", "information", "details", "study",
         "report",
-    ]
-)
+    }
+)  # fmt: skip
 _TO_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+_TO_WORDS[0x2019] = " "  # the apostrophe of typesetters
 _REACH_CHARS = 160
 """On both sides of a hint; every phrase above is shorter than its half."""
 
@@ -158,7 +122,7 @@ def is_near(pattern: re.Pattern[str], lower: str, hints: Sequence[str]) -> bool:
 
 
 def words_of(text: str) -> set[str]:
-    """Return a text's words, lower-cased; what parts them is all of ASCII but letters and digits."""
+    """Return a text's words, lower-cased; of ASCII, letters and digits make words."""
     return set(text.translate(_TO_WORDS).split())
 
 
