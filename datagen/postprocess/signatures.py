@@ -68,9 +68,10 @@ class Signer:
         if len(joined) > len(self._powers[0]):
             self._powers = [_powers_of(base, 2 * len(joined)) for base in self._bases]
         up, down = self._powers
-        values = _LETTERS[joined]
-        is_letter = (values != 0).view(np.int8)
-        edges = np.diff(is_letter)  # the first and the last byte are no letters
+        values: Hashes = _LETTERS[joined]
+        edges: npt.NDArray[np.int8] = np.diff(
+            (values != 0).view(np.int8)
+        )  # the first and the last byte are no letters
         starts, ends = np.flatnonzero(edges == 1) + 1, np.flatnonzero(edges == -1) + 1
         sums = np.zeros(len(joined) + 1, np.uint64)
         np.cumsum(values * up[: len(joined)], out=sums[1:])

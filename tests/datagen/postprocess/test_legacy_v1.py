@@ -73,7 +73,7 @@ def test_the_coin_has_a_seed_and_goes_on_from_item_to_item() -> None:
 
 
 def test_a_sample_without_a_turn_is_a_reject_and_ends_nothing() -> None:
-    with pytest.raises(Rejected, match="^no_turns$"):
+    with pytest.raises(Rejected, match=r"^no_turns$"):
         item_of("I will not.")
-    with pytest.raises(Rejected, match="^no_turn_left$"):
+    with pytest.raises(Rejected, match=r"^no_turn_left$"):
         item_of("User: a? Assistant: Sorry.")
