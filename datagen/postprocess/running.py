@@ -25,7 +25,7 @@ from datagen.postprocess.samples import Item, Profile, Rejected, sample_of
 from datagen.postprocess.signatures import NUM_BANDS, Signer, band_keys
 from datagen.postprocess.tally import Reject, RejectFile, Tally
 from datagen.postprocess.work_folder import WorkFolder
-from datagen.postprocess.writing import ITEMS, Accepted, put_in_place, write_items
+from datagen.postprocess.writing import ITEMS, REJECTS, Accepted, put_in_place, write_items
 from datagen.records import Found, Problem, read_records, shape_of
 from modeling.conversations import IMAGE_MARKER
 
@@ -39,11 +39,11 @@ _encode = msgspec.json.Encoder().encode
 class Watch(Protocol):
     """Is shown how far a run is."""
 
-    def begin(self, name: str, total: int | None) -> None:
+    def begin(self, name: str, total: int | None, /) -> None:
         """Begin a part of the work."""
         ...
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: int = 1, /) -> None:
         """More is done."""
         ...
 
@@ -76,7 +76,7 @@ def postprocess(plan: Plan, watch: Watch) -> Tally:
     """
     inputs = [_Input(path, watch) for path in plan.inputs]
     tally = Tally()
-    with WorkFolder(plan.out) as work, (work.path / "rejects").open("wb") as file:
+    with WorkFolder(plan.out) as work, (work.path / REJECTS).open("wb") as file:
         rejects = RejectFile(file, tally)
         num_rows = _judge_all(plan, inputs, work.path, rejects, watch)
         fates = Fates(work.path, num_rows)
@@ -97,7 +97,7 @@ def postprocess(plan: Plan, watch: Watch) -> Tally:
             "counts": tally.counts(),
             "examples": dict(sorted(tally.examples.items())),
         }
-        put_in_place(plan.out, work.path / "rejects", description)
+        put_in_place(plan.out, work.path, description)
     return tally
 
 

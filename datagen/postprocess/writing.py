@@ -17,10 +17,12 @@ from datagen.postprocess.columns import Column
 from datagen.postprocess.near_duplicates import REASONS, Fates
 from datagen.postprocess.samples import Item
 from datagen.postprocess.tally import Reject, RejectFile
-from modeling.durable_files import sync_to_disk, unfinished_of, write_json
+from modeling.durable_files import sync_to_disk, write_json
 
 ITEMS = "items"
-"""The file of accepted items in the folder of a run."""
+REJECTS = "rejects"
+"""Files in the folder of a run: accepted items, and what was left out."""
+_OUTPUT = "output"
 _CHUNK = 1024
 _decode = msgspec.json.Decoder(Item).decode
 
@@ -41,8 +43,9 @@ class Accepted:
 def write_items(
     out: Path, accepted: Accepted, rejects: RejectFile, advance: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Write what stays beside its place; returns what the manifest says of it."""
-    with unfinished_of(out).open("wb") as file:
+    """Write what stays, not yet in its place; returns what the manifest says of it."""
+    unfinished = accepted.folder / _OUTPUT
+    with unfinished.open("wb") as file:
         output = _Output(file, is_list=out.suffix != ".jsonl")
         waiting: list[bytes] = []
         for row, line in _lines(accepted, rejects):
@@ -54,16 +57,16 @@ def write_items(
                 advance(_CHUNK)
         output.write(waiting)
         output.close()
-    sync_to_disk(unfinished_of(out))
+    sync_to_disk(unfinished)
     return {"name": out.name, "bytes": output.num_bytes, "sha256": output.digest.hexdigest()}
 
 
-def put_in_place(out: Path, rejects: Path, manifest: Mapping[str, Any]) -> None:
+def put_in_place(out: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
     """Put rejects and manifest beside the output, then the output in its place."""
-    sync_to_disk(rejects)
-    rejects.replace(out.with_name(f"{out.name}.rejects.jsonl"))
+    sync_to_disk(folder / REJECTS)
+    (folder / REJECTS).replace(out.with_name(f"{out.name}.rejects.jsonl"))
     write_json(out.with_name(f"{out.name}.manifest.json"), manifest)
-    unfinished_of(out).replace(out)
+    (folder / _OUTPUT).replace(out)
     sync_to_disk(out.parent)
 
 

@@ -206,7 +206,7 @@ def test_mistakes_of_the_user_have_exit_codes_of_their_own(tmp_path: Path) -> No
     assert run(source, "--out", out, "--force") == 0
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends a run as Ctrl-C does, at a chosen place."""
 
 
@@ -216,13 +216,13 @@ class StoppingWatch:
     def __init__(self, calls: int) -> None:
         self.left = calls
 
-    def begin(self, name: str, total: int | None) -> None:
+    def begin(self, _name: str, _total: int | None, /) -> None:
         self.advance()
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, _count: int = 1, /) -> None:
         self.left -= 1
         if self.left == 0:
-            raise Stop
+            raise StopError
 
 
 def test_a_run_that_was_stopped_anywhere_gives_the_same_bytes_when_it_is_started_again(
@@ -240,7 +240,7 @@ def test_a_run_that_was_stopped_anywhere_gives_the_same_bytes_when_it_is_started
         )
 
     for calls in range(1, 20):
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             once(calls)
         assert not out.exists()
     once(1000)
@@ -248,7 +248,7 @@ def test_a_run_that_was_stopped_anywhere_gives_the_same_bytes_when_it_is_started
     assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
 
 
-@pytest.mark.parametrize("until", ["out.json.work/files/items", "out.json.partial"])
+@pytest.mark.parametrize("until", ["out.json.work/files/items", "out.json.work/files/output"])
 def test_a_run_that_was_killed_is_started_again(tmp_path: Path, until: str) -> None:
     source = write(tmp_path / "in.jsonl", [sample(number) for number in range(3000)])
     assert run(source, "--out", tmp_path / "whole.json") == 0
