@@ -53,16 +53,34 @@ def prepare(context: typer.Context) -> None:
     _become("evaluation.prepare_command", context.args)
 
 
-@datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def instruct(context: typer.Context) -> None:
-    """Have a language model write conversations about figures from their captions."""
-    _become("datagen.instruct.command", context.args)
+@data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def download(context: typer.Context) -> None:
+    """Fetch the images that a list names, out of their articles' archives."""
+    _become("datagen.download.command", context.args)
+
+
+@data_app.command("inspect", context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def inspect_data(context: typer.Context) -> None:
+    """Say what a file of data is, count what it holds, and list what is wrong with it."""
+    _become("datagen.inspect_command", context.args)
 
 
 @data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
 def captions(context: typer.Context) -> None:
     """Turn a folder of images and a table of captions into figures to make instructions from."""
     _become("datagen.captions.command", context.args)
+
+
+@datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def instruct(context: typer.Context) -> None:
+    """Have a language model write conversations about figures from their captions."""
+    _become("datagen.instruct.command", context.args)
+
+
+@datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def postprocess(context: typer.Context) -> None:
+    """Clean what a teacher wrote, and write it as training reads it."""
+    _become("datagen.postprocess.command", context.args)
 
 
 @datagen_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)

@@ -1,0 +1,154 @@
+"""Our corrected rules, the profile `standard-v1`: case stays, and the image is never lost.
+
+A turn goes where its question or its answer shows that a text was read, refuses, advises a patient,
+names somebody, or is a benchmark's question; the others stay, and the image's marker stands in the
+first one that does. What does *not* live here: the patterns (`phrases.py`, `safe_wording.py`),
+images and near-duplicates.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+
+from datagen.postprocess.parsing import turns_of
+from datagen.postprocess.phrases import (
+    cut_lead_in,
+    leaks,
+    may_refuse,
+    may_tell_source,
+    refuses,
+    remove_infixes,
+    words_of,
+)
+from datagen.postprocess.safe_wording import advises, identifies, may_advise, may_identify
+from datagen.postprocess.samples import Item, Note, Pair, Rejected, Sample, items_turns
+from modeling.conversations import IMAGE_MARKER
+
+_SPOKEN_MARKER = "[image]"  # what a literal marker in a teacher's text becomes
+
+
+class StandardV1:
+    """The profile.
+
+    Args:
+        seed: decides with an item's id whether its image stands before or after the first question,
+            so that no item depends on another.
+        is_benchmark_question: whether a question is one that a benchmark asks.
+    """
+
+    name = "standard-v1"
+
+    def __init__(
+        self, seed: int, is_benchmark_question: Callable[[str], bool] | None = None
+    ) -> None:
+        self._key = f"{seed}:"
+        self._is_asked = is_benchmark_question
+
+    def item_of(self, sample: Sample, note: Note) -> Item:
+        """Return the item of a sample; raises Rejected."""
+        pairs, num_unpaired = sample.turns, sample.num_unpaired
+        if pairs is None:
+            parsed = turns_of(sample.result or "")
+            pairs, num_unpaired = parsed.pairs, parsed.num_unpaired
+        for _ in range(num_unpaired):
+            note("turn", "unpaired", -1)
+        if not pairs:
+            raise Rejected("no_turns")
+        kept = self._kept(pairs, note)
+        if not kept:
+            raise Rejected("no_turn_left")
+        is_first = sample.is_marker_first
+        if is_first is None:
+            is_first = self._coin(sample.id)
+        return Item(
+            id=sample.id,
+            image=sample.image,
+            domain=sample.domain,
+            licence=sample.licence or None,
+            conversations=items_turns(kept, sample.image, is_marker_first=is_first),
+        )
+
+    def _kept(self, pairs: list[Pair], note: Note) -> list[Pair]:
+        # The hints are looked for once in all turns: most samples have none, and end here.
+        text = "\n".join([side for pair in pairs for side in pair])
+        words, lower = words_of(text), text.lower()
+        wording = _Wording(
+            refusals=may_refuse(words, lower),
+            sources=may_tell_source(words),
+            advice=may_advise(words),
+            identifiers=may_identify(words, text),
+            markers=IMAGE_MARKER in text,
+        )
+        kept: list[Pair] = []
+        for number, pair in enumerate(pairs):
+            question, answer = pair[0].strip(), pair[1].strip()
+            if wording.markers:
+                question, answer = _neutral(question), _neutral(answer)
+                if (question, answer) != (pair[0].strip(), pair[1].strip()):
+                    note("change", "marker_neutralised", number)
+            rule = self._rule_against(question, answer, wording)
+            if rule is None and wording.sources:
+                answer, rule = _without_source(answer, number, note)
+            if rule is None:
+                kept.append((question, answer))
+            else:
+                note("turn", rule, number)
+        return kept
+
+    def _rule_against(self, question: str, answer: str, wording: "_Wording") -> str | None:
+        if not question or not answer:
+            return "empty_text"
+        rule = _rule_of_words(question, answer, wording)
+        if rule is None and self._is_asked is not None and self._is_asked(question):
+            return "benchmark_question"
+        return rule
+
+    def _coin(self, name: str | int) -> bool:
+        # An id may hold what UTF-8 cannot; it is a reject later, and no reason to end here.
+        key = f"{self._key}{name}".encode(errors="surrogatepass")
+        return blake2b(key, digest_size=1).digest()[0] < 128
+
+
+class _Wording:
+    """What a sample's text may have, for looking closer."""
+
+    __slots__ = ("advice", "identifiers", "markers", "refusals", "sources")
+
+    def __init__(
+        self, *, refusals: bool, sources: bool, advice: bool, identifiers: bool, markers: bool
+    ) -> None:
+        self.refusals = refusals
+        self.sources = sources
+        self.advice = advice
+        self.identifiers = identifiers
+        self.markers = markers
+
+
+def _rule_of_words(question: str, answer: str, wording: _Wording) -> str | None:
+    if wording.refusals and refuses(answer.lower()):
+        return "refusal"
+    if wording.sources and leaks(question.lower()):
+        return "caption_leak"
+    if wording.advice and advises(answer.lower()):
+        return "advice"
+    if wording.identifiers and (identifies(question) or identifies(answer)):
+        return "identifier"
+    return None
+
+
+def _without_source(answer: str, number: int, note: Note) -> tuple[str, str | None]:
+    """Return an answer without phrases about a text, and the rule that drops it, if one does."""
+    if not may_tell_source(words_of(answer)):
+        return answer, None
+    if (cut := cut_lead_in(answer)) is not None:
+        note("change", "lead_in_cut", number)
+        answer = cut
+    if (rest := remove_infixes(answer)) is not None:
+        note("change", "infix_removed", number)
+        answer = rest
+    if leaks(answer.lower()):
+        return answer, "caption_leak"
+    return answer, None if answer else "empty_text"
+
+
+def _neutral(text: str) -> str:
+    return text.replace(IMAGE_MARKER, _SPOKEN_MARKER).strip()
