@@ -52,6 +52,18 @@ def prepare(context: typer.Context) -> None:
     _become("evaluation.prepare_command", context.args)
 
 
+@data_app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def download(context: typer.Context) -> None:
+    """Fetch the images that a list names, out of their articles' archives."""
+    _become("datagen.download.command", context.args)
+
+
+@data_app.command("inspect", context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def inspect_data(context: typer.Context) -> None:
+    """Say what a file of data is, count what it holds, and list what is wrong with it."""
+    _become("datagen.inspect_command", context.args)
+
+
 def _become(module: str, arguments: Sequence[str]) -> None:
     sys.stdout.flush()
     command = [sys.executable, "-m", module, *arguments]
