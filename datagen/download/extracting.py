@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datagen.download import reasons
 from datagen.download.image_check import MOST_PIXELS, ImageError, Looks, look_at
-from datagen.download.tar_stream import ArchiveError, Member, TarStream, Unpacked
+from datagen.download.tar_stream import Member, TarStream, Unpacked
 
 PARTIAL = ".partial"
 
@@ -125,7 +125,7 @@ def _save(archive: TarStream, folder: Path, names: Sequence[str], limits: Limits
         for name in names[1:]:  # one member that several lines want
             _copy(partial, folder / name)
         partial.replace(folder / names[0])
-    except (ArchiveError, ImageError):
+    except BaseException:  # a cut connection, too
         partial.unlink(missing_ok=True)
         raise
     return [Saved(f"images/{name}", looks, size, digest.hexdigest()) for name in names]
