@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that misbehaves as a test wants; it keeps what it was asked."""
+"""A real HTTP server on the loopback that misbehaves as told; it keeps what it was asked."""
 
 import socket
 import threading
@@ -92,10 +92,10 @@ def _handler_of(server: MisbehavingServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             server.reply_to(self)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
     return Handler

@@ -53,21 +53,27 @@ def test_each_archive_is_fetched_once_and_its_images_are_as_they_were(tmp_path: 
     assert (summary["done"], summary["waiting"], summary["failed"]) == (60, 0, 0)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
 @pytest.mark.parametrize("tar", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, None])
-def test_the_real_format_is_told(tmp_path: Path, kind: str, tar: int | None):
-    name = f"./PMC1/{'é' * 70}/a.jpg" if tar else "PMC1/a.jpg"  # a header of its own
-    members = {name: picture(kind), "PMC1/z": b""}
+def test_the_real_format_is_told(tmp_path: Path, tar: int | None):
+    kinds = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
+    # A name of several bytes in each letter, and too long for the plain header.
+    names = {kind: f"./PMC1/{'\u00e9' * (70 if tar else 3)}/{kind}.jpg" for kind in kinds}
+    members = {name: picture(kind) for kind, name in names.items()}
     archive = archive_of(members) if tar is None else tar_of(members, tar)
     with MisbehavingServer(lambda *_: Reply(archive)) as server:
-        lines = [{**line(server.url), "image_file_path": name}]
+        lines = [
+            {**line(server.url), "pair_id": kind, "image_file_path": name}
+            for kind, name in names.items()
+        ]
         done = call(write_list(tmp_path / "list", lines), tmp_path / "out")
 
     assert done.returncode == 0, done.stdout
-    found = manifest(tmp_path / "out")["1_a"]
-    assert found["format"] == kind
-    with Image.open(tmp_path / "out/images/1_a.jpg") as image:
-        assert image.format == kind
+    assert {name: each["format"] for name, each in manifest(tmp_path / "out").items()} == {
+        kind: kind for kind in kinds
+    }
+    for kind in kinds:
+        with Image.open(tmp_path / f"out/images/{kind}.jpg") as image:
+            assert image.format == kind
 
 
 def test_nothing_is_read_behind_the_last_image_that_is_wanted(tmp_path: Path):
