@@ -57,7 +57,8 @@ def test_each_archive_is_fetched_once_and_its_images_are_as_they_were(tmp_path: 
 def test_the_real_format_is_told(tmp_path: Path, tar: int | None):
     kinds = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
     # A name of several bytes in each letter, and too long for the plain header.
-    names = {kind: f"./PMC1/{'\u00e9' * (70 if tar else 3)}/{kind}.jpg" for kind in kinds}
+    folder = "\u00e9" * (70 if tar else 3)
+    names = {kind: f"./PMC1/{folder}/{kind}.jpg" for kind in kinds}
     members = {name: picture(kind) for kind, name in names.items()}
     archive = archive_of(members) if tar is None else tar_of(members, tar)
     with MisbehavingServer(lambda *_: Reply(archive)) as server:
