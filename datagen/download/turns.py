@@ -132,7 +132,7 @@ class Turns:
                 now_s = time.monotonic()
                 soonest_s = now_s + 3600
                 for number, job in enumerate(self._state.jobs):
-                    host = self._host(job)
+                    host = self._reachable(job, now_s)
                     if host.in_flight >= self._per_host:  # `settle` will wake us
                         continue
                     opens_s = max(job.not_before_s, host.closed_until_s)
@@ -202,6 +202,19 @@ class Turns:
         else:
             return False
         return True
+
+    def _reachable(self, job: Job, now_s: float) -> _Host:
+        """Return the host of a job, which goes on to its mirror while its own is left alone."""
+        host = self._host(job)
+        while (
+            job.place + 1 < len(job.urls)
+            and host.misses >= self._patience.dead_after
+            and (host.is_dead or host.closed_until_s > now_s)
+        ):
+            job.place += 1
+            job.attempts, job.not_before_s = 0, 0.0
+            host = self._host(job)
+        return host
 
     def _missed(self, job: Job, host: _Host) -> None:
         host.misses += 1

@@ -79,6 +79,14 @@ def test_a_host_that_is_away_pauses_dies_and_is_told_of_once():
     assert settled < 20
 
 
+def test_articles_do_not_wait_for_a_host_that_is_left_alone_while_a_mirror_has_them():
+    patience = Patience(retries=0, backoff_s=0.001, dead_after=1, pause_s=3600)
+    turns, _ = turns_of(job("http://a/1"), job("http://a/2", "http://b/2"), patience=patience)
+    turns.settle(take(turns), "no-connection")
+
+    assert take(turns).url == "http://b/2"
+
+
 def test_a_closed_one_gives_nothing():
     turns, _ = turns_of(job("http://a/1"))
     turns.close()
