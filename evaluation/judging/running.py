@@ -21,12 +21,12 @@ from evaluation.errors import EvaluationError
 from evaluation.judging import prompt
 from evaluation.judging.addressing import addressing_judge
 from evaluation.judging.asking import Judge, Judgement, judge_all, judgements_of, scored_of
-from services.endpoint_client.identifiers import suspicions
 from evaluation.judging.report import Texts, write_judged_report
 from evaluation.judging.summary import Group, Scored, as_json, summarise
 from evaluation.receipt import CONFIDENCE, VERSION, text_hash
 from evaluation.run_folder import RECEIPT_FILE, REPLIES_FILE, REPORT_FILE
 from modeling.durable_files import write_json
+from services.endpoint_client.identifiers import suspicions
 from services.endpoint_client.record_file import RecordFile
 
 

@@ -12,11 +12,11 @@ from evaluation.chat_items import ChatItem, read_chat_items
 from evaluation.errors import EvaluationError
 from evaluation.judging.addressing import addressing_judge
 from evaluation.judging.asking import judgements_of
-from services.endpoint_client.identifiers import suspicions
 from evaluation.judging.prompt import judge_messages, prompt_hash
 from evaluation.judging.reply import scores_in
 from evaluation.judging.running import check_texts
 from evaluation.judging.summary import Scored, summarise
+from services.endpoint_client.identifiers import suspicions
 from tests.end_to_end.launched import galen
 from tests.evaluation.chat_files import chat_record, fair, write_chat
 from tests.evaluation.vqa_files import write_answers
