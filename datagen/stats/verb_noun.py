@@ -29,6 +29,10 @@ _PARTICIPLES = frozenset({"participle", "ing"})
 _NOT_IN_NOUNS = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS | lexicon.AUXILIARIES | _PUNCTUATION
 
 
+_NO_NOUNS = _NOT_IN_NOUNS - lexicon.DETERMINERS
+_BEFORE_NOUNS = lexicon.DETERMINERS | lexicon.PREPOSITIONS
+_PURE_PRONOUNS = lexicon.PRONOUNS - lexicon.DETERMINERS
+_PASSED_OVER = lexicon.ADVERBS - {"there", "no", "more", "most", "about"}
 _JOINTS = frozenset((",", "and", "or"))
 _POINTERS = frozenset(("this", "that", "these", "those", "which", "what"))
 
@@ -138,7 +142,7 @@ class _Sentence:
         if not kinds - _PARTICIPLES:
             return False
         before = self._word(at - 1)
-        if before not in _POINTERS and (before in lexicon.DETERMINERS | lexicon.PREPOSITIONS):
+        if before not in _POINTERS and (before in _BEFORE_NOUNS):
             return False
         if "past" in kinds and "base" not in kinds:
             later = self._tokens[at + 1 :]
@@ -260,7 +264,7 @@ class _Sentence:
         head, start = None, at
         while at < len(self._tokens):
             word = self._word(at)
-            if word in lexicon.PRONOUNS - lexicon.DETERMINERS:
+            if word in _PURE_PRONOUNS:
                 return _Phrase(_in_singular(head), at + (head is None))
             if head is not None and (word in _JOINTS or self._ends_phrase(at)):
                 break
@@ -275,7 +279,7 @@ class _Sentence:
         return _Phrase(_in_singular(head), at)
 
     def _is_no_noun(self, at: int) -> bool:
-        return self._word(at) in _NOT_IN_NOUNS - lexicon.DETERMINERS
+        return self._word(at) in _NO_NOUNS
 
     def _ends_phrase(self, at: int) -> bool:
         word = self._word(at)
@@ -315,7 +319,7 @@ class _Sentence:
     def _skip(self, at: int) -> int:
         """Return the next place that holds no adverb and no interjection."""
         while at < len(self._tokens) and (
-            self._word(at) in lexicon.ADVERBS - {"there", "no", "more", "most", "about"}
+            self._word(at) in _PASSED_OVER
             or (self._word(at) in {"no", ","} and at + 1 < len(self._tokens) and at == 0)
             or self._word(at).endswith("ly")
         ):
