@@ -27,7 +27,7 @@ from services.endpoint_client.asking_all import Asking, ask_all
 from services.endpoint_client.client import Endpoint, EndpointClient
 
 TARGET_SHARE = 0.95
-_LEARNT_S = 10.0
+_LEARNT_S = 15.0
 _ANSWER = "User: What is shown?\n\nAssistant: A scan."
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -125,7 +125,7 @@ async def measure(url: str, at_once: int, seconds: float) -> float:
 
 @app.command()
 def main(
-    seconds: Annotated[float, typer.Option(min=15, help="Of each measurement.")] = 30,
+    seconds: Annotated[float, typer.Option(min=20, help="Of each measurement.")] = 60,
     per_s: Annotated[list[float] | None, typer.Option(help="Allowed rates.")] = None,
     at_once: Annotated[int, typer.Option(min=1)] = 64,
     answer_s: Annotated[float, typer.Option(min=0)] = 0.5,
