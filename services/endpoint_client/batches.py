@@ -118,7 +118,7 @@ class Batches:
         content = await self._patiently(lambda: self._sdk.files.content(file_id, timeout=_AWAY_S))
         for line in content.content.splitlines():
             if line.strip():
-                yield _result(line)
+                yield result_of(line)
 
     async def _find_or_make(self, file_id: str) -> str:
         async for batch in self._sdk.batches.list(limit=100):  # newest first, at OpenAI and here
@@ -147,7 +147,8 @@ def _may_pass(error: openai.OpenAIError) -> bool:
     return isinstance(error, openai.APIConnectionError)
 
 
-def _result(line: bytes) -> Result:
+def result_of(line: bytes) -> Result:
+    """Return what a line of a result file says."""
     found = cast("dict[str, Any]", json.loads(line))
     custom_id = str(found["custom_id"])
     if error := found.get("error"):

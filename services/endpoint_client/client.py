@@ -159,8 +159,9 @@ class EndpointClient:
                     if time.monotonic() > given_up_s:
                         raise endpoint_error(error, self.endpoint) from error
                     asked_s = _retry_after_s(error)
-                    self.pace.refused(began_s, _pause_s(tries) if asked_s is None else asked_s)
-                    tries = min(tries + 1, _TRIES)
+                    if asked_s is None:
+                        asked_s = _pause_s(min(self.pace.num_in_a_row, _TRIES))
+                    self.pace.refused(began_s, asked_s)
                     continue
                 tries += 1
                 if not _may_pass(error) or tries >= _TRIES:

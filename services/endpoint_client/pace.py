@@ -26,6 +26,8 @@ class Pace:
         self._closed_until_s = 0.0
         self._halved_s = float("-inf")
         self._changed = asyncio.Condition()
+        self.num_in_a_row = 0
+        """Times that it was full since the last answer."""
 
     @property
     def limit(self) -> int:
@@ -45,6 +47,7 @@ class Pace:
 
     async def succeeded(self) -> None:
         """Note an answer: one more at once after each round of them."""
+        self.num_in_a_row = 0
         self._limit = min(float(self._most), self._limit + 1 / self._limit)
         async with self._changed:
             self._changed.notify()
@@ -58,6 +61,7 @@ class Pace:
         now_s = time.monotonic()
         if began_s >= self._halved_s:
             self._halved_s = now_s
+            self.num_in_a_row += 1
             self._limit = max(1.0, self._limit / 2)
         # A little later each, or all come back at once.
         until_s = now_s + retry_after_s * random.uniform(1.0, 1.1)  # noqa: S311 - no secret
