@@ -8,6 +8,7 @@ Nothing depends on time or on an earlier run: what is stopped is started again a
 bytes. Memory does not grow with the input. What does *not* live here: the rules.
 """
 
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ def postprocess(plan: Plan, watch: Watch) -> Tally:
         DataError: an input cannot be read at all, or another run writes the same output.
     """
     inputs = [_Input(path, watch) for path in plan.inputs]
+    gc.freeze()  # samples form no cycles; what was loaded is not looked through again for each
     tally = Tally()
     with WorkFolder(plan.out) as work, (work.path / REJECTS).open("wb") as file:
         rejects = RejectFile(file, tally)

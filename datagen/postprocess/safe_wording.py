@@ -34,7 +34,7 @@ _ADVICE_HINTS = (
     "kindly", "take ", " dose", " dosage",
 )  # fmt: skip
 
-_NUMBER = re.compile(r"\d{3}|\d[./-]\d")
+_NUMBER = re.compile(r"\d(?:\d\d|[./-]\d)")
 _DIGITS = tuple("0123456789")
 _TITLES = frozenset(["mr", "mrs", "ms", "miss", "herr", "frau", "dr", "prof"])
 _ADVICE_WORDS = frozenset(

@@ -142,6 +142,8 @@ def _without_source(answer: str, number: int, note: Note) -> tuple[str, str | No
     if (cut := cut_lead_in(answer)) is not None:
         note("change", "lead_in_cut", number)
         answer = cut
+        if not may_tell_source(words_of(answer)):  # as nearly always: nothing else to look for
+            return answer, None if answer else "empty_text"
     if (rest := remove_infixes(answer)) is not None:
         note("change", "infix_removed", number)
         answer = rest
