@@ -77,6 +77,13 @@ class Pace:
             await asyncio.sleep(self._free_s - now_s)
 
 
+async def _paced(raw: bytes, pace: Pace) -> AsyncIterator[bytes]:
+    for start in range(0, len(raw), _PIECE_BYTES):
+        piece = raw[start : start + _PIECE_BYTES]
+        await pace.wait(len(piece))
+        yield piece
+
+
 def create_app(latency_s: float, bytes_per_s: float | None) -> Starlette:
     """Return the host."""
     big = archive(0, is_big=True)
@@ -90,14 +97,7 @@ def create_app(latency_s: float, bytes_per_s: float | None) -> Starlette:
         raw = big if is_big else archive(number, is_big=False)
         if pace is None:
             return Response(raw)
-
-        async def pieces() -> AsyncIterator[bytes]:
-            for start in range(0, len(raw), _PIECE_BYTES):
-                piece = raw[start : start + _PIECE_BYTES]
-                await pace.wait(len(piece))
-                yield piece
-
-        return StreamingResponse(pieces(), headers={"Content-Length": str(len(raw))})
+        return StreamingResponse(_paced(raw, pace), headers={"Content-Length": str(len(raw))})
 
     return Starlette(routes=[Route("/{kind}/{number:int}.tar.gz", send)])
 

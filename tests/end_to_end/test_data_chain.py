@@ -107,7 +107,7 @@ class ArticleServer:
                 except ConnectionError:
                     pass  # its client was killed
 
-            def log_message(self, *_: object) -> None:
+            def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
                 """Say nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
