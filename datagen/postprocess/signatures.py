@@ -79,7 +79,8 @@ class Signer:
 
     def _salts(self, images: Sequence[bytes], num_words: npt.NDArray[np.int64]) -> Hashes:
         salts = np.zeros(len(images), np.uint64)
-        for index in np.flatnonzero(num_words < SHORT_WORDS).tolist():
+        short: list[int] = np.flatnonzero(num_words < SHORT_WORDS).tolist()
+        for index in short:
             salts[index] = int.from_bytes(blake2b(images[index], digest_size=8).digest(), "little")
         return salts
 
