@@ -11,18 +11,15 @@ import os
 import re
 import shutil
 import stat
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
-
 from datagen.errors import DataError
 from datagen.figures import is_safe_name
+from datagen.image_check import TOO_MANY_PIXELS, ImageError, look_at
 
 _MOST_BYTES = 256 << 20
 _MOST_STEM = 120
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=@-]+")
 _KEPT = 50_000  # results: captions of one image stand in many rows
 
@@ -105,7 +102,7 @@ def _link(file: Path, place: Path) -> None:
     """Give a file another name: a hard link, or a copy where there can be none."""
     try:
         if place.is_symlink() or place.exists():
-            if not place.is_symlink() and filecmp.cmp(file, place, shallow=True):
+            if not place.is_symlink() and _is_same(file, place):
                 return
             raise DataError("another file has its name in --out-images")
         try:
@@ -118,11 +115,15 @@ def _link(file: Path, place: Path) -> None:
         raise DataError(f"image cannot be placed ({error.strerror})") from error
 
 
+def _is_same(file: Path, place: Path) -> bool:
+    """Whether both hold the same bytes: scans of one size may have one date, too."""
+    return place.samefile(file) or filecmp.cmp(file, place, shallow=False)
+
+
 def _verify(file: Path) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow warns of too many pixels
-            with Image.open(file, formats=_FORMATS) as image:
-                image.verify()
-    except Exception as error:  # a decoder may raise anything
-        raise DataError("image cannot be read") from error
+        look_at(file)
+    except ImageError as error:
+        too_large = error.reason == TOO_MANY_PIXELS
+        why = "image has too many pixels" if too_large else "image cannot be read"
+        raise DataError(why) from error

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.download import reasons
-from datagen.download.image_check import MOST_PIXELS, ImageError, Looks, look_at
 from datagen.download.tar_stream import Member, TarStream, Unpacked
+from datagen.image_check import MOST_PIXELS, ImageError, Looks, look_at
 
 PARTIAL = ".partial"
 

@@ -5,6 +5,8 @@ What does *not* live here: who finds them (`fetching.py`, `extracting.py`, `list
 
 from typing import Literal
 
+from datagen.image_check import NO_IMAGE, TOO_MANY_PIXELS
+
 Status = Literal["done", "missing", "failed"]
 
 MEMBER_MISSING = "member-missing"
@@ -13,8 +15,6 @@ MEMBER_TOO_LARGE = "member-too-large"
 ARCHIVE_TOO_LARGE = "archive-too-large"
 ARCHIVE_CORRUPT = "archive-corrupt"
 NO_ARCHIVE = "no-archive"
-NO_IMAGE = "no-image"
-TOO_MANY_PIXELS = "too-many-pixels"
 UNSAFE_NAME = "unsafe-name"
 UNSAFE_MEMBER = "unsafe-member"
 BAD_URL = "bad-url"

@@ -19,14 +19,13 @@ import numpy as np
 from PIL import Image
 
 from datagen.errors import DataError
+from datagen.image_check import FORMATS, MOST_PIXELS
 
 DISTANCE_BITS = 4
 """Of 64; copies of another size or quality differ by 0 to 4 (tests/datagen/postprocess)."""
-MOST_PIXELS = 100_000_000
 MOST_BYTES = 256 << 20
 _COMMIT_EVERY = 256
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class ImageHash(NamedTuple):
@@ -132,7 +131,7 @@ class _Cache:
             return "image_unreadable"
         try:
             found = hash_image(path.read_bytes())
-        except _UNREADABLE:
+        except Exception:  # noqa: BLE001 - a decoder may raise anything
             return "image_unreadable"
         looks = "" if found.looks is None else f"{found.looks:016x}"
         self._database.execute(
@@ -149,7 +148,7 @@ def hash_image(content: bytes) -> ImageHash:
     """Return the hashes of an encoded image; raises what Pillow raises where it is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of files that are read all the same
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError("too many pixels")
             image.load()

@@ -1,10 +1,12 @@
 """`galen data captions`: tables of any kind become figures, and what does not is told."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as arrow  # pyright: ignore[reportMissingTypeStubs] - it has none
 import pytest
+from PIL import Image
 from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from datagen.figures import figure_of
@@ -195,6 +197,18 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     assert left_out(tmp_path) == [(2, "another file has its name in --out-images")]
     assert (flat / "a.png").read_bytes() == b"mine"
     assert make(folder, tmp_path / "t.csv", "--out-images", folder, "--force") == 1
+
+
+def test_another_image_of_the_same_size_and_date_is_another_one(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    (tmp_path / "t.csv").write_text("image,caption\na.bmp,x\n", "utf-8")
+    for number, code in enumerate((0, 1)):  # 1: no row is left
+        folder = tmp_path / f"scans{number}"
+        folder.mkdir()
+        Image.new("L", (8, 8), number).save(folder / "a.bmp")
+        os.utime(folder / "a.bmp", (1, 1))
+        assert make(folder, tmp_path / "t.csv", "--force", "--out-images", flat) == code
+    assert (flat / "a.bmp").read_bytes() == (tmp_path / "scans0" / "a.bmp").read_bytes()
 
 
 def test_what_is_there_is_replaced_only_with_force(tmp_path: Path, capsys) -> None:
