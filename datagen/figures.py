@@ -63,7 +63,7 @@ def figure_of(record: Mapping[str, object], group: str | None = None) -> Figure:
         image=image,
         label=label if isinstance(label, str) else "",
         caption=caption,
-        mentions=_mentions(record.get("in_text_mention")),
+        mentions=mentions_of(record.get("in_text_mention")),
         domains=domains_of(record.get("domain"), group),
         licence=licence if isinstance(licence, str) else "",
     )
@@ -84,8 +84,8 @@ def domains_of(flags: object, group: str | None = None) -> tuple[str, ...]:
     return (group,) if group in DOMAINS else ()
 
 
-def _mentions(value: object) -> tuple[str, ...]:
-    """Return sentences; each is a text, or an object whose `tokens` is the sentence."""
+def mentions_of(value: object) -> tuple[str, ...]:
+    """Return the sentences of a list; each is a text, or an object whose `tokens` is one."""
     if not isinstance(value, list):
         return ()
     found: list[str] = []

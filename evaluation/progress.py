@@ -1,13 +1,13 @@
 """What a user sees while questions are asked: pace, time left, the score so far.
 
-What does *not* live here: asking (`answering.py`), the bar (`services.endpoint_client`).
+What does *not* live here: asking (`answering.py`), the bar (`modeling.count_progress`).
 """
 
 from collections.abc import Mapping
 
 from evaluation.scoring import headline_value
 from evaluation.vqa_items import Item
-from services.endpoint_client.count_progress import CountProgress
+from modeling.count_progress import CountProgress
 
 
 class AskingProgress:

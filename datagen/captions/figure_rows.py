@@ -11,7 +11,7 @@ from typing import cast
 
 from datagen.captions.columns import Columns
 from datagen.errors import DataError
-from datagen.figures import DOMAINS, domains_of, is_safe_name
+from datagen.figures import DOMAINS, domains_of, is_safe_name, mentions_of
 
 _SEPARATORS = re.compile(r"[;,|/]")
 _OTHER_NAMES = {
@@ -94,18 +94,7 @@ def mentions_in(values: Mapping[str, object], column: str | None) -> list[str]:
         value = _as_json(value) or value
     if isinstance(value, str):
         value = [value]
-    if not isinstance(value, list):
-        return []
-    found: list[str] = []
-    for mention in cast("list[object]", value):
-        text: object = mention
-        if isinstance(mention, Mapping):
-            text = cast("Mapping[str, object]", mention).get("tokens")
-        if isinstance(text, list):
-            text = " ".join(str(token) for token in cast("list[object]", text))
-        if isinstance(text, str) and text.strip():
-            found.append(_LONE_SURROGATES.sub("\ufffd", text).strip())
-    return found
+    return [_LONE_SURROGATES.sub("\ufffd", sentence) for sentence in mentions_of(value)]
 
 
 def id_of(values: Mapping[str, object], column: str | None) -> str | None:

@@ -1,14 +1,12 @@
 """What a user sees while images come: how many, how fast, how long still.
 
-A bar on a terminal, else a line now and then. What does *not* live here: downloading.
+What does *not* live here: downloading, the bar (`modeling.count_progress`).
 """
 
 import time
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from modeling.count_progress import CountProgress
 
-_LINE_EVERY_S = 30.0
 _RATE_OVER_S = 10.0
 
 
@@ -20,27 +18,15 @@ class DownloadProgress:
     """
 
     def __init__(self, total: int) -> None:
-        self._console = Console(stderr=True)
-        self._total = total
-        self._began_s = self._said_s = time.monotonic()
-        self._window = [(self._began_s, 0)]
-        self._bar = Progress(
-            TextColumn("images"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total)
+        self._shown = CountProgress("images", total)
+        self._window = [(time.monotonic(), 0)]
 
     def __enter__(self) -> "DownloadProgress":
-        self._bar.start()
+        self._shown.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._shown.__exit__()
 
     def __call__(self, ended: int, lacking: int, received_bytes: int, retrying: int) -> None:
         """Show where it is.
@@ -50,23 +36,17 @@ class DownloadProgress:
             lacking: those of them without a file.
             retrying: articles that wait for another attempt.
         """
-        now_s = time.monotonic()
-        rate = self._rate(now_s, received_bytes)
+        rate = self._rate(time.monotonic(), received_bytes)
         text = f"{_size(received_bytes)}  {_size(rate)}/s"
         if lacking:
             text += f"  {lacking} without a file"
         if retrying:
             text += f"  {retrying} to be tried again"
-        self._bar.update(self._task, completed=ended, description=text)
-        if not self._console.is_terminal and now_s - self._said_s > _LINE_EVERY_S:
-            self._said_s = now_s
-            pace = ended / (now_s - self._began_s)
-            left = f"  {(self._total - ended) / pace / 60:.0f} min left" if pace else ""
-            self.say(f"{ended} of {self._total} images  {text}{left}")
+        self._shown.show(ended, text)
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        self._console.print(f"galen: {message}", soft_wrap=True, markup=False, highlight=False)
+        self._shown.say(message)
 
     def _rate(self, now_s: float, received_bytes: int) -> float:
         self._window.append((now_s, received_bytes))

@@ -16,11 +16,11 @@ from datagen.instruct.generating import Generation
 from datagen.instruct.replies import UnusableError
 from datagen.instruct.run_files import RunFiles
 from datagen.instruct.sampling import Sample
+from modeling.count_progress import CountProgress
 from modeling.durable_files import write_json
 from services.endpoint_client.batches import MOST_BYTES, MOST_LINES, Batches, Result, request_line
 from services.endpoint_client.budget import TooExpensiveError
 from services.endpoint_client.client import EndpointClient
-from services.endpoint_client.count_progress import CountProgress
 
 
 @dataclass(slots=True)

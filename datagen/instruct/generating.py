@@ -11,10 +11,10 @@ from datagen.instruct.asking import CONTENT_FILTERS, Asker
 from datagen.instruct.replies import UnusableError
 from datagen.instruct.run_files import Kept
 from datagen.instruct.sampling import Sample, Selection
+from modeling.count_progress import CountProgress
 from services.endpoint_client.asking_all import Asking, ask_all
 from services.endpoint_client.budget import TooExpensiveError
 from services.endpoint_client.client import EndpointClient, EndpointError
-from services.endpoint_client.count_progress import CountProgress
 
 _MOST_IN_A_ROW = 100  # without one answer in between, nobody will answer
 
@@ -107,7 +107,7 @@ class Generation:
         words += f"+{_millions(totals.completion_tokens)} M tokens"
         if self.asker.budget.spent:
             words += f"  cost {self.asker.budget.spent:.2f}"
-        failed = sum(name not in self.kept for name in self.kept.tries)
+        failed = self.kept.num_without
         return words + (f"  {failed} without a conversation" if failed else "")
 
 

@@ -111,12 +111,14 @@ class Kept:
     Args:
         tries: by the ids of figures that had a try without a conversation.
         reasons: of the last of them.
+        num_without: figures that had a try, and have no conversation.
     """
 
     files: RunFiles
     totals: Totals = field(default_factory=Totals)
     tries: Counter[str] = field(default_factory=Counter[str])
     reasons: dict[str, str] = field(default_factory=dict[str, str])
+    num_without: int = field(default=0, init=False)
     _out: RecordFile = field(init=False)
     _failures: RecordFile = field(init=False)
 
@@ -148,9 +150,10 @@ class Kept:
 
     def add(self, record: Mapping[str, object]) -> None:
         """Keep a conversation; it is on the disk when this returns."""
-        if str(record["pair_id"]) not in self:
+        if (pair_id := str(record["pair_id"])) not in self:
             self._out.add(record)
             self.totals.add(record)
+            self.num_without -= pair_id in self.tries
 
     def fail(self, pair_id: str, reason: str, cost: float = 0.0) -> None:
         """Keep why a try gave none."""
@@ -165,6 +168,7 @@ class Kept:
 
     def _note(self, failure: Mapping[str, object]) -> None:
         pair_id = str(failure["pair_id"])
+        self.num_without += pair_id not in self.tries and pair_id not in self
         self.tries[pair_id] += 1
         self.reasons[pair_id] = str(failure["reason"])
         self.totals.add(failure)

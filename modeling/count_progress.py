@@ -16,23 +16,28 @@ class CountProgress:
 
     Args:
         verb: of what is done with each, such as "asked".
+        total: None: nobody knows.
         before: done by an earlier call; it counts for no pace.
+        vanishes: nothing of the bar stays on the terminal.
     """
 
-    def __init__(self, verb: str, total: int, before: int) -> None:
+    def __init__(
+        self, verb: str, total: int | None, before: int = 0, *, vanishes: bool = False
+    ) -> None:
         self._console = Console(stderr=True)
         self._verb, self._total, self._before = verb, total, before
         self._started_s = self._said_s = time.monotonic()
         self._bar = Progress(
-            TextColumn(verb),
+            TextColumn("{task.fields[verb]}"),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
+            transient=vanishes,
         )
-        self._task = self._bar.add_task("", total=total, completed=before)
+        self._task = self._bar.add_task("", total=total, completed=before, verb=verb)
 
     def __enter__(self) -> "CountProgress":
         self._bar.start()
@@ -40,6 +45,12 @@ class CountProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def begin(self, verb: str, total: int | None) -> None:
+        """Begin another part of the work, of which nothing is done."""
+        self._verb, self._total, self._before = verb, total, 0
+        self._started_s = time.monotonic()
+        self._bar.reset(self._task, description="", total=total, verb=verb)
 
     def per_s(self, done: int) -> float:
         """Return the pace of this call."""
@@ -51,10 +62,15 @@ class CountProgress:
         now_s = time.monotonic()
         if not self._console.is_terminal and now_s - self._said_s > _LINE_EVERY_S:
             self._said_s = now_s
-            left_s = (self._total - done) / max(self.per_s(done), 1e-9)
-            self._console.print(
-                f"galen: {done} of {self._total} {self._verb}  {text}  {left_s / 60:.0f} min left",
-                soft_wrap=True,
-                markup=False,
-                highlight=False,
-            )
+            of = "" if self._total is None else f" of {self._total}"
+            self.say(f"{done}{of} {self._verb}  {text}{self._time_left(done)}")
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(f"galen: {message}", soft_wrap=True, markup=False, highlight=False)
+
+    def _time_left(self, done: int) -> str:
+        pace = self.per_s(done)
+        if self._total is None or not pace:
+            return ""
+        return f"  {(self._total - done) / pace / 60:.0f} min left"
