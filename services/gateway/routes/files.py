@@ -13,12 +13,12 @@ import structlog
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
+from services.gateway.caller import caller_of
 from services.gateway.job_schemas import FileDeleted, FileList, FileObject, file_of, file_page
 from services.gateway.local_only import check_local
 from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, file_answers
-from services.gateway.routes.chat import ANONYMOUS
-from services.gateway.state import GatewayState, state_of
+from services.gateway.state import state_of
 from services.gateway.threads import in_thread
 from services.gateway.upload import Upload, read_upload
 from services.protocol.batch_lines import BatchInputError, check_lines, raw_lines
@@ -73,9 +73,10 @@ async def upload_file(request: Request) -> Response:
     """Take the input of a batch or of an evaluation; every line of it is checked."""
     state = state_of(request)
     state.check_open()
+    tenant_id = caller_of(request).tenant_id
     upload = await read_upload(request, state.settings, MAX_FILE_BYTES)
     try:
-        file = await in_thread(lambda: _keep(upload, state.store.files))
+        file = await in_thread(lambda: _keep(upload, state.store.files, tenant_id))
     except BatchInputError as error:
         raise RequestError(
             ErrorCode.INVALID_FILE, error.message, param=error.param or "file"
@@ -102,7 +103,9 @@ async def list_all(request: Request) -> Response:
     """The newest first; `purpose`, `limit`, `after` and `order` choose."""
     page = page_of(request, most=_MOST_LISTED, default=_MOST_LISTED, orders=True)
     async with state_of(request).store.begin() as session:
-        rows = await list_files(session, ANONYMOUS, request.query_params.get("purpose"), page)
+        rows = await list_files(
+            session, caller_of(request).tenant_id, request.query_params.get("purpose"), page
+        )
     if rows is None:
         raise unknown_after()
     return _json(file_page(rows, page.limit))
@@ -111,7 +114,7 @@ async def list_all(request: Request) -> Response:
 @router.get("/{file_id}", summary="Describe a file", responses=answers(FileObject, "The file"))
 async def show_file(request: Request, file_id: str) -> Response:
     """Its size, name and purpose."""
-    return _json(file_of(await _find(state_of(request), file_id)))
+    return _json(file_of(await _find(request, file_id)))
 
 
 @router.get(
@@ -122,7 +125,7 @@ async def show_file(request: Request, file_id: str) -> Response:
 async def download_file(request: Request, file_id: str) -> Response:
     """What was uploaded, or what a job has written."""
     state = state_of(request)
-    row = await _find(state, file_id)
+    row = await _find(request, file_id)
     try:
         pieces = await in_thread(lambda: state.store.files.open(row.key))
     except OSError as error:
@@ -147,22 +150,23 @@ async def delete_file(request: Request, file_id: str) -> Response:
                 "a batch or an evaluation that has not ended reads this file; cancel it first",
                 param="file_id",
             )
-        row = await remove_file(session, ANONYMOUS, file_id)
+        row = await remove_file(session, caller_of(request).tenant_id, file_id)
     if row is None:
         raise _unknown()
     await in_thread(lambda: state.store.files.remove(row.key))
     return _json(FileDeleted(row.id))
 
 
-async def _find(state: GatewayState, file_id: str) -> FileRow:
-    async with state.store.begin() as session:
-        row = await find_file(session, ANONYMOUS, file_id)
+async def _find(request: Request, file_id: str) -> FileRow:
+    caller = caller_of(request)
+    async with state_of(request).store.begin() as session:
+        row = await find_file(session, caller.tenant_id, file_id)
     if row is None:
         raise _unknown()
     return row
 
 
-def _keep(upload: Upload, store: FileStore) -> NewFile:
+def _keep(upload: Upload, store: FileStore, tenant_id: str) -> NewFile:
     """Check a file and put it into the store.
 
     Raises:
@@ -179,7 +183,7 @@ def _keep(upload: Upload, store: FileStore) -> NewFile:
             out.write(piece)
     return NewFile(
         id=file_id,
-        tenant_id=ANONYMOUS,
+        tenant_id=tenant_id,
         filename=upload.filename,
         purpose=upload.purpose,
         num_bytes=upload.num_bytes,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 
+from services.gateway.caller import Caller, caller_of
 from services.gateway.pages import page_of, unknown_after
-from services.gateway.routes.chat import ANONYMOUS
-from services.gateway.state import GatewayState, state_of
+from services.gateway.state import state_of
 from services.protocol.errors import ErrorCode, NotFoundError, RequestError
 from services.store.file_records import find_file
 from services.store.job_records import Counts, cancel_job, counts_of, find_job, list_jobs
@@ -40,31 +40,34 @@ async def find_page(request: Request, kind: JobKind) -> JobPage:
     """Return the page that a request asks for; raises RequestError."""
     page = page_of(request, most=_MOST_LISTED, default=_LISTED)
     async with state_of(request).store.begin() as session:
-        rows = await list_jobs(session, ANONYMOUS, kind, page)
+        rows = await list_jobs(session, caller_of(request).tenant_id, kind, page)
         if rows is None:
             raise unknown_after()
         counts = await counts_of(session, [row.id for row in rows])
     return JobPage(rows, counts, page.limit)
 
 
-async def find_row(state: GatewayState, job_id: str, kind: JobKind) -> tuple[JobRow, Counts]:
+async def find_row(request: Request, job_id: str, kind: JobKind) -> tuple[JobRow, Counts]:
     """Return a job; raises NotFoundError."""
-    async with state.store.begin() as session:
-        row = await _known(session, job_id, kind)
+    async with state_of(request).store.begin() as session:
+        row = await _known(session, caller_of(request), job_id, kind)
         counts = await counts_of(session, [row.id])
     return row, counts[row.id]
 
 
-async def cancel_row(state: GatewayState, job_id: str, kind: JobKind) -> None:
+async def cancel_row(request: Request, job_id: str, kind: JobKind) -> None:
     """Cancel a job, unless it has ended; raises NotFoundError."""
-    async with state.store.begin() as session:
-        await _known(session, job_id, kind)
-        await cancel_job(session, ANONYMOUS, job_id)
+    caller = caller_of(request)
+    async with state_of(request).store.begin() as session:
+        await _known(session, caller, job_id, kind)
+        await cancel_job(session, caller.tenant_id, job_id)
 
 
-async def usable_input(session: AsyncSession, file_id: str, purpose: str) -> FileRow:
+async def usable_input(
+    session: AsyncSession, caller: Caller, file_id: str, purpose: str
+) -> FileRow:
     """Return a file that was uploaded for this; raises NotFoundError, RequestError."""
-    file = await find_file(session, ANONYMOUS, file_id)
+    file = await find_file(session, caller.tenant_id, file_id)
     if file is None:
         raise NotFoundError(
             ErrorCode.FILE_NOT_FOUND,
@@ -80,8 +83,8 @@ async def usable_input(session: AsyncSession, file_id: str, purpose: str) -> Fil
     return file
 
 
-async def _known(session: AsyncSession, job_id: str, kind: JobKind) -> JobRow:
-    row = await find_job(session, job_id, tenant_id=ANONYMOUS)
+async def _known(session: AsyncSession, caller: Caller, job_id: str, kind: JobKind) -> JobRow:
+    row = await find_job(session, job_id, tenant_id=caller.tenant_id)
     if row is None or row.kind != kind:
         code, message, param = _UNKNOWN[kind]
         raise NotFoundError(code, message, param=param)
