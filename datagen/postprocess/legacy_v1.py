@@ -9,6 +9,7 @@ ended the run. What does *not* live here: rules that one would want (`standard_v
 
 import random
 import re
+from collections.abc import Sequence
 
 from datagen.postprocess.parsing import turns_as_seed
 from datagen.postprocess.samples import Item, Note, OutTurn, Pair, Rejected, Sample, items_turns
@@ -48,6 +49,9 @@ class LegacyV1:
 
     def __init__(self, seed: int) -> None:
         self._coin = random.Random(seed)  # noqa: S311 - a coin, no secret
+
+    def look_over(self, samples: Sequence[Sample]) -> None:
+        """Nothing is found faster in many at once: these rules act on nearly each text."""
 
     def item_of(self, sample: Sample, note: Note) -> Item:
         """Return the item of a sample; raises Rejected."""

@@ -5,13 +5,14 @@ the same of LLaVA-Med's tool, and items that have their `conversations` already.
 live here: which turns are kept (`standard_v1.py`, `legacy_v1.py`), and files (`running.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
 from datagen.figures import DOMAINS, MOST_ID_CHARS, is_safe_name
+from datagen.postprocess.words import Hashes
 from modeling.conversations import IMAGE_MARKER
 
 MOST_TEXT_CHARS = 65_536
@@ -60,6 +61,8 @@ class Sample:
         is_marked: whether the human turns said where the image stands.
         is_marker_first: whether it stood before the words; None: not said.
         num_unpaired: turns without an answer, or without a question.
+        plain_words: all words of its turns where no rule about words can apply to any; None: not
+            known, or one may.
     """
 
     id: str | int
@@ -71,12 +74,17 @@ class Sample:
     is_marked: bool = False
     is_marker_first: bool | None = None
     num_unpaired: int = 0
+    plain_words: Hashes | None = None
 
 
 class Profile(Protocol):
     """A versioned set of rules."""
 
     name: str
+
+    def look_over(self, samples: Sequence[Sample]) -> None:
+        """Note in samples what is found faster in many at once; what comes of them is the same."""
+        ...
 
     def item_of(self, sample: Sample, note: Note) -> Item:
         """Return what is trained on; raises Rejected."""
