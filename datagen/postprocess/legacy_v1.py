@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from datagen.postprocess.parsing import turns_as_seed
-from datagen.postprocess.samples import Item, Note, OutTurn, Pair, Rejected, Sample, items_turns
+from datagen.postprocess.samples import Item, Note, OutTurn, Rejected, Sample, items_turns
 
 _REFUSAL = re.compile(
     r"(?:having|without|have) access"
@@ -75,7 +75,7 @@ class LegacyV1:
         )
 
     def _turns(self, sample: Sample, note: Note) -> list[OutTurn]:
-        pairs: list[Pair] | None = sample.turns
+        pairs = sample.turns
         is_first = sample.is_marker_first
         num_unpaired = sample.num_unpaired
         if pairs is None:

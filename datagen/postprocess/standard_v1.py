@@ -22,8 +22,9 @@ from datagen.postprocess.phrases import (
     words_of,
 )
 from datagen.postprocess.safe_wording import advises, identifies, may_advise, may_identify
-from datagen.postprocess.samples import Item, Note, Pair, Rejected, Sample, items_turns
+from datagen.postprocess.samples import Item, Note, Rejected, Sample, items_turns
 from datagen.postprocess.words import WordReader, WordTable
+from datagen.teacher_turns import Pair
 from modeling.conversations import IMAGE_MARKER
 
 _SPOKEN_MARKER = "[image]"  # what a literal marker in a teacher's text becomes
