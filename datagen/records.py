@@ -25,6 +25,7 @@ MOST_LINE_BYTES = 16 << 20
 """Longer than any conversation; a longer line is a problem, and never held as a whole."""
 _BOM = b"\xef\xbb\xbf"
 _WINDOW_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 18  # lines are longer than the usual 8 KB has room for many of
 _LFS_POINTER = b"version https://git-lfs"
 _MOST_DEPTH_ERRORS = (ValueError, RecursionError, ijson.JSONError)
 
@@ -220,6 +221,6 @@ def _pass_bom(file: BinaryIO) -> None:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return path.open("rb", buffering=_BUFFER_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); give a file") from error

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from datagen.postprocess.signatures import NUM_BANDS, NUM_HASHES, Hashes, Signatures
+from datagen.postprocess.signatures import NUM_BANDS, NUM_HASHES, Signatures
+from datagen.postprocess.words import Hashes
 
 _CHUNK_ROWS = 1 << 16
 

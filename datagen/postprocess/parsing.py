@@ -3,14 +3,9 @@
 What does *not* live here: what the turns are worth.
 """
 
-import re
 from dataclasses import dataclass
 
-from datagen.postprocess.samples import Pair
-
-# Only at the beginning of a line: the words themselves may stand in an answer. Teachers like to
-# set the names in bold type. It begins with a character, since that is looked for fast.
-_SPEAKER = re.compile(r"\n[ \t]*(?:\*\*)?(User|Assistant)(?:\*\*)?[ \t]*:(?:\*\*)?")
+from datagen.teacher_turns import Pair, speakers_of
 
 
 @dataclass(slots=True)
@@ -27,10 +22,10 @@ class Parsed:
 
 def turns_of(result: str) -> Parsed:
     """Return the turns of a text; what stands before the first speaker is no turn."""
-    pieces = _SPEAKER.split(f"\n{result}")
+    pieces = speakers_of(result)
     parsed = Parsed([])
     asked: str | None = None
-    for number in range(1, len(pieces), 2):
+    for number in range(0, len(pieces), 2):
         text = pieces[number + 1].strip()
         if pieces[number] == "User":
             parsed.num_unpaired += asked is not None

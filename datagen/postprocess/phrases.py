@@ -93,6 +93,8 @@ _SOURCE_WORDS = frozenset(
         "report",
     }
 )  # fmt: skip
+WORDS = _REFUSAL_WORDS | _SOURCE_WORDS
+"""A text without any of them refuses nothing, but for what `has_split_refusal` finds."""
 _TO_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _TO_WORDS[0x2019] = " "  # the apostrophe of typesetters
 _REACH_CHARS = 160
@@ -126,9 +128,14 @@ def words_of(text: str) -> set[str]:
     return set(text.translate(_TO_WORDS).split())
 
 
+def has_split_refusal(lower: str) -> bool:
+    """Whether a text has a refusal's hint of two words that are frequent alone."""
+    return "can not" in lower or "not visible" in lower
+
+
 def may_refuse(words: set[str], lower: str) -> bool:
     """Whether a text has a word that a refusal needs."""
-    return not words.isdisjoint(_REFUSAL_WORDS) or "can not" in lower or "not visible" in lower
+    return not words.isdisjoint(_REFUSAL_WORDS) or has_split_refusal(lower)
 
 
 def may_tell_source(words: set[str]) -> bool:

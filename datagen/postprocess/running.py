@@ -22,9 +22,10 @@ import numpy as np
 from datagen.figures import MOST_ID_CHARS
 from datagen.postprocess.columns import ColumnWriter
 from datagen.postprocess.near_duplicates import Fates, drop_near_duplicates, drop_repeated_ids
-from datagen.postprocess.samples import Item, Profile, Rejected, sample_of
+from datagen.postprocess.samples import Item, Profile, Rejected, Sample, sample_of
 from datagen.postprocess.signatures import NUM_BANDS, Signer, band_keys
 from datagen.postprocess.tally import Reject, RejectFile, Tally
+from datagen.postprocess.words import Hashes
 from datagen.postprocess.work_folder import WorkFolder
 from datagen.postprocess.writing import ITEMS, REJECTS, Accepted, put_in_place, write_items
 from datagen.records import Found, Problem, read_records, shape_of
@@ -32,7 +33,8 @@ from modeling.conversations import IMAGE_MARKER
 
 _BATCH_ROWS = 512
 _BATCH_BYTES = 1 << 20
-_SHOWN_EVERY = 1024
+_SAMPLES_AT_ONCE = 128  # their words' numbers stay in a core's own cache
+_CHARS_AT_ONCE = 1 << 20
 _HASH_WINDOW_BYTES = 1 << 20
 _encode = msgspec.json.Encoder().encode
 
@@ -138,46 +140,82 @@ def _judge_all(
         return columns.num_rows
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A record that was read: its sample, or why it is none. Of its size nothing else stays."""
+
+    number: int
+    shown_id: str | int | None
+    sample: Sample | str
+
+    @property
+    def num_chars(self) -> int:
+        """About how long its texts are."""
+        if isinstance(self.sample, str):
+            return 0
+        return len(self.sample.result or "") + sum(
+            len(question) + len(answer) for question, answer in self.sample.turns or ()
+        )
+
+
+def _taken(found: Found) -> _Taken:
+    record = found.record
+    shown_id = _shown_id(record.get("id", record.get("pair_id")))
+    try:
+        return _Taken(found.number, shown_id, sample_of(record, found.group))
+    except Rejected as reason:
+        return _Taken(found.number, shown_id, str(reason))
+
+
 class _Judging:
     """Judges the records of one input."""
 
     def __init__(
         self, plan: Plan, number: int, batches: "_Batches", rejects: RejectFile, watch: Watch
     ) -> None:
-        self._item_of = plan.profile.item_of
+        self._look_over, self._item_of = plan.profile.look_over, plan.profile.item_of
         self._reason_against = plan.reason_against_image
         self._name = plan.inputs[number].name
         self._source = number
         self._batches = batches
         self._rejects = rejects
         self._watch = watch
+        self._waiting: list[_Taken | Problem] = []
+        self._num_chars = 0
         self._number = 0
         self._id: str | int | None = None
         self._changed = rejects.tally.changed
 
     def judge(self, path: Path) -> None:
-        """Judge all of them."""
-        tally = self._rejects.tally
-        num_shown = 0
-        for found in read_records(path, self._tell):
-            tally.num_records += 1
-            self._number, self._id = found.number, None
-            try:
-                self._accept(found)
-            except Rejected as reason:
-                self._rejects.sample(
-                    Reject(self._name, found.number, str(reason), _shown_id(self._id))
-                )
-            num_shown += 1
-            if num_shown == _SHOWN_EVERY:
-                self._watch.advance(num_shown)
-                num_shown = 0
-        self._watch.advance(num_shown)
+        """Judge all of them; some are taken at once, since together they are looked over faster."""
+        for found in read_records(path, self._waiting.append):
+            taken = _taken(found)
+            self._waiting.append(taken)
+            self._num_chars += taken.num_chars
+            if len(self._waiting) >= _SAMPLES_AT_ONCE or self._num_chars >= _CHARS_AT_ONCE:
+                self._judge_waiting()
+        self._judge_waiting()
 
-    def _accept(self, found: Found) -> None:
-        record = found.record
-        self._id = record.get("id", record.get("pair_id"))
-        sample = sample_of(record, found.group)
+    def _judge_waiting(self) -> None:
+        taken = [one for one in self._waiting if isinstance(one, _Taken)]
+        self._rejects.tally.num_records += len(taken)
+        self._look_over([one.sample for one in taken if isinstance(one.sample, Sample)])
+        for one in self._waiting:
+            if isinstance(one, Problem):
+                self._rejects.unreadable(self._name, one.number, one.kind)
+                continue
+            self._number, self._id = one.number, one.shown_id
+            try:
+                self._accept(one.sample)
+            except Rejected as reason:
+                self._rejects.sample(Reject(self._name, one.number, str(reason), one.shown_id))
+        self._waiting.clear()
+        self._num_chars = 0
+        self._watch.advance(len(taken))
+
+    def _accept(self, sample: Sample | str) -> None:
+        if isinstance(sample, str):
+            raise Rejected(sample)
         if self._reason_against is not None and sample.image is not None:
             reason = self._reason_against(sample.image)
             if reason is not None:
@@ -188,15 +226,14 @@ class _Judging:
         except UnicodeEncodeError as error:  # half a character
             raise Rejected("bad_text") from error
         self._rejects.tally.count(item, 1)
-        self._batches.append(item, line, found.number, self._source)
-
-    def _tell(self, problem: Problem) -> None:
-        self._rejects.unreadable(self._name, problem.number, problem.kind)
+        is_whole = len(item.conversations) == 2 * len(sample.turns or ())
+        words = sample.plain_words if is_whole else None
+        self._batches.append(item, line, (self._number, self._source), words)
 
     def _note(self, what: Literal["turn", "change"], rule: str, turn: int) -> None:
         number = self._number
         if what == "turn":
-            self._rejects.turn(Reject(self._name, number, rule, _shown_id(self._id), turn))
+            self._rejects.turn(Reject(self._name, number, rule, self._id, turn))
         else:
             self._changed[rule] += 1
             self._rejects.tally.exemplify(rule, f"{self._name}:{number} turn {turn}")
@@ -217,19 +254,27 @@ class _Batches:
         self._ids: list[bytes] = []
         self._contents: list[bytes] = []
         self._places: list[tuple[int, int]] = []
-        self._texts: list[bytes] = []
+        self._texts: list[bytes | Hashes] = []
         self._images: list[bytes] = []
         self._num_bytes = self._start = 0
 
-    def append(self, item: Item, line: bytes, number: int, source: int) -> None:
-        """Take one item."""
+    def append(self, item: Item, line: bytes, place: tuple[int, int], words: Hashes | None) -> None:
+        """Take one item.
+
+        Args:
+            place: its number, and its input's.
+            words: of all its turns; None: they are read here.
+        """
         self._lines.append(line)
         self._ids.append(blake2b(str(item.id).encode(), digest_size=8).digest())
         self._contents.append(blake2b(line, digest_size=8).digest())
-        self._places.append((number, source))
+        self._places.append(place)
         if self._signer is not None:
-            text = "\n".join([turn.value for turn in item.conversations])
-            self._texts.append(text.replace(IMAGE_MARKER, "").encode())
+            if words is None:
+                text = "\n".join([turn.value for turn in item.conversations])
+                self._texts.append(text.replace(IMAGE_MARKER, "").encode())
+            else:
+                self._texts.append(words)
             self._images.append((item.image or "").encode())
         self._num_bytes += len(line)
         if len(self._lines) >= _BATCH_ROWS or self._num_bytes >= _BATCH_BYTES:

@@ -42,6 +42,10 @@ _ADVICE_WORDS = frozenset(
 )
 
 
+WORDS = _TITLES | _ADVICE_WORDS
+"""A text without any of them has no advice, and no name behind a title."""
+
+
 def may_advise(words: set[str]) -> bool:
     """Whether a text has a word that advice needs."""
     return not words.isdisjoint(_ADVICE_WORDS)

@@ -5,13 +5,15 @@ the same of LLaVA-Med's tool, and items that have their `conversations` already.
 live here: which turns are kept (`standard_v1.py`, `legacy_v1.py`), and files (`running.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
 from datagen.figures import DOMAINS, MOST_ID_CHARS, is_safe_name
+from datagen.postprocess.words import Hashes
+from datagen.teacher_turns import Pair, TurnsError, written_by_teacher
 from modeling.conversations import IMAGE_MARKER
 
 MOST_TEXT_CHARS = 65_536
@@ -21,7 +23,6 @@ MOST_TURNS = 128
 # What is no sample at all: exit code 3 tells of these.
 NO_SAMPLE = frozenset({"wrong_schema", "bad_id", "bad_text", "unsafe_image", "too_large"})
 
-Pair = tuple[str, str]
 Note = Callable[[Literal["turn", "change"], str, int], None]
 """Is told of a turn that was left out or changed: the rule's name, and the turn's number from 0."""
 
@@ -60,6 +61,8 @@ class Sample:
         is_marked: whether the human turns said where the image stands.
         is_marker_first: whether it stood before the words; None: not said.
         num_unpaired: turns without an answer, or without a question.
+        plain_words: all words of its turns where no rule about words can apply to any; None: not
+            known, or one may.
     """
 
     id: str | int
@@ -71,12 +74,17 @@ class Sample:
     is_marked: bool = False
     is_marker_first: bool | None = None
     num_unpaired: int = 0
+    plain_words: Hashes | None = None
 
 
 class Profile(Protocol):
     """A versioned set of rules."""
 
     name: str
+
+    def look_over(self, samples: Sequence[Sample]) -> None:
+        """Note in samples what is found faster in many at once; what comes of them is the same."""
+        ...
 
     def item_of(self, sample: Sample, note: Note) -> Item:
         """Return what is trained on; raises Rejected."""
@@ -125,25 +133,17 @@ def items_turns(pairs: list[Pair], image: str | None, *, is_marker_first: bool) 
 
 
 def _take_result(sample: Sample, record: Mapping[str, Any]) -> None:
-    turns, result = record.get("turns"), record.get("result")
-    if isinstance(turns, list) and turns:
-        pairs: list[Pair] = []
-        for turn in cast("list[object]", turns):
-            if not isinstance(turn, Mapping):
-                raise Rejected("wrong_schema")
-            asked = cast("Mapping[str, object]", turn)
-            question, answer = asked.get("question"), asked.get("answer")
-            if not isinstance(question, str) or not isinstance(answer, str):
-                raise Rejected("wrong_schema")
-            pairs.append((question, answer))
-        sample.turns = pairs
-        _check_size(pairs)
-    elif isinstance(result, str):
-        if len(result) > MOST_TEXT_CHARS:
-            raise Rejected("too_large")
-        sample.result = result
+    try:
+        written = written_by_teacher(record)
+    except TurnsError as error:
+        raise Rejected("wrong_schema") from error
+    if isinstance(written, list):
+        _check_size(written)
+        sample.turns = written
+    elif len(written) > MOST_TEXT_CHARS:
+        raise Rejected("too_large")
     else:
-        raise Rejected("wrong_schema")
+        sample.result = written
 
 
 def _take_conversation(sample: Sample, turns: object) -> None:

@@ -6,12 +6,14 @@ first one that does. What does *not* live here: the patterns (`phrases.py`, `saf
 images and near-duplicates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
+from datagen.postprocess import phrases, safe_wording
 from datagen.postprocess.parsing import turns_of
 from datagen.postprocess.phrases import (
     cut_lead_in,
+    has_split_refusal,
     leaks,
     may_refuse,
     may_tell_source,
@@ -20,10 +22,13 @@ from datagen.postprocess.phrases import (
     words_of,
 )
 from datagen.postprocess.safe_wording import advises, identifies, may_advise, may_identify
-from datagen.postprocess.samples import Item, Note, Pair, Rejected, Sample, items_turns
+from datagen.postprocess.samples import Item, Note, Rejected, Sample, items_turns
+from datagen.postprocess.words import WordReader, WordTable
+from datagen.teacher_turns import Pair
 from modeling.conversations import IMAGE_MARKER
 
 _SPOKEN_MARKER = "[image]"  # what a literal marker in a teacher's text becomes
+_NO_WORDS = set[str]()
 
 
 class StandardV1:
@@ -42,18 +47,41 @@ class StandardV1:
     ) -> None:
         self._key = f"{seed}:"
         self._is_asked = is_benchmark_question
+        self._reader = WordReader()
+        self._hints = WordTable(phrases.WORDS | safe_wording.WORDS, self._reader)
+
+    def look_over(self, samples: Sequence[Sample]) -> None:
+        """Take texts apart into turns, and find those in which no rule has anything to look for.
+
+        Only what is all ASCII is told here: the words of other texts are parted in another way.
+        """
+        asked: list[Sample] = []
+        texts: list[bytes] = []
+        for sample in samples:
+            text = _text_of(_pairs_of(sample))
+            if text.isascii() and not (
+                IMAGE_MARKER in text
+                or has_split_refusal(text.lower())
+                or may_identify(_NO_WORDS, text)
+            ):
+                asked.append(sample)
+                texts.append(text.encode())
+        words, first = self._reader.read(texts)
+        has_hint = self._hints.has_any(words, first)
+        places = first.tolist()
+        for index, sample in enumerate(asked):
+            if not has_hint[index]:
+                sample.plain_words = words[places[index] : places[index + 1]]
 
     def item_of(self, sample: Sample, note: Note) -> Item:
         """Return the item of a sample; raises Rejected."""
-        pairs, num_unpaired = sample.turns, sample.num_unpaired
-        if pairs is None:
-            parsed = turns_of(sample.result or "")
-            pairs, num_unpaired = parsed.pairs, parsed.num_unpaired
-        for _ in range(num_unpaired):
+        pairs = _pairs_of(sample)
+        for _ in range(sample.num_unpaired):
             note("turn", "unpaired", -1)
         if not pairs:
             raise Rejected("no_turns")
-        kept = self._kept(pairs, note)
+        is_plain = sample.plain_words is not None
+        kept = self._kept(pairs, _NO_WORDING if is_plain else _wording_of(pairs), note)
         if not kept:
             raise Rejected("no_turn_left")
         is_first = sample.is_marker_first
@@ -67,17 +95,7 @@ class StandardV1:
             conversations=items_turns(kept, sample.image, is_marker_first=is_first),
         )
 
-    def _kept(self, pairs: list[Pair], note: Note) -> list[Pair]:
-        # The hints are looked for once in all turns: most samples have none, and end here.
-        text = "\n".join([side for pair in pairs for side in pair])
-        words, lower = words_of(text), text.lower()
-        wording = _Wording(
-            refusals=may_refuse(words, lower),
-            sources=may_tell_source(words),
-            advice=may_advise(words),
-            identifiers=may_identify(words, text),
-            markers=IMAGE_MARKER in text,
-        )
+    def _kept(self, pairs: list[Pair], wording: "_Wording", note: Note) -> list[Pair]:
         kept: list[Pair] = []
         for number, pair in enumerate(pairs):
             question, answer = pair[0].strip(), pair[1].strip()
@@ -121,6 +139,35 @@ class _Wording:
         self.advice = advice
         self.identifiers = identifiers
         self.markers = markers
+
+
+_NO_WORDING = _Wording(
+    refusals=False, sources=False, advice=False, identifiers=False, markers=False
+)
+
+
+def _wording_of(pairs: list[Pair]) -> _Wording:
+    text = _text_of(pairs)
+    words, lower = words_of(text), text.lower()
+    return _Wording(
+        refusals=may_refuse(words, lower),
+        sources=may_tell_source(words),
+        advice=may_advise(words),
+        identifiers=may_identify(words, text),
+        markers=IMAGE_MARKER in text,
+    )
+
+
+def _pairs_of(sample: Sample) -> list[Pair]:
+    """Return a sample's turns, taken apart once."""
+    if sample.turns is None:
+        parsed = turns_of(sample.result or "")
+        sample.turns, sample.num_unpaired = parsed.pairs, parsed.num_unpaired
+    return sample.turns
+
+
+def _text_of(pairs: list[Pair]) -> str:
+    return "\n".join([side for pair in pairs for side in pair])
 
 
 def _rule_of_words(question: str, answer: str, wording: _Wording) -> str | None:

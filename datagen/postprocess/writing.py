@@ -24,6 +24,7 @@ REJECTS = "rejects"
 """Files in the folder of a run: accepted items, and what was left out."""
 _OUTPUT = "output"
 _CHUNK = 1024
+_BUFFER_BYTES = 1 << 18
 _decode = msgspec.json.Decoder(Item).decode
 
 
@@ -74,7 +75,7 @@ def _lines(accepted: Accepted, rejects: RejectFile) -> Iterator[tuple[int, bytes
     """Yield rows with their lines; those that are left out are told of, and have None."""
     folder, fates = accepted.folder, accepted.fates
     numbers, sources = Column(folder, "number").values(), Column(folder, "source").values()
-    with (folder / ITEMS).open("rb") as items, (folder / ITEMS).open("rb") as others:
+    with (folder / ITEMS).open("rb", _BUFFER_BYTES) as items, (folder / ITEMS).open("rb") as others:
         rows = zip(items, numbers, sources, strict=True)
         for row, (line, number, source) in enumerate(rows):
             if not fates.reason[row]:

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from datagen.postprocess import command as post_process
 from tests.datagen.stats.conversations import item, run, write_images, write_items
+
+
+def postprocess(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        post_process.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
 
 DRAWINGS = ("sunburst-instructions", "sunburst-answers", "domains", "turns", "lengths")
 
@@ -81,6 +89,28 @@ def test_generated_results_are_counted_by_their_blocks(tmp_path: Path) -> None:
     assert found["conversations"] == 1
     assert found["problems"] == {"result has no User: and Assistant: blocks": 1}
     assert found["rounds"]["counts"] == {"2": 1}  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType] - JSON
+
+
+def test_what_a_teacher_wrote_is_read_as_post_processing_reads_it(tmp_path: Path) -> None:
+    records: list[dict[str, object]] = [
+        {"pair_id": "a", "turns": [{"question": "What is shown?", "answer": "The liver."}]},
+        {"pair_id": "b", "turns": [], "result": "**User** : What?\n**Assistant**: A mass."},
+        {"pair_id": "c", "turns": [{"question": "What?", "answer": 5}]},
+        {"pair_id": "d", "turns": "no"},
+        {"pair_id": "e", "conversations": None, "result": "User: What?\nAssistant: A lung."},
+    ]
+    file, out = tmp_path / "x.jsonl", tmp_path / "out"
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
+    assert run(file, "--out", out) == 3
+    found = numbers(out)
+    assert found["conversations"] == 3
+    assert found["problems"] == {
+        "turns that cannot be read": 1, "no conversations, no turns and no result": 1,
+    }  # fmt: skip
+    assert found["rounds"]["counts"] == {"1": 3}  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType] - JSON
+    assert postprocess(file, "--out", tmp_path / "train.jsonl") == 3
+    written = (tmp_path / "train.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in written] == ["a", "b", "e"]
 
 
 def test_records_that_cannot_be_read_are_told_and_end_with_3(
