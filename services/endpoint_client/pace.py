@@ -21,8 +21,9 @@ _DOUBLED_AT_FIRST_S = 5.0
 """The same while a refusal still shows that far more was allowed than had been learnt."""
 _MOST_LOWERED = 0.9
 """A rate after a refusal, at least, of the one before: a few slow answers do not make it small."""
-_CREDIT_S = 1.0
-"""What was not sent in a pause may be sent after it; a token bucket holds a second's worth."""
+_CREDIT_S = 0.5
+"""What was not sent in a pause may be sent after it: half of what a token bucket of one second
+holds, since all of it at once would find the bucket empty again."""
 _SHORTEST_S = 0.5
 """Between two refusals that a rate is learnt from: fewer answers than that say too little."""
 _HEADROOM = 1.5
