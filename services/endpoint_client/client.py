@@ -158,17 +158,14 @@ class EndpointClient:
                 if _is_full(error):
                     if time.monotonic() > given_up_s:
                         raise endpoint_error(error, self.endpoint) from error
-                    asked_s = _retry_after_s(error)
-                    if asked_s is None:
-                        asked_s = _pause_s(min(self.pace.num_in_a_row, _TRIES))
-                    self.pace.refused(began_s, asked_s)
+                    self.pace.refused(began_s, _retry_after_s(error))
                     continue
                 tries += 1
                 if not _may_pass(error) or tries >= _TRIES:
                     raise endpoint_error(error, self.endpoint) from error
                 await asyncio.sleep(_pause_s(tries))
             else:
-                await self.pace.succeeded()
+                self.pace.succeeded(began_s)
                 return reply
 
     async def _try(
