@@ -31,6 +31,7 @@ from tests.support.program import ROOT, free_port
 AT_ONCE = 16
 _PAGE = ROOT / "docs" / "benchmarks.md"
 _SAMPLE_EVERY_S = 0.1
+_STRETCH = 50_000
 
 
 @contextlib.contextmanager
@@ -123,18 +124,25 @@ def bandwidth(folder: Path, mb_per_s: float | None, articles: int) -> list[str]:
     return [name, str(articles), *cells, f"{running / plain:.2f}", f"{whole / plain:.2f}"]
 
 
-def memory(folder: Path, lines: int) -> tuple[str, list[str]]:
-    """Return how flat memory stays over so many lines."""
+def memory(folder: Path, lines: int) -> list[list[str]]:
+    """Return a row for each stretch of a list: memory at its end, and its slope there.
+
+    A slope over the whole would call the filling of malloc's arenas a leak.
+    """
     with serving() as url:
         listed = write_list(folder / "small", url, "small", lines // FIGURES, FIGURES)
         seconds, samples = download(listed, folder / "out-small")
-    # The first fifth is left out: the program starts, and the pools fill.
-    times, sizes = np.array([each for each in samples if each[0] > seconds / 5]).T
-    slope = float(np.polyfit(times / seconds * lines, sizes, 1)[0]) * 100_000
-    return f"{sizes.max():.0f}", [
-        f"{lines:,}", f"{seconds:.0f}", f"{lines / seconds:,.0f}", f"{sizes[0]:.1f}",
-        f"{sizes[-1]:.1f}", f"{sizes.max():.1f}", f"{slope:+.2f}",
-    ]  # fmt: skip
+    times, sizes = np.array(samples).T
+    done = times / seconds * lines
+    rows: list[list[str]] = []
+    for first in range(0, lines, _STRETCH):
+        here = (done >= first) & (done < first + _STRETCH)
+        slope = float(np.polyfit(done[here], sizes[here], 1)[0]) * 100_000
+        end = np.median(sizes[here][-10:])
+        upper = min(first + _STRETCH, lines)
+        cells = f"{end:.1f}", f"{sizes[here].max():.1f}", f"{slope:+.2f}"
+        rows.append([f"{first:,} to {upper:,}", *cells])
+    return rows
 
 
 def seeds_way(listed: Path, out: Path) -> float:
@@ -163,18 +171,11 @@ def against_the_seed(folder: Path, articles: int) -> list[str]:
     ]  # fmt: skip
 
 
-def main() -> None:
-    """Measure, print the section, and write it into the page."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--write", action="store_true", help="Into docs/benchmarks.md.")
-    parser.add_argument("--lines", type=int, default=100_000, help="Of the measurement of memory.")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        rows = [bandwidth(folder, rate, articles) for rate, articles in [(50, 150), (None, 300)]]
-        seed = against_the_seed(folder, 60)
-        _, flat = memory(folder, options.lines)
-    text = "\n\n".join(
+def speed_text(folder: Path) -> str:
+    """Measure how fast it is; returns the section."""
+    rows = [bandwidth(folder, rate, articles) for rate, articles in [(50, 150), (None, 300)]]
+    seed = against_the_seed(folder, 60)
+    return "\n\n".join(
         [
             "## `galen data download`",
             "`python -m benchmarks.download --write`; the server is a process of its own on the "
@@ -189,17 +190,43 @@ def main() -> None:
             "The seed's way (an archive for each figure, one after the other, unpacked whole) at "
             "a host 100 ms away:",
             table(["list", "seed's way s", "ours s", "times as fast"], [seed]),
-            "Resident memory over a long list of small archives, four figures each:",
-            table(
-                ["lines", "s", "lines/s", "MB after a fifth", "MB at the end", "MB at most",
-                 "slope, MB per 100,000 lines"],
-                [flat],
-            ),
         ]
     )  # fmt: skip
-    print(text)
-    if options.write:
-        replace_section(_PAGE, "download", text)
+
+
+def memory_text(folder: Path, lines: int) -> str:
+    """Measure how flat memory is; returns the section."""
+    return "\n\n".join(
+        [
+            "### Memory of `galen data download`",
+            f"`python -m benchmarks.download --part memory --lines {lines} --write`: resident "
+            "memory over one long list of small archives, four figures each; in each stretch a "
+            "straight line is fitted, so that the start and a real slope are told apart.",
+            table(
+                ["lines", "MB at the end", "MB at most", "slope, MB per 100,000 lines"],
+                memory(folder, lines),
+            ),
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, print the sections, and write them into the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="Into docs/benchmarks.md.")
+    parser.add_argument("--part", choices=["speed", "memory"], help="Default: both.")
+    parser.add_argument("--lines", type=int, default=300_000, help="Of the measurement of memory.")
+    options = parser.parse_args()
+    sections: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        if options.part != "memory":
+            sections["download"] = speed_text(Path(name))
+        if options.part != "speed":
+            sections["download-memory"] = memory_text(Path(name), options.lines)
+    for section, text in sections.items():
+        print(text)
+        if options.write:
+            replace_section(_PAGE, section, text)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Looks:
     height: int
 
 
-def look_at(file: Path, most_pixels: int = MOST_PIXELS) -> Looks:
+def look_at(file: Path | str, most_pixels: int = MOST_PIXELS) -> Looks:
     """Decode an image; raises ImageError where it is none, or is too large."""
     try:
         with Image.open(file, formats=FORMATS) as image:

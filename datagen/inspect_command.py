@@ -30,14 +30,18 @@ app = typer.Typer(
 
 @app.command()
 def inspect_command(
-    file: Annotated[Path, typer.Argument(help="JSON lines, a JSON list, or lists by domain.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines, a JSON list, lists by domain, CSV, TSV, Parquet.")
+    ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print it for other programs.")] = False,
+    encoding: Annotated[str, typer.Option(help="Of CSV and TSV.")] = "utf-8",
 ) -> None:
     """Say what a file of data is, count what it holds, and list what is wrong with it.
 
     Known are LLaVA-Med's training items, VQA items, figures with captions, image lists, chat
-    questions and answers, what `galen datagen` makes of figures, and the manifest of a download.
+    questions and answers, what `galen datagen` makes of figures, the manifest of a download, and
+    tables of images with captions, as `galen data captions` takes them.
     Nothing of a record's text is printed.
 
     Exit code 0: nothing is wrong; 1: the file cannot be read; 2: misuse; 3: there are problems.
@@ -50,32 +54,39 @@ def inspect_command(
     """
     from datagen.inspecting import inspect
 
-    contents = inspect(file)
+    contents = inspect(file, encoding)
     print(json.dumps(contents.as_json(), indent=2) if as_json else _text(file, contents))
     if contents.problems:
         raise typer.Exit(_EXIT_PROBLEMS)
 
 
 def _text(file: Path, contents: "Contents") -> str:
-    shape = "JSON lines" if contents.shape == "lines" else f"a JSON {contents.shape}"
+    counted = contents.counted
+    match contents.shape:
+        case "lines":
+            shape = "JSON lines"
+        case "list" | "lists by name":
+            shape = f"a JSON {contents.shape}"
+        case _:
+            shape = contents.shape
     lines = [f"{file}: {contents.schema or 'nothing that is known'}, {shape}"]
     lines.append(f"  {contents.num_records} records")
-    if contents.num_articles:
-        lines.append(f"  {contents.num_articles} articles")
-    if contents.domains:
-        told = (f"{name} {num}" for name, num in contents.domains.most_common())
+    if counted.articles:
+        lines.append(f"  {len(counted.articles)} articles")
+    if counted.domains:
+        told = (f"{name} {num}" for name, num in counted.domains.most_common())
         lines.append(f"  domains: {', '.join(told)}")
-    if contents.rounds:
-        total = sum(rounds * num for rounds, num in contents.rounds.items())
-        mean = total / contents.rounds.total()
-        least, most = min(contents.rounds), max(contents.rounds)
+    if counted.rounds:
+        total = sum(rounds * num for rounds, num in counted.rounds.items())
+        mean = total / counted.rounds.total()
+        least, most = min(counted.rounds), max(counted.rounds)
         lines.append(f"  questions: {total}, {mean:.2f} each, from {least} to {most}")
-    for name, values in contents.values.items():
+    for name, values in counted.values.items():
         told = (f"{value!a} {num}" for value, num in values.most_common(12))
         lines.append(f"  {name}: {', '.join(told)}")
-    if contents.num_misspelt:
-        lines.append(f"  {contents.num_misspelt} with the misspelt key conversatons: is read")
-    where = "line" if contents.shape == "lines" else "record"
+    if counted.num_misspelt:
+        lines.append(f"  {counted.num_misspelt} with the misspelt key conversatons: is read")
+    where = "line" if contents.shape in {"lines", "CSV", "TSV"} else "record"
     for kind, num in contents.problems.most_common():
         first = ", ".join(map(str, contents.first[kind]))
         more = ", ..." if num > len(contents.first[kind]) else ""

@@ -8,12 +8,13 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from datagen.figures import domains_of
+from datagen.captions.tables import open_table
 from datagen.records import Found, Problem, Shape, read_records, shape_of
 from datagen.schemas import (
     Schema,
+    domains_told,
     has_misspelt_key,
     id_of,
     num_rounds,
@@ -28,34 +29,55 @@ _MOST_VALUES = 50
 _MOST_VALUE_CHARS = 60
 
 
+_TABLES: dict[str, Literal["CSV", "TSV", "Parquet"]] = {
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".parquet": "Parquet",
+}
+
+
+@dataclass(slots=True)
+class Counted:
+    """Counts of the records of one schema.
+
+    Args:
+        domains: a record of several counts for each.
+        rounds: conversations by how many questions they have.
+        values: of fields with few values.
+        articles: digests of them.
+        first: where the first records are, as a problem's.
+    """
+
+    domains: Counter[str] = field(default_factory=Counter[str])
+    rounds: Counter[int] = field(default_factory=Counter[int])
+    values: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
+    articles: set[int] = field(default_factory=set[int])
+    num_misspelt: int = 0
+    first: list[int] = field(default_factory=list[int])
+
+
 @dataclass(slots=True)
 class Contents:
     """What a file holds.
 
     Args:
-        schemas: records of each schema; the first one met is the file's.
-        domains: a record of several counts for each.
-        rounds: conversations by how many questions they have.
-        values: of fields with few values.
+        schemas: records of each schema; the most frequent one is the file's.
+        counted: of the records of the file's schema: a stray one changes no count.
         problems: how many of each kind.
         first: where the first of them are, lines or records from 1.
     """
 
-    shape: Shape
+    shape: Shape | Literal["CSV", "TSV", "Parquet"]
     num_records: int = 0
     schemas: Counter[Schema] = field(default_factory=Counter[Schema])
-    domains: Counter[str] = field(default_factory=Counter[str])
-    rounds: Counter[int] = field(default_factory=Counter[int])
-    values: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
-    num_articles: int = 0
-    num_misspelt: int = 0
+    counted: Counted = field(default_factory=Counted)
     problems: Counter[str] = field(default_factory=Counter[str])
     first: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
     @property
     def schema(self) -> Schema | None:
         """The file's; None: it holds nothing that is known."""
-        return next(iter(self.schemas), None)
+        return max(self.schemas, key=self.schemas.__getitem__, default=None)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for other programs."""
@@ -64,11 +86,11 @@ class Contents:
             "schema": self.schema,
             "records": self.num_records,
             "schemas": dict(self.schemas),
-            "domains": dict(self.domains),
-            "rounds": {str(key): self.rounds[key] for key in sorted(self.rounds)},
-            "values": {key: dict(value) for key, value in self.values.items()},
-            "articles": self.num_articles,
-            "misspelt_conversations": self.num_misspelt,
+            "domains": dict(self.counted.domains),
+            "rounds": {str(key): num for key, num in sorted(self.counted.rounds.items())},
+            "values": {key: dict(value) for key, value in self.counted.values.items()},
+            "articles": len(self.counted.articles),
+            "misspelt_conversations": self.counted.num_misspelt,
             "problems": {
                 kind: {"count": num, "first": self.first[kind]}
                 for kind, num in self.problems.most_common()
@@ -76,13 +98,22 @@ class Contents:
         }
 
 
-def inspect(path: Path) -> Contents:
-    """Read a file and count it; raises DataError where it cannot be read at all."""
-    counting = _Counting(Contents(shape_of(path)))
-    for found in read_records(path, counting.tell):
-        counting.add(found)
-    counting.contents.num_articles = len(counting.articles)
-    return counting.contents
+def inspect(path: Path, encoding: str = "utf-8") -> Contents:
+    """Read a file and count it; raises DataError where it cannot be read at all.
+
+    Args:
+        encoding: of CSV and TSV.
+    """
+    table = _TABLES.get(path.suffix.lower())
+    counting = _Counting(Contents(table or shape_of(path)))
+    if table is None:
+        for found in read_records(path, counting.tell):
+            counting.add(found)
+    else:
+        with open_table(path, encoding, counting.tell) as rows:
+            for row in rows.rows:
+                counting.add(Found(row.number, dict(row.values)))
+    return counting.finished()
 
 
 @dataclass(slots=True)
@@ -91,7 +122,19 @@ class _Counting:
 
     contents: Contents
     ids: set[int] = field(default_factory=set[int])
-    articles: set[int] = field(default_factory=set[int])
+    counted: dict[Schema, Counted] = field(default_factory=dict[Schema, Counted])
+
+    def finished(self) -> Contents:
+        """Return the contents, now that it is known which schema is the file's."""
+        contents = self.contents
+        for schema, counted in self.counted.items():
+            if schema == contents.schema:
+                contents.counted = counted
+                continue
+            kind = f"another schema: {schema}"
+            contents.problems[kind] = contents.schemas[schema]
+            contents.first[kind] = counted.first
+        return contents
 
     def tell(self, problem: Problem) -> None:
         contents = self.contents
@@ -108,8 +151,6 @@ class _Counting:
             self.tell(Problem(found.number, "no known schema"))
             return
         contents.schemas[schema] += 1
-        if schema != contents.schema:
-            self.tell(Problem(found.number, f"another schema: {schema}"))
         for kind in problems_of(record, schema, found.group):
             self.tell(Problem(found.number, kind))
         key = id_of(record, schema)
@@ -118,22 +159,25 @@ class _Counting:
             if digest in self.ids:
                 self.tell(Problem(found.number, "an id for the second time"))
             self.ids.add(digest)
-        self._count(found)
+        self._count(found, schema)
 
-    def _count(self, found: Found) -> None:
-        contents, record = self.contents, found.record
-        contents.domains.update(domains_of(record.get("domain"), found.group))
-        contents.num_misspelt += has_misspelt_key(record)
+    def _count(self, found: Found, schema: Schema) -> None:
+        record = found.record
+        counted = self.counted.setdefault(schema, Counted())
+        if len(counted.first) < _FIRST_LISTED:
+            counted.first.append(found.number)
+        counted.domains.update(domains_told(record, schema, found.group))
+        counted.num_misspelt += has_misspelt_key(record)
         rounds = num_rounds(record)
         if rounds is not None:
-            contents.rounds[rounds] += 1
+            counted.rounds[rounds] += 1
         url = record.get("pmc_tar_url")
         if isinstance(url, str):
-            self.articles.add(_digest(url))
+            counted.articles.add(_digest(url))
         for name in _COUNTED_FIELDS:
             value = record.get(name)
             if isinstance(value, str):
-                counter = contents.values.setdefault(name, Counter())
+                counter = counted.values.setdefault(name, Counter())
                 is_room = value in counter or len(counter) < _MOST_VALUES
                 counter[value[:_MOST_VALUE_CHARS] if is_room else "others"] += 1
 

@@ -7,9 +7,13 @@ The schemas of docs/llava-med.md and docs/data.md. What does *not* live here: co
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, cast
 
+from datagen.captions.columns import Columns, usual_columns
+from datagen.captions.embedded import Embedded
+from datagen.captions.figure_rows import caption_of, domains_in, image_of
+from datagen.captions.figure_rows import id_of as row_id_of
 from datagen.download.listing import is_safe_member, is_web_url
 from datagen.errors import DataError
-from datagen.figures import figure_of, is_safe_name
+from datagen.figures import domains_of, figure_of, is_safe_name
 
 Schema = Literal[
     "training items",
@@ -20,6 +24,7 @@ Schema = Literal[
     "chat questions",
     "answers",
     "download manifest",
+    "image table",
 ]
 Record = Mapping[str, object]
 
@@ -28,6 +33,7 @@ _IMAGE_MARK = "<image>"
 _ANSWER_TYPES = ("OPEN", "CLOSED")
 _STATUSES = ("done", "missing", "failed")
 _MOST_NAME_CHARS = 1000
+_WITHOUT_ID = ("VQA items", "image table")  # where an id need not be
 
 
 def schema_of(record: Record) -> Schema | None:
@@ -41,7 +47,9 @@ def schema_of(record: Record) -> Schema | None:
         return "answers" if keys & {"answer_id", "model_id"} else "chat questions"
     if keys >= {"pair_id", "fig_caption"}:
         return "figures with results" if "result" in keys else "figures"
-    return "download manifest" if keys >= {"pair_id", "status", "url"} else None
+    if keys >= {"pair_id", "status", "url"}:
+        return "download manifest"
+    return "image table" if _columns_of(record) else None
 
 
 def id_of(record: Record, schema: Schema) -> str | None:
@@ -51,6 +59,9 @@ def id_of(record: Record, schema: Schema) -> str | None:
             value = record.get("id")
         case "chat questions" | "answers":
             value = record.get("question_id")
+        case "image table":
+            columns = _columns_of(record)
+            value = record.get(columns.id) if columns and columns.id else None
         case _:
             value = record.get("pair_id")
     is_id = isinstance(value, str | int) and not isinstance(value, bool)
@@ -63,12 +74,20 @@ def problems_of(record: Record, schema: Schema, group: str | None) -> Iterator[s
     Args:
         group: name of the list in which it stands.
     """
-    if id_of(record, schema) is None and schema != "VQA items":  # their id is not always there
+    if id_of(record, schema) is None and schema not in _WITHOUT_ID:
         yield "no id"
     if schema in {"figures", "figures with results"}:
         yield from _figure_problems(record, group)
     else:
         yield from _RULES[schema](record)
+
+
+def domains_told(record: Record, schema: Schema, group: str | None) -> tuple[str, ...]:
+    """Return the domains of a record, or of the list in which it stands."""
+    if schema != "image table":
+        return domains_of(record.get("domain"), group)
+    columns = _columns_of(record)
+    return domains_in(record, columns.domain if columns else None).names
 
 
 def num_rounds(record: Record) -> int | None:
@@ -80,6 +99,10 @@ def num_rounds(record: Record) -> int | None:
 def has_misspelt_key(record: Record) -> bool:
     """Whether its conversation stands under the misspelt name."""
     return _MISSPELT in record and "conversations" not in record
+
+
+def _columns_of(record: Record) -> Columns | None:
+    return usual_columns(tuple(record))
 
 
 def _turns(record: Record) -> Sequence[object] | None:
@@ -175,6 +198,32 @@ def _manifest_problems(record: Record) -> Iterator[str]:
         yield "status is none of done, missing, failed"
 
 
+def _row_problems(record: Record) -> Iterator[str]:
+    columns = _columns_of(record)
+    if columns is None:
+        return
+    for part in (_caption_part, _id_part, _image_part):
+        try:
+            yield from part(record, columns)
+        except DataError as error:
+            yield str(error)
+
+
+def _caption_part(record: Record, columns: Columns) -> Iterator[str]:
+    caption_of(record, columns)
+    return iter(())
+
+
+def _id_part(record: Record, columns: Columns) -> Iterator[str]:
+    row_id_of(record, columns.id)
+    return iter(())
+
+
+def _image_part(record: Record, columns: Columns) -> Iterator[str]:
+    image = image_of(record, columns)
+    return iter(()) if isinstance(image, Embedded) else _image_problems({"image": image})
+
+
 _RULES: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "training items": _conversation_problems,
     "VQA items": _vqa_problems,
@@ -182,4 +231,5 @@ _RULES: Mapping[str, Callable[[Record], Iterator[str]]] = {
     "chat questions": _question_problems,
     "answers": _text_problems,
     "download manifest": _manifest_problems,
+    "image table": _row_problems,
 }

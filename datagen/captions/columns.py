@@ -5,6 +5,7 @@ What does *not* live here: reading tables (`tables.py`), the values (`figure_row
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from datagen.errors import DataError
 
@@ -81,6 +82,15 @@ class Chooser:
             return self._given[part]
         by_usual = {_plain(name): name for name in reversed(names)}
         return next((by_usual[usual] for usual in USUAL[part] if usual in by_usual), None)
+
+
+@lru_cache(1_000)
+def usual_columns(names: tuple[str, ...]) -> Columns | None:
+    """Return the columns that usual names tell; None: there is none for image or caption."""
+    try:
+        return Chooser({}).columns_of(names)
+    except DataError:
+        return None
 
 
 def _plain(name: str) -> str:

@@ -30,16 +30,6 @@ _Column = Annotated[str | None, typer.Option(metavar="NAME", help="Default: by i
 @app.command()
 def captions_command(
     *,
-    images: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            help="Folder of images.",
-            show_default=False,
-        ),
-    ],
     table: Annotated[
         Path,
         typer.Option(
@@ -51,12 +41,21 @@ def captions_command(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="File of figures to make.", show_default=False)
     ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder of images; needed unless they are inside the table.",
+        ),
+    ] = None,
     out_images: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             help="Link images into this folder under safe names; needed where they are in "
-            "sub-folders.",
+            "sub-folders, or inside the table.",
         ),
     ] = None,
     image_column: _Column = None,
@@ -82,6 +81,8 @@ def captions_command(
 
     galen data captions --images ./scans --table train.parquet --caption-column report
     --out figures.jsonl --out-images ./flat
+
+    galen data captions --table train.parquet --out figures.jsonl --out-images ./images
     """
     from datagen.captions.writing import Wish, problems_of, write_figures
     from datagen.record_bar import record_bar

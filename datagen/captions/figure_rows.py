@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from datagen.captions.columns import Columns
+from datagen.captions.embedded import Embedded
 from datagen.errors import DataError
 from datagen.figures import DOMAINS, domains_of, is_safe_name, mentions_of
 
@@ -58,13 +59,23 @@ def caption_of(values: Mapping[str, object], columns: Columns) -> str:
     return caption
 
 
-def image_of(values: Mapping[str, object], columns: Columns) -> str:
-    """Return what the row names as its image; raises DataError where that is no file's name."""
-    value = values.get(columns.image)
+def image_of(values: Mapping[str, object], columns: Columns) -> str | Embedded:
+    """Return what the row names as its image, or holds; raises DataError where that is neither.
+
+    Hugging Face's data sets hold `bytes` and `path`; of images that are files, the path alone.
+    """
+    value, path = values.get(columns.image), ""
+    if isinstance(value, Mapping):
+        parts = cast("Mapping[str, object]", value)
+        named = parts.get("path")
+        path = named if isinstance(named, str) else ""
+        value = path if parts.get("bytes") is None else parts["bytes"]
     if value is None or value == "":
         raise DataError("no image named")
+    if isinstance(value, bytes):
+        return Embedded(value, path)
     if not isinstance(value, str):
-        raise DataError("image is no file's name (bytes inside a table are not read)")
+        raise DataError("image is neither a file's name nor an image")
     return value
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from datagen.errors import DataError
 from datagen.figures import is_safe_name
-from datagen.image_check import TOO_MANY_PIXELS, ImageError, look_at
+from datagen.image_check import TOO_MANY_PIXELS, ImageError, Looks, look_at
 
-_MOST_BYTES = 256 << 20
+MOST_BYTES = 256 << 20
 _MOST_STEM = 120
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+=@-]+")
 _KEPT = 50_000  # results: captions of one image stand in many rows
@@ -28,17 +28,16 @@ class Pictures:
     """Checks images, and gives each a name.
 
     Args:
-        folder: no image outside of it is taken.
+        folder: no image outside of it is taken; None: none is.
         placed: a folder for links; None: only images that need none are taken.
     """
 
-    def __init__(self, folder: Path, placed: Path | None) -> None:
-        self._root = Path(os.path.abspath(folder))  # noqa: PTH100 - names as they are written, links kept
-        self._real_root = folder.resolve()
+    def __init__(self, folder: Path | None, placed: Path | None) -> None:
+        self._folder = folder
         self._placed = placed
         if placed is not None:
             placed.mkdir(parents=True, exist_ok=True)
-            if placed.resolve() == self._real_root:
+            if folder is not None and placed.resolve() == folder.resolve():
                 raise DataError("--out-images is the folder of images itself; choose another one")
         self._cached_name_of = lru_cache(_KEPT)(self._find)
 
@@ -60,22 +59,25 @@ class Pictures:
         """Return an image's file, and its path inside the folder."""
         if not written.strip() or "\0" in written:
             raise DataError("no image named")
-        path = Path(os.path.normpath(self._root / written.strip()))
+        if self._folder is None:
+            raise DataError("image is a file: give --images")
+        root = Path(os.path.abspath(self._folder))  # noqa: PTH100 - names as they are written, links kept
+        path = Path(os.path.normpath(root / written.strip()))
         try:
-            inside = path.relative_to(self._root).as_posix()
+            inside = path.relative_to(root).as_posix()
             real = path.resolve(strict=True)
             facts = real.stat()
         except ValueError as error:
             raise DataError("image outside the folder") from error
         except OSError as error:
             raise DataError("image not found") from error
-        if not real.is_relative_to(self._real_root):
+        if not real.is_relative_to(self._folder.resolve()):
             raise DataError("image outside the folder")
         if not stat.S_ISREG(facts.st_mode):
             raise DataError("image is no file")
-        if not 0 < facts.st_size <= _MOST_BYTES:
+        if not 0 < facts.st_size <= MOST_BYTES:
             raise DataError("image file is empty or too large")
-        _verify(real)
+        checked_looks(real)
         return real, inside
 
     def _placed_name(self, file: Path, inside: str) -> str:
@@ -93,16 +95,21 @@ class Pictures:
 def _safe_name(inside: str) -> str:
     """Return a safe name that no other path has: the hash tells "a/b" from "a_b"."""
     path = Path(inside)
-    stem = _UNSAFE.sub("_", inside.removesuffix(path.suffix)).strip("._")[-_MOST_STEM:]
+    stem = safe_stem(inside.removesuffix(path.suffix))
     digest = hashlib.blake2b(inside.encode("utf-8", "surrogateescape"), digest_size=5).hexdigest()
-    return f"{stem or 'image'}-{digest}{_UNSAFE.sub('', path.suffix)[:10]}"
+    return f"{stem}-{digest}{_UNSAFE.sub('', path.suffix)[:10]}"
+
+
+def safe_stem(text: str) -> str:
+    """Return what of a text may stand in a file's name; never nothing."""
+    return _UNSAFE.sub("_", text).strip("._")[-_MOST_STEM:] or "image"
 
 
 def _link(file: Path, place: Path) -> None:
     """Give a file another name: a hard link, or a copy where there can be none."""
     try:
         if place.is_symlink() or place.exists():
-            if not place.is_symlink() and _is_same(file, place):
+            if not place.is_symlink() and is_same(file, place):
                 return
             raise DataError("another file has its name in --out-images")
         try:
@@ -115,14 +122,15 @@ def _link(file: Path, place: Path) -> None:
         raise DataError(f"image cannot be placed ({error.strerror})") from error
 
 
-def _is_same(file: Path, place: Path) -> bool:
+def is_same(file: Path, place: Path) -> bool:
     """Whether both hold the same bytes: scans of one size may have one date, too."""
     return place.samefile(file) or filecmp.cmp(file, place, shallow=False)
 
 
-def _verify(file: Path) -> None:
+def checked_looks(file: Path) -> Looks:
+    """Decode an image; raises DataError, whose text is the reason, where that fails."""
     try:
-        look_at(file)
+        return look_at(file)
     except ImageError as error:
         too_large = error.reason == TOO_MANY_PIXELS
         why = "image has too many pixels" if too_large else "image cannot be read"

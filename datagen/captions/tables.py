@@ -19,6 +19,7 @@ from datagen.records import Problem, Tell, read_records
 _MOST_CELL_CHARS = 1 << 20
 _MOST_LINE_BYTES = 16 << 20
 _BATCH_ROWS = 512
+_BATCH_IMAGES = 16
 _DELIMITERS = (",", "\t", ";")
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
@@ -156,10 +157,15 @@ def _open_parquet(file: Path) -> Table:
     return Table(names, _parquet_rows(file, opened, errors.ArrowException))
 
 
+def _batch_rows(schema: Any) -> int:  # noqa: ANN401 - pyarrow has no types
+    """Return how many rows are held at once: few where they hold bytes, which are images'."""
+    return _BATCH_IMAGES if "binary" in str(schema.types) else _BATCH_ROWS
+
+
 def _parquet_rows(file: Path, opened: Any, arrow_error: type[Exception]) -> Iterator[Row]:  # noqa: ANN401 - pyarrow has no types
     number = 0
     try:
-        for batch in opened.iter_batches(batch_size=_BATCH_ROWS):
+        for batch in opened.iter_batches(batch_size=_batch_rows(opened.schema_arrow)):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(number, values)

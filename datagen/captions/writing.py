@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from datagen.captions.columns import Chooser, Columns
+from datagen.captions.embedded import EmbeddedPictures
 from datagen.captions.figure_rows import (
     caption_of,
     domains_in,
@@ -40,12 +41,14 @@ class Wish:
     """What is asked for.
 
     Args:
-        placed: a folder for links to images in sub-folders; None: those are left out.
+        images: folder of images; None: all are inside the table.
+        placed: a folder for links to images in sub-folders, and for those inside the table; None:
+            those are left out.
         columns: by part, as the user says.
         encoding: of CSV.
     """
 
-    images: Path
+    images: Path | None
     table: Path
     out: Path
     placed: Path | None = None
@@ -115,6 +118,7 @@ class _Writing:
         self._made = Made()
         self._chooser = Chooser(wish.columns)
         self._pictures = Pictures(wish.images, wish.placed)
+        self._embedded = EmbeddedPictures(wish.placed)
         self._seen: set[bytes] = set()
         self._names: set[bytes] = set()
 
@@ -142,7 +146,9 @@ class _Writing:
         """Return a row's record; raises DataError, whose text is the reason to leave it out."""
         columns = self._chooser.columns_of(row.values)
         caption = caption_of(row.values, columns)
-        image = self._pictures.name_of(image_of(row.values, columns))
+        source = image_of(row.values, columns)
+        is_file = isinstance(source, str)
+        image = self._pictures.name_of(source) if is_file else self._embedded.name_of(source)
         own = id_of(row.values, columns.id)
         if not _is_new(self._seen, f"{image}\0{caption}"):
             raise DataError("twice: an earlier row has this image and caption")
@@ -167,6 +173,8 @@ class _Writing:
     def _leave_out(self, row: Row, kind: str) -> None:
         chosen = self._chooser.chosen
         image = row.values.get(chosen.image) if chosen is not None else None
+        if isinstance(image, Mapping):
+            image = cast("Mapping[str, object]", image).get("path")
         named = {"image": image[:500]} if isinstance(image, str) else {}
         self._tell(Problem(row.number, kind), named)
 

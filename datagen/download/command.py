@@ -5,7 +5,10 @@
 What does *not* live here: all of it but options and words for the user.
 """
 
+import contextlib
+import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +86,7 @@ def download_command(
     moment, the same command goes on.
 
     Exit code 0: done; 1: an error; 2: misuse, or OUT holds another list; 3: images are missing or
-    failed, or lines are broken; 130: stopped.
+    failed, or lines are broken; 130: stopped by Ctrl-C or SIGTERM.
 
     For example:
 
@@ -138,7 +141,7 @@ def _run(
 
     # Pillow's remarks on odd files: what cannot be decoded is told, what can be is fine.
     warnings.filterwarnings("ignore", module="PIL")
-    with open_folder(out, list_file) as index:
+    with _ended_like_ctrl_c(), open_folder(out, list_file) as index:
         num_selected = index.select(*chosen)
         if gone := index.open_again(out, retry_failed=retry_failed):
             say(f"{gone} images are not in the folder any more, and are fetched again")
@@ -149,9 +152,19 @@ def _run(
         try:
             with DownloadProgress(waiting) as progress:
                 download(index, out, plan, progress, progress.say)
-        finally:  # at Ctrl-C and at a full disk, too
+        finally:  # at Ctrl-C, at SIGTERM and at a full disk, too
             summary = write_reports(index, out, facts)
         return summary
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Generator[None]:
+    """Let SIGTERM, with which schedulers and containers end a program, do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(summary: "Summary", out: Path) -> None:

@@ -4,6 +4,7 @@ Each is written beside its place, checked, synced and renamed: what has its name
 *not* live here: HTTP (`fetching.py`), the tar format (`tar_stream.py`).
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -110,11 +111,14 @@ def _taken(
 
 
 def _save(archive: TarStream, folder: Path, names: Sequence[str], limits: Limits) -> list[Saved]:
-    partial = folder / f"{names[0]}{PARTIAL}"
+    # Texts, not Paths, which intern each name: the table of interned texts, 2 MB, would be made
+    # anew again and again, each time in the heap of another thread.
+    places = [f"{folder}{os.sep}{name}" for name in names]
+    partial = f"{places[0]}{PARTIAL}"
     digest = hashlib.sha256()
     size = 0
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb") as file:  # noqa: PTH123 - see above
             for part in archive.content():
                 file.write(part)
                 digest.update(part)
@@ -122,17 +126,18 @@ def _save(archive: TarStream, folder: Path, names: Sequence[str], limits: Limits
             file.flush()
             os.fsync(file.fileno())
         looks = look_at(partial, limits.pixels)
-        for name in names[1:]:  # one member that several lines want
-            _copy(partial, folder / name)
-        partial.replace(folder / names[0])
+        for place in places[1:]:  # one member that several lines want
+            _copy(partial, place)
+        os.replace(partial, places[0])  # noqa: PTH105 - see above
     except BaseException:  # a cut connection, too
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)  # noqa: PTH108 - see above
         raise
     return [Saved(f"images/{name}", looks, size, digest.hexdigest()) for name in names]
 
 
-def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f"{target.name}{PARTIAL}")
+def _copy(source: str, target: str) -> None:
+    partial = Path(f"{target}{PARTIAL}")
     shutil.copyfile(source, partial)
     with partial.open("rb+") as file:
         os.fsync(file.fileno())

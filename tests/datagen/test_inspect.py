@@ -72,7 +72,7 @@ def test_lists_by_domain_are_counted_by_domain(tmp_path: Path):
     contents = inspect(written(tmp_path / "file", {"mri": [FIGURE], "chest_xray": [plain]}))
 
     assert contents.shape == "lists by name"
-    assert contents.domains == {"mri": 1, "ct_scan": 1, "chest_xray": 1}
+    assert contents.counted.domains == {"mri": 1, "ct_scan": 1, "chest_xray": 1}
     assert not contents.problems
 
 
@@ -80,9 +80,9 @@ def test_conversations_and_values_are_counted(tmp_path: Path):
     misspelt = {"id": 2, "conversatons": turns("Q", "A")}
     contents = inspect(written(tmp_path / "file", [ITEM, misspelt]))
 
-    assert contents.rounds == {2: 1, 1: 1}
-    assert contents.num_misspelt == 1
-    assert of_one(tmp_path, QUESTION).values == {"type": {"conversation": 1}}
+    assert contents.counted.rounds == {2: 1, 1: 1}
+    assert contents.counted.num_misspelt == 1
+    assert of_one(tmp_path, QUESTION).counted.values == {"type": {"conversation": 1}}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_mixed_broken_and_doubled_lines_are_told_with_their_places(tmp_path: Pat
         "another schema: answers": [4],
         "torn last line": [5],
     }
-    assert contents.num_articles == 1
+    assert len(contents.counted.articles) == 1
 
 
 def test_the_command_says_it_in_words_and_in_json(tmp_path: Path):

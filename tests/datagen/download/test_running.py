@@ -198,7 +198,10 @@ def test_killed_at_any_moment_it_goes_on_and_every_image_is_whole(tmp_path: Path
     assert sum(asked.values()) < 2 * num
 
 
-def test_at_ctrl_c_the_manifest_holds_what_came_and_the_folder_is_free_again(tmp_path: Path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_the_manifest_holds_what_came_and_the_folder_is_free_again(
+    tmp_path: Path, how: signal.Signals
+):
     num = 30
 
     def slowly(path: str, _: int) -> Reply:
@@ -215,7 +218,7 @@ def test_at_ctrl_c_the_manifest_holds_what_came_and_the_folder_is_free_again(tmp
         )  # fmt: skip
         wait_until(lambda: len(server.asked) > 20, "20 articles", 30)
         second = call(listed, out)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, how)
         _, said = process.communicate(timeout=30)
         before = manifest(out)
         is_open = True
