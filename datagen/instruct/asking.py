@@ -73,7 +73,8 @@ class Asker:
             reply, cost = await self._complete(client, messages, fields)
         except EndpointError as error:
             is_refused = error.status in _WRONG_REQUEST and error.code not in CONTENT_FILTERS
-            if not is_refused or "response_format" not in fields or self.structured == "on":
+            may_do_without = "response_format" in fields and self.structured != "on"
+            if error.is_final or not is_refused or not may_do_without:
                 raise
             messages = self.wording.messages(sample.figure, is_structured=False)
             del fields["response_format"]

@@ -7,7 +7,10 @@ What does *not* live here: asking and keeping (`generating.py`), the wording (`p
 
 import asyncio
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -124,7 +127,7 @@ def instruct_command(
     from datagen.instruct.asking import Asker, Decoding
     from datagen.instruct.generating import Generation
     from datagen.instruct.prompts import Wording
-    from datagen.instruct.run_files import Kept, OtherRunError, RunFiles
+    from datagen.instruct.run_files import Kept, RunFiles
     from datagen.instruct.sampling import Selection
     from services.endpoint_client.budget import Budget, Prices
 
@@ -133,21 +136,26 @@ def instruct_command(
     decoding, wording = Decoding(temperature, seed, max_tokens), Wording(mentions)
     files = RunFiles(out)
     asker = Asker(model or "", wording, decoding, structured, Budget(prices, most_cost))
+    if dry_run:
+        with Selection(source, Path(gettempdir()), domains, max_size) as selection:
+            kept = Kept(files)
+            if not new_run:
+                with _misuse():
+                    files.check(_identity(source, asker, domains))
+                kept.peek()
+            _show(Generation(selection, asker, kept, tries), url, model)
+        return
     files.out.parent.mkdir(parents=True, exist_ok=True)
     with Selection(source, files.out.parent, domains, max_size) as selection:
-        if dry_run:
-            _show(Generation(selection, asker, Kept(files), tries), url, model)
-            return
         to = Recipient(sent=_SENT, api_version=azure_api_version)
         endpoint = endpoint_of(url, model, key, timeout, allow_external=allow_external, to=to)
         asker.model = endpoint.model
         identity = _identity(source, asker, domains)
-        try:
+        with _misuse():
             files.open(identity, is_new=new_run)
-        except OtherRunError as error:
-            say(str(error))
-            raise typer.Exit(_EXIT_MISUSE) from None
         with Kept(files) as kept:
+            if not batch:
+                _refuse_to_pay_twice(files)
             asker.budget.spent = kept.totals.cost
             generation = Generation(selection, asker, kept, tries)
             _check_and_announce(generation, endpoint, may_name=allow_suspected)
@@ -163,13 +171,19 @@ async def _ask(
     *,
     by_batch: bool,
 ) -> None:
-    async with client_of(endpoint, at_once) as client:
-        if by_batch:
-            from datagen.instruct.batching import ask_by_batches
+    from services.endpoint_client.client import EndpointError
 
-            await ask_by_batches(generation, client, files)
-        else:
-            await generation.ask(client, at_once)
+    try:
+        async with client_of(endpoint, at_once) as client:
+            if by_batch:
+                from datagen.instruct.batching import ask_by_batches
+
+                await ask_by_batches(generation, client, files)
+            else:
+                await generation.ask(client, at_once)
+    except EndpointError:
+        say(f"what was written to {files.out} is kept, and the same command goes on with the rest")
+        raise
 
 
 def _prices(prices: Any, most_cost: float | None) -> Any:  # noqa: ANN401 - the SDK loads late
@@ -206,12 +220,39 @@ def _identity(source: Path, asker: Any, domains: tuple[str, ...]) -> dict[str, A
     }
 
 
+@contextmanager
+def _misuse() -> Generator[None]:
+    from datagen.instruct.run_files import OtherRunError
+
+    try:
+        yield
+    except OtherRunError as error:
+        say(str(error))
+        raise typer.Exit(_EXIT_MISUSE) from None
+
+
+def _refuse_to_pay_twice(files: "RunFiles") -> None:
+    from datagen.instruct.under_way import read_begun
+
+    if begun := read_begun(files.batches):
+        say(
+            f"{sum(each.num_figures for each in begun)} figures are under way in batches, and are "
+            "paid for there; add --batch, which collects them and goes on"
+        )
+        raise typer.Exit(_EXIT_MISUSE)
+
+
 def _show(generation: "Generation", url: str, model: str | None) -> None:
     from datagen.instruct.notices import foresee
 
     foreseen = foresee(generation, generation.asker.budget.prices)
     print(foreseen.example)
     where = f"{url} ({model or 'its only model'})"
+    counts = (f"{name} {number}" for name, number in sorted(foreseen.domains.items()))
+    if foreseen.num_figures:
+        say(f"above: what is sent about the first figure; of each domain: {', '.join(counts)}")
+    if done := len(generation.selection.ids) - foreseen.num_figures:
+        say(f"{done} of the chosen figures need no question: they have theirs, or were left")
     say(f"nothing was sent; {foreseen.num_figures} figures would go to {where}; {foreseen.words}")
 
 

@@ -16,7 +16,9 @@ from services.endpoint_client.asking_all import Asking, ask_all
 from services.endpoint_client.budget import TooExpensiveError
 from services.endpoint_client.client import EndpointClient, EndpointError
 
-_MOST_IN_A_ROW = 100  # without one answer in between, nobody will answer
+_MOST_IN_A_ROW = 50  # without one conversation in between: more of them would only cost
+_OF_THE_REQUEST = frozenset({400, 413, 415, 422})
+"""Statuses that say something of one figure; all else is an outage, or concerns all of them."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,9 @@ class Generation:
     Args:
         tries: a figure that gave no conversation so often stays a failure.
         why_stopped: why figures were left that could have been asked; empty: none were.
+        unanswered: why figures have no reply, by their ids, where that is not their doing; no try
+            of theirs is counted.
+        num_replies: in this call, usable or not.
     """
 
     selection: Selection
@@ -33,7 +38,9 @@ class Generation:
     kept: Kept
     tries: int
     why_stopped: str = ""
-    num_in_a_row: int = field(default=0, init=False)
+    unanswered: dict[str, str] = field(default_factory=dict[str, str], init=False)
+    num_replies: int = field(default=0, init=False)
+    _num_in_a_row: int = field(default=0, init=False)
 
     def pending(self) -> list[int]:
         """Return the places in the selection of what is still to be asked."""
@@ -42,6 +49,29 @@ class Generation:
     def is_open(self, pair_id: str) -> bool:
         """Whether a figure has no conversation yet, and may be asked for one."""
         return pair_id not in self.kept and self.kept.tries[pair_id] < self.tries
+
+    def succeed(self) -> None:
+        """Count a conversation; it is kept elsewhere."""
+        self.num_replies += 1
+        self._num_in_a_row = 0
+
+    def fail(self, pair_id: str, error: UnusableError, batch_id: str = "") -> None:
+        """Keep why a reply holds no conversation: one try less."""
+        self.num_replies += 1
+        self.kept.fail(pair_id, str(error), error.cost, batch_id)
+        self._count_in_a_row(str(error))
+
+    def no_reply(self, pair_id: str, status: int | None, reason: str, batch_id: str = "") -> None:
+        """Keep why there is no reply: one try less, if that is the figure's doing.
+
+        Args:
+            status: HTTP's; None: there was none.
+        """
+        if status in _OF_THE_REQUEST:
+            self.kept.fail(pair_id, reason, batch_id=batch_id)
+        else:
+            self.unanswered[pair_id] = reason
+        self._count_in_a_row(reason)
 
     async def ask(
         self, client: EndpointClient, at_once: int, places: list[int] | None = None
@@ -84,22 +114,22 @@ class Generation:
             self.why_stopped = str(error)
             raise
         except UnusableError as error:
-            self.num_in_a_row = 0
-            self.kept.fail(sample.id, str(error), error.cost)
+            self.fail(sample.id, error)
             raise
         except EndpointError as error:
-            self._no_answer(sample.id, error)
+            if not error.is_final:
+                self.no_reply(sample.id, error.status, reason_of(error))
             raise
-        self.num_in_a_row = 0
+        self.succeed()
         return record
 
-    def _no_answer(self, pair_id: str, error: EndpointError) -> None:
-        if error.is_final:
-            return
-        self.kept.fail(pair_id, reason_of(error))
-        self.num_in_a_row += 1
-        if self.num_in_a_row >= _MOST_IN_A_ROW:
-            self.why_stopped = f"{_MOST_IN_A_ROW} figures in a row have no answer: {error}"
+    def _count_in_a_row(self, reason: str) -> None:
+        self._num_in_a_row += 1
+        if self._num_in_a_row >= _MOST_IN_A_ROW and not self.why_stopped:
+            self.why_stopped = (
+                f"{_MOST_IN_A_ROW} figures in a row gave no conversation, the last one: {reason}; "
+                "see to that first, then the same command goes on"
+            )
 
     def _words(self, per_s: float) -> str:
         totals = self.kept.totals

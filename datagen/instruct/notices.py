@@ -3,7 +3,8 @@
 What does *not* live here: options (`command.py`).
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from datagen.errors import DataError
@@ -19,12 +20,14 @@ class Foreseen:
     """What asking takes, about.
 
     Args:
+        domains: how many figures are of each; one of several counts in each.
         example: the first figure's messages; empty: nothing is to be asked.
     """
 
     num_figures: int
     prompt_tokens: float
     cost: float
+    domains: Mapping[str, int]
     example: str
 
     @property
@@ -40,12 +43,15 @@ def foresee(generation: Generation, prices: Prices) -> Foreseen:
     """Return what is still to be asked, and what it takes."""
     pending = generation.pending()
     tokens, example = 0.0, ""
+    domains: Counter[str] = Counter()
     for number in pending:
-        messages, _ = generation.asker.request(generation.selection.at(number), 0)
+        sample = generation.selection.at(number)
+        domains.update(sample.figure.domains or ("no domain",))
+        messages, _ = generation.asker.request(sample, 0)
         tokens += about_tokens(messages)
         example = example or "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)
     cost = prices.cost(tokens, len(pending) * _REPLY_TOKENS)
-    return Foreseen(len(pending), tokens, cost, example)
+    return Foreseen(len(pending), tokens, cost, domains, example)
 
 
 def check_texts(generation: Generation, url: str) -> None:

@@ -18,6 +18,10 @@ def report_of(generation: Generation, identity: Mapping[str, Any]) -> dict[str, 
     kept, readings = generation.kept, generation.selection.readings
     ids = generation.selection.ids
     failed = {name: kept.reasons[name] for name in ids if name not in kept and kept.tries[name]}
+    unanswered = {
+        name: why for name, why in generation.unanswered.items()
+        if name not in kept and name not in failed
+    }  # fmt: skip
     num_done = sum(name in kept for name in ids)
     totals = kept.totals
     return {
@@ -34,7 +38,8 @@ def report_of(generation: Generation, identity: Mapping[str, Any]) -> dict[str, 
         "conversations": num_done,
         "failed": {"number": len(failed), "reasons": dict(Counter(failed.values()))},
         "failed_for_good": sum(not generation.is_open(name) for name in failed),
-        "not_asked": len(ids) - num_done - len(failed),
+        "unanswered": {"number": len(unanswered), "reasons": dict(Counter(unanswered.values()))},
+        "not_asked": len(ids) - num_done - len(failed) - len(unanswered),
         "why_stopped": generation.why_stopped,
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
@@ -59,6 +64,12 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         then = f"the same command asks {again} of them again" if again else "none is asked again"
         why = _counted(report["failed"]["reasons"])
         said.append(f"{failed} figures gave no conversation: {why}; {then}")
+    if unanswered := report["unanswered"]["number"]:
+        why = _counted(report["unanswered"]["reasons"])
+        said.append(
+            f"{unanswered} figures have no reply: {why}; no try was counted, and the same command "
+            "asks them again"
+        )
     if report["why_stopped"]:
         said.append(f"{report['not_asked']} figures were not asked: {report['why_stopped']}")
     return said

@@ -45,7 +45,7 @@ class RunFiles:
 
     @property
     def batches(self) -> Path:
-        """What is under way at `/v1/batches`."""
+        """What is under way at `/v1/batches` (`under_way.py`)."""
         return self.beside("batches.json")
 
     @property
@@ -63,16 +63,29 @@ class RunFiles:
             OtherRunError: another one is there, or a file that no run wrote.
         """
         self.out.parent.mkdir(parents=True, exist_ok=True)
+        if is_new and self.batches.exists():
+            raise OtherRunError(
+                f"{self.batches} names batches that may be paid for; collect them first (the same "
+                "command with --batch, without --new-run), or take another --out"
+            )
         if is_new and self.run.is_file():
             # The name of what makes it a run goes last: a kill in between leaves a run.
-            for path in (self.out, self.failures, self.batches, self.report, self.run):
+            for path in (self.out, self.failures, self.report, self.run):
                 path.unlink(missing_ok=True)
+        self.check(identity)
+        if not self.run.is_file():
+            write_json(self.run, identity)
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raise OtherRunError where another run is there; no model's name fits any model."""
         if not self.run.is_file():
             if self.out.exists():
                 raise OtherRunError(f"{self.out} is there and is no run; take another --out")
-            write_json(self.run, identity)
             return
-        if changed := differences(self._identity(), identity):
+        before = self._identity()
+        if not identity["model"]:
+            before = {**before, "model": identity["model"]}
+        if changed := differences(before, identity):
             raise OtherRunError(
                 f"{self.out} holds another run: {'; '.join(changed)}; take another --out, or begin "
                 "anew with --new-run, which removes its conversations"
@@ -111,6 +124,7 @@ class Kept:
     Args:
         tries: by the ids of figures that had a try without a conversation.
         reasons: of the last of them.
+        batches: in which the last of them was made, where it was in one.
         num_without: figures that had a try, and have no conversation.
     """
 
@@ -118,6 +132,7 @@ class Kept:
     totals: Totals = field(default_factory=Totals)
     tries: Counter[str] = field(default_factory=Counter[str])
     reasons: dict[str, str] = field(default_factory=dict[str, str])
+    batches: dict[str, str] = field(default_factory=dict[str, str])
     num_without: int = field(default=0, init=False)
     _out: RecordFile = field(init=False)
     _failures: RecordFile = field(init=False)
@@ -145,6 +160,11 @@ class Kept:
         self._failures.__exit__(kind, error, trace)
         self._out.__exit__(kind, error, trace)
 
+    def peek(self) -> None:
+        """Read what is there, and change nothing, for a call that only looks."""
+        self._out.peek()
+        self._failures.peek()
+
     def __contains__(self, key: str) -> bool:
         return key in self._out
 
@@ -155,12 +175,13 @@ class Kept:
             self.totals.add(record)
             self.num_without -= pair_id in self.tries
 
-    def fail(self, pair_id: str, reason: str, cost: float = 0.0) -> None:
+    def fail(self, pair_id: str, reason: str, cost: float = 0.0, batch_id: str = "") -> None:
         """Keep why a try gave none."""
         failure: dict[str, object] = {
             "failure_id": f"{pair_id}/{self.tries[pair_id] + 1}",
             "pair_id": pair_id,
             "reason": reason,
+            **({"batch_id": batch_id} if batch_id else {}),
             "generation": {"cost": cost},
         }
         self._failures.add(failure)
@@ -171,4 +192,6 @@ class Kept:
         self.num_without += pair_id not in self.tries and pair_id not in self
         self.tries[pair_id] += 1
         self.reasons[pair_id] = str(failure["reason"])
+        if batch_id := failure.get("batch_id"):
+            self.batches[pair_id] = str(batch_id)
         self.totals.add(failure)

@@ -64,7 +64,7 @@ class Budget:
         Raises:
             TooExpensiveError: it might cost too much.
         """
-        most = self.prices.cost(most_tokens(messages), max_tokens)
+        most = self.most(messages, max_tokens)
         if self.most_cost is not None and self.spent + self._at_stake + most > self.most_cost:
             raise TooExpensiveError(
                 f"more than --most-cost {self.most_cost:g} might be spent; the same command with a "
@@ -72,6 +72,21 @@ class Budget:
             )
         self._at_stake += most
         return most
+
+    def most(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> float:
+        """Return what a request may cost."""
+        return self.prices.cost(most_tokens(messages), max_tokens)
+
+    def answered(self, reply: Reply, most: float) -> float:
+        """Count what an answer took, and return it.
+
+        Args:
+            most: what it may have cost; counted where the endpoint does not tell.
+        """
+        told = self.prices.cost(reply.prompt_tokens, reply.completion_tokens)
+        cost = told if reply.prompt_tokens else most
+        self.spent += cost
+        return cost
 
     def release(self, most: float) -> None:
         """Give back what was held; what was held by an earlier call is taken by a negative sum."""
@@ -91,10 +106,7 @@ class Stake:
 
     def answered(self, reply: Reply) -> float:
         """Count what an answer took, and return it."""
-        told = self.budget.prices.cost(reply.prompt_tokens, reply.completion_tokens)
-        cost = told if reply.prompt_tokens else self.most  # some do not tell
-        self.budget.spent += cost
-        return cost
+        return self.budget.answered(reply, self.most)
 
 
 def about_tokens(messages: Sequence[Mapping[str, Any]]) -> float:

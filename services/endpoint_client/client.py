@@ -19,6 +19,7 @@ import openai
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from services.endpoint_client.pace import Pace
+from services.endpoint_client.request_fields import refused_field, renamed, wants_new_name
 
 _TRIES = 4
 _FIRST_PAUSE_S = 0.5
@@ -31,7 +32,8 @@ class EndpointError(Exception):
     """A request that has no answer; the message is one line and holds no text of it.
 
     Args:
-        is_final: no other request will fare better: a wrong key, an unknown model, no such host.
+        is_final: no other request will fare better: a wrong key, an unknown model, no such host,
+            a field that the model does not take.
         status: HTTP's, where there was an answer.
         code: the endpoint's word for it.
     """
@@ -113,6 +115,7 @@ class EndpointClient:
         self.endpoint = endpoint
         self.pace = Pace(at_once)
         self._client = open_sdk(endpoint)
+        self._has_new_names = False
 
     async def __aenter__(self) -> "EndpointClient":
         return self
@@ -136,6 +139,10 @@ class EndpointClient:
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             raise EndpointError(_words(error, self.endpoint), is_final=True) from error
         return told.model_dump(mode="json")
+
+    def fields(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields of a request by the names that the endpoint has shown to want."""
+        return renamed(settings) if self._has_new_names else dict(settings)
 
     async def complete(
         self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
@@ -173,12 +180,19 @@ class EndpointClient:
     ) -> Reply:
         completions: Any = self._client.chat.completions  # it takes plain dictionaries, too
         started_s = time.monotonic()
-        async with asyncio.timeout(self.endpoint.timeout_s):
-            answer = await completions.create(
-                model=self.endpoint.model,
-                messages=list(messages),
-                **settings,
-            )
+        sent = self.fields(settings)
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                answer = await completions.create(
+                    model=self.endpoint.model,
+                    messages=list(messages),
+                    **sent,
+                )
+        except openai.BadRequestError as error:
+            if not wants_new_name(error, sent):
+                raise
+            self._has_new_names = True
+            return await self._try(messages, settings)
         return reply_of(answer, time.monotonic() - started_s)
 
 
@@ -224,7 +238,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _is_final(error: Exception) -> bool:
-    return _is_used_up(error) or (
+    return bool(_is_used_up(error) or refused_field(error)) or (
         isinstance(
             error,
             openai.AuthenticationError
@@ -260,17 +274,28 @@ def _pause_s(tries: int) -> float:
 def _words(error: Exception, endpoint: Endpoint) -> str:
     """Return one line that names the endpoint and the cause, and nothing of what was sent."""
     where = endpoint.url
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return f"{where} does not take this key (HTTP {error.status_code}); set {endpoint.key_name}"
-    if isinstance(error, openai.NotFoundError):
-        return f"{where} knows no model {endpoint.model!r}; see {where}/models"
     if isinstance(error, openai.APIStatusError):
-        return f"{where} refused the request (HTTP {error.status_code}{_of_code(error)})"
+        return _words_of_status(error, endpoint)
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return f"{where} did not answer within {endpoint.timeout_s:g} s"
     if isinstance(error, openai.APIConnectionError):
         return f"{where} cannot be reached; is it running, and is the address right?"
     return f"{where} answered with something that is no chat completion"
+
+
+def _words_of_status(error: openai.APIStatusError, endpoint: Endpoint) -> str:
+    where = endpoint.url
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return f"{where} does not take this key (HTTP {error.status_code}); set {endpoint.key_name}"
+    if isinstance(error, openai.NotFoundError):
+        return f"{where} knows no model {endpoint.model!r}; see {where}/models"
+    if field_name := refused_field(error):
+        option = f"--{field_name.replace('_', '-')}"
+        return (
+            f"{endpoint.model!r} at {where} does not take this {field_name} (HTTP 400"
+            f"{_of_code(error)}); give what it takes with {option}, or choose another model"
+        )
+    return f"{where} refused the request (HTTP {error.status_code}{_of_code(error)})"
 
 
 def _of_code(error: openai.APIStatusError) -> str:

@@ -66,6 +66,11 @@ class RecordFile:
         if self._file is not None:
             self._file.close()
 
+    def peek(self) -> None:
+        """Read what is there, and change nothing; no file is an empty one."""
+        if self._path.exists():
+            self._read(None)
+
     def __contains__(self, key: str) -> bool:
         return key in self.records
 
@@ -100,11 +105,17 @@ class RecordFile:
             raise
         self.records.update(new if self._visit is None else dict.fromkeys(new, _NOT_HELD))
 
-    def _read(self, file: BinaryIO) -> None:
+    def _read(self, file: BinaryIO | None) -> None:
+        """Read all records.
+
+        Args:
+            file: from which a torn last line is cut; None: it stays.
+        """
         whole = 0
         for number, line in enumerate(self._lines(), start=1):
             if not line.endswith(b"\n"):  # its writer was killed
-                file.truncate(whole)
+                if file is not None:
+                    file.truncate(whole)
                 return
             whole += len(line)
             if not line.strip():

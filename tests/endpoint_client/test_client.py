@@ -148,3 +148,33 @@ def test_a_server_that_stays_full_is_given_up_in_the_end():
     with StubEndpoint(lambda body, number: full("0")) as stub:
         error = why(stub.url, refusals_s=0.3)
     assert "HTTP 429, rate_limited" in str(error)
+
+
+def refused(field: str, code: str) -> Response:
+    error = {"message": f"SECRET {field}", "param": field, "code": code}
+    return JSONResponse({"error": error}, 400)
+
+
+def test_a_model_that_wants_the_new_name_of_max_tokens_gets_it_from_then_on():
+    def decide(body: Mapping[str, Any], number: int) -> Response:
+        if "max_tokens" in body:
+            return refused("max_tokens", "unsupported_parameter")
+        return completion(str(body["max_completion_tokens"]))
+
+    async def twice(url: str) -> list[str]:
+        async with EndpointClient(Endpoint(url, "stub"), 1) as client:
+            return [(await client.complete(ASKED, {"max_tokens": n})).text for n in (7, 8)]
+
+    with StubEndpoint(decide) as stub:
+        assert asyncio.run(twice(stub.url)) == ["7", "8"]
+        assert len(stub.asked) == 3
+
+
+@pytest.mark.parametrize("code", ["unsupported_value", "unsupported_parameter"])
+def test_a_field_that_a_model_never_takes_ends_all_and_names_the_option(code: str):
+    with StubEndpoint(lambda body, number: refused("temperature", code)) as stub:
+        error = why(stub.url)
+        assert len(stub.asked) == 1
+    assert error.is_final
+    assert f"does not take this temperature (HTTP 400, {code})" in str(error)
+    assert "--temperature" in str(error)

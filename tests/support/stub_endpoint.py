@@ -6,7 +6,7 @@ What it answers is decided by a function of the test's; what it was asked is kep
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +66,7 @@ class StubEndpoint:
     models: tuple[str, ...] = ("stub",)
     told: Mapping[str, Any] = field(default_factory=dict)
     """What it says of its models beside OpenAI's fields."""
+    more_routes: Sequence[Route] = ()
     port: int = 0
     """To listen on; 0: any free one."""
     asked: list[Mapping[str, Any]] = field(default_factory=list)
@@ -88,6 +89,7 @@ class StubEndpoint:
             Route("/openai/deployments/{name}/chat/completions", self._complete, methods=["POST"]),
             Route("/v1/models", self._list),
             Route("/v1/models/{name:path}", self._show),
+            *self.more_routes,
         ]
         config = uvicorn.Config(Starlette(routes=routes), log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)

@@ -58,6 +58,45 @@ async def test_batch_is_found_again_after_a_kill_and_begun_once(platform: Stack,
     assert len(lines(tmp_path / "out.jsonl.failures.jsonl")) == 6
 
 
+ROUND = "User: What is shown?\n\nAssistant: A scan of the chest."
+
+
+@pytest.mark.e2e
+async def test_conversations_come_through_a_real_batch_and_a_kill_costs_none(tmp_path: Path):
+    script = tmp_path / "script.jsonl"
+    script.write_text(json.dumps({"match": "Scan number", "answer": ROUND}))
+    given = [record(number, fig_caption=f"Scan number {number}. [[d=60]]") for number in range(24)]
+    source, out = write(tmp_path / "figures.jsonl", given), tmp_path / "out.jsonl"
+    settings = {"GALEN_WORKER_FAKE_SCRIPT": str(script)}
+    async with Stack(tmp_path, num_workers=1, slots=2, settings=settings) as stack:
+        stack.add_jobs("jobs")
+        url = f"http://127.0.0.1:{stack.port}/v1"
+        words = (source, "--out", out, "--url", url, "--batch", "--tries", 1)
+        async with AsyncOpenAI(base_url=url, api_key="none") as client:
+            first = started(*words)
+
+            async def is_halfway() -> bool:
+                found = [batch async for batch in client.batches.list()]
+                counts = found[0].request_counts if found else None
+                return counts is not None and 0 < counts.completed < 23
+
+            await eventually(is_halfway, 60, "some lines of the batch")
+            first.kill()
+            await told(first)
+            code, said = await told(started(*words))
+            [batch] = [batch async for batch in client.batches.list()]
+        finished = await stack.metric("galen_gateway_finished_choices_total")
+    assert code == 0, said
+    made = lines(out)
+    assert sorted(each["pair_id"] for each in made) == [each["pair_id"] for each in given]
+    assert {each["result"] for each in made} == {ROUND}
+    assert all(each["generation"]["completion_tokens"] for each in made)
+    assert batch.request_counts is not None
+    assert batch.request_counts.total == 23  # one was asked directly
+    assert finished == 24
+    assert not (tmp_path / "out.jsonl.failures.jsonl").read_text()
+
+
 def result(pair_id: str, text: str) -> bytes:
     message = {"role": "assistant", "content": text}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]

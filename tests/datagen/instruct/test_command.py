@@ -233,11 +233,30 @@ def test_ceiling_is_never_passed_and_a_higher_one_goes_on(figures: Path, tmp_pat
 
 def test_dry_run_sends_and_writes_nothing(figures: Path, tmp_path: Path):
     words = ("--url", "https://example.invalid/v1", "--price-prompt", 1, "--dry-run")
-    done = instruct(figures, "--out", tmp_path / "out", *words)
+    done = instruct(figures, "--out", tmp_path / "made" / "out", *words)
     assert done.returncode == 0
     assert "Scan number 0, with a mass." in done.stdout
+    assert "Scan number 1, with a mass." not in done.stdout
+    assert "of each domain: mri 12" in done.stderr
     assert "12 figures would go to https://example.invalid/v1" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["figures.jsonl"]
+
+
+def test_dry_run_of_a_run_shows_what_is_left_of_it_and_changes_nothing(
+    figures: Path, tmp_path: Path
+):
+    words = (figures, "--out", tmp_path / "out")
+    with StubEndpoint(good) as stub:
+        instruct(*words, "--url", stub.url, "--max-size", 5)
+        (tmp_path / "out").write_bytes((tmp_path / "out").read_bytes()[:-7])  # torn
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        left = instruct(*words, "--dry-run")
+        other = instruct(*words, "--dry-run", "--seed", 9)
+        assert len(stub.asked) == 5
+    assert "8 figures would go to" in left.stderr
+    assert "4 of the chosen figures need no question" in left.stderr
+    assert (other.returncode, "seed" in other.stderr) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_bad_input_is_counted_and_told_and_costs_itself_alone(tmp_path: Path):
