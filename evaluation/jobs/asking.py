@@ -128,7 +128,7 @@ class GatewayClient:
         if code in _WAITED_OUT:
             self._pace.refused(began_s, _wait_s(response))
         elif answered.is_good:
-            await self._pace.succeeded()
+            self._pace.succeeded(began_s)
         return answered, code
 
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-# The figures are from simulations, which `tests/endpoint_client/test_pace.py` repeats.
+# Chosen by simulation; `tests/endpoint_client/test_pace.py` holds what they give to its bounds.
 _DOUBLED_S = 20.0
 """The rate has doubled so long after a refusal, by the cube of the time (as CUBIC, RFC 9438): near
 what was learnt at first, and soon far above it where that was too little."""
