@@ -14,7 +14,15 @@ from services.gateway.chunks import ErrorAnswer, Usage
 from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest
 from services.gateway.translate import CompletionBuilder, Origin, Target
+from services.protocol.errors import GalenError
 from services.protocol.messages import Finished, FinishReason, GenerationRequest, ImageRef, Tokens
+
+
+def renamed(error: GalenError, names: Mapping[str, str]) -> GalenError:
+    """Return an error that names its parameter as the API does by which the request came."""
+    if error.param is not None:
+        error.param = names.get(error.param, error.param)
+    return error
 
 
 class StreamFormat(Protocol):
@@ -47,6 +55,16 @@ class Question(Protocol):
     @property
     def chat(self) -> ChatCompletionRequest:
         """What is asked, in the words of chat completions: the model and every parameter."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What an engine must be able to do beside `chat`'s parameters, as its card says it."""
+        ...
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """This API's names of `chat`'s parameters, where they differ."""
         ...
 
     @property

@@ -16,13 +16,13 @@ from starlette.types import Receive
 
 from services.gateway.admission import admit
 from services.gateway.body import read_json
-from services.gateway.caller import caller_of
-from services.gateway.questions import Question
+from services.gateway.caller import Caller, caller_of
+from services.gateway.questions import Question, renamed
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
 from services.gateway.state import GatewayState, state_of
 from services.gateway.streaming import AnswerStream, record_ends
 from services.gateway.translate import CompletionBuilder, Origin, Target
-from services.protocol.errors import ErrorCode, RequestError
+from services.protocol.errors import ErrorCode, GalenError, RequestError
 from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
 
 LANE_HEADER = "x-galen-lane"
@@ -39,7 +39,16 @@ async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
     state.check_open()
     lane = _lane(request)
     question = read(await read_json(request, state.settings))
-    entry = admit(question.chat, state.catalogue)
+    try:
+        return await _serve(request, state, caller, lane, question)
+    except GalenError as error:
+        raise renamed(error, question.names) from None
+
+
+async def _serve(
+    request: Request, state: GatewayState, caller: Caller, lane: Lane, question: Question
+) -> Response:
+    entry = admit(question.chat, state.catalogue, question.needs)
     # 2. Images go to the store, once; the request only names them.
     refs: list[ImageRef] = []
     if question.images:

@@ -75,7 +75,7 @@ class SseFormatter:
     def _token_with_logprob(self, choice: int, text: str, logprob: TokenLogprob) -> bytes:
         body = b'"delta":{"content":%b},"logprobs":{"content":%b},"finish_reason":null}]' % (
             _text(text),
-            _escaped(_json(logprobs_content([logprob]))),
+            escaped(_json(logprobs_content([logprob]))),
         )
         return b"%b%b%b%b" % (self._head, _choice(choice), body, self._tail)
 
@@ -86,10 +86,11 @@ def error_event(error: object) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return _json(text) if text.isascii() else _escaped(_json(text))
+    return _json(text) if text.isascii() else escaped(_json(text))
 
 
-def _escaped(encoded: bytes) -> bytes:
+def escaped(encoded: bytes) -> bytes:
+    """Return JSON that stays one line to every client."""
     for separator, escape in _SEPARATORS:
         encoded = encoded.replace(separator.encode(), escape)
     return encoded

@@ -15,7 +15,7 @@ from services.gateway.chunks import Usage
 from services.gateway.error_handlers import error_answer, known_error
 from services.gateway.http_protocol import drop
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.questions import Question, StreamFormat
+from services.gateway.questions import Question, StreamFormat, renamed
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
 from services.gateway.sse import PING
 from services.gateway.state import GatewayState
@@ -105,7 +105,7 @@ class AnswerStream(Response):
             return self._fail(known_error(error)), True
 
     def _fail(self, error: GalenError) -> bytes:
-        self._failure = error
+        self._failure = renamed(error, self._question.names)
         return self._form.fail(error_answer(error))
 
     def _render(self, items: Sequence[ReplyItem], clock: "_StreamClock") -> tuple[bytes, bool]:

@@ -47,6 +47,10 @@ class Origin:
     tenant_id: str
     lane: Lane
 
+    def id_of(self, choice: int) -> str:
+        """Return the id of a choice's generation; the first has the request's own."""
+        return f"{self.request_id}-{choice}" if choice else self.request_id
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -90,7 +94,7 @@ def generation_requests(
     return [first] + [
         msgspec.structs.replace(
             first,
-            request_id=f"{origin.request_id}-{choice}",
+            request_id=origin.id_of(choice),
             sampling=_sampling(chat, _other_seed(seed, choice)),
         )
         for choice in range(1, chat.n or 1)
@@ -113,6 +117,7 @@ def _sampling(chat: ChatCompletionRequest, seed: int) -> SamplingParams:
         logprobs=logprobs,
         min_tokens=chat.min_tokens or 0,
         json_schema=_json_schema(chat.response_format),
+        logit_bias=_logit_bias(chat.logit_bias) if chat.logit_bias else (),
     )
 
 
@@ -124,6 +129,10 @@ def _json_schema(wanted: ResponseFormat | None) -> str | None:
             return '{"type":"object"}'
         case _:
             return None
+
+
+def _logit_bias(biases: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    return tuple((int(token_id), float(bias)) for token_id, bias in biases.items())
 
 
 def _or(value: float | None, default: float) -> float:
@@ -161,6 +170,15 @@ def usage_of(finished: Sequence[Finished]) -> Usage:
     return Usage(prompt, completion, prompt + completion)
 
 
+@dataclass(frozen=True, slots=True)
+class ChoiceAnswer:
+    """All that was generated for a choice."""
+
+    text: str
+    logprobs: Sequence[TokenLogprob]
+    finished: Finished
+
+
 @dataclass(slots=True)
 class _ChoiceText:
     texts: list[str] = field(default_factory=list[str])
@@ -195,6 +213,13 @@ class CompletionBuilder:
     def ends(self) -> list[Finished]:
         """The ends of the choices that have ended, by index."""
         return [c.finished for c in self._choices if c.finished is not None]
+
+    def answers(self) -> list[ChoiceAnswer]:
+        """Return the answer of each choice; every one has ended."""
+        return [
+            ChoiceAnswer("".join(collected.texts), collected.logprobs, end)
+            for collected, end in zip(self._choices, self.ends, strict=True)
+        ]
 
     def build(self, request_id: str, model: str, created: int, *, logprobs: bool) -> ChatCompletion:
         """Return the answer; every choice has ended."""

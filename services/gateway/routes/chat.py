@@ -45,6 +45,9 @@ class ChatQuestion:
 
     __slots__ = ("chat", "images")
 
+    needs: frozenset[str] = frozenset()
+    names: Mapping[str, str] = {}
+
     def __init__(self, body: object) -> None:
         self.chat = read_chat_request(body)
         self.images = [ImageInput(url, param) for url, param in image_urls(self.chat)]
