@@ -8,7 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from services.protocol.messages import FinishReason, ImageRecipe, Provenance, TokenLogprob
+from services.protocol.messages import (
+    FinishReason,
+    ImageMode,
+    ImageRecipe,
+    Provenance,
+    TokenLogprob,
+)
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -71,8 +77,29 @@ class ChatCompletion(msgspec.Struct, frozen=True, gc=False):
     object: Literal["chat.completion"] = "chat.completion"
 
 
+class ImageCapabilities(msgspec.Struct, frozen=True, gc=False):
+    """What a model takes of images; sizes are None where they depend on the image."""
+
+    max_count: int
+    width_px: int | None = None
+    height_px: int | None = None
+    mode: ImageMode | None = None
+
+
+class Capabilities(msgspec.Struct, frozen=True, gc=False):
+    """What a model can do: for programs that choose one."""
+
+    engine: str
+    context_length: int
+    images: ImageCapabilities
+    parameters: list[str]  # request parameters that act, in the words of chat completions
+    routes: list[str]
+    adapters: list[str]  # ids of the adapters that run on it
+    quantization: str | None = None
+
+
 class Model(msgspec.Struct, frozen=True, gc=False):
-    """An entry of /v1/models; the fields after `owned_by` are ours."""
+    """An entry of /v1/models; what OpenAI's has not is ours."""
 
     id: str
     created: int
@@ -80,6 +107,7 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     context_length: int
     max_images: int
     state: str
+    galen: Capabilities
     parent: str | None = None  # of an adapter: its base model
     is_base_verified: bool | None = None  # of an adapter: whether its manifest names that base
     adapter_fingerprint: str | None = None

@@ -119,8 +119,6 @@ class ResponseRequest(_Strict, frozen=True, gc=False):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     metadata: Metadata | None = None
     store: Literal[False] | None = None
-    tools: Annotated[list[Any], Meta(max_length=0)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
     truncation: Literal["disabled"] | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
 
@@ -224,17 +222,19 @@ def _format(text: TextOptions | None) -> TextFormat | JsonObjectFormat | JsonSch
 
 def _with_types(value: object) -> object:
     """Return the body with the `type` that a message may leave out."""
-    body = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    if not isinstance(body.get("input"), list):
+    if not isinstance(value, dict):
         return value
-    items = cast("list[Any]", body["input"])
-    return {**body, "input": [_with_type(item) for item in items]}
+    body = cast("dict[str, object]", value)
+    items = body.get("input")
+    if not isinstance(items, list):
+        return body
+    return {**body, "input": [_with_type(item) for item in cast("list[object]", items)]}
 
 
-def _with_type(item: Any) -> Any:  # of JSON
+def _with_type(item: object) -> object:
     if not isinstance(item, dict) or "role" not in item:
-        return cast("Any", item)
-    return {"type": "message", **cast("dict[str, Any]", item)}
+        return cast("object", item)
+    return {"type": "message", **cast("dict[str, object]", item)}
 
 
 _REFUSED_VALUES = {
@@ -249,9 +249,3 @@ def _refuse_with_reason(value: object) -> None:
     for name, (refused, reason) in _REFUSED_VALUES.items():
         if body.get(name) == refused:
             raise RequestError(ErrorCode.UNSUPPORTED_PARAMETER, f"{name}: {reason}", param=name)
-    if body.get("tools"):
-        raise RequestError(
-            ErrorCode.UNSUPPORTED_PARAMETER,
-            "tools are taken by /v1/chat/completions only, with a tool_choice that names one",
-            param="tools",
-        )
