@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from services.gateway.refused_fields import CHAT
+from services.gateway.refused_fields import CHAT, why_refused
 from services.protocol.errors import ErrorCode, RequestError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -212,7 +212,7 @@ def refusal_of(problem: str, reasons: Mapping[str, str] = _NO_REASONS) -> Reques
     """Return the error for a complaint of msgspec, whose texts hold names and ranges only."""
     if match := _UNKNOWN.match(problem):
         name = _path(match[2], match[1])[:_SHOWN]
-        why = f" ({reasons[name]})" if name in reasons else ""
+        why = why_refused(name, reasons)
         message = f"the parameter {name!r} is not supported here{why}; leave it out"
         return RequestError(ErrorCode.UNSUPPORTED_PARAMETER, message, param=name)
     if match := _MISSING.match(problem):

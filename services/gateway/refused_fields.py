@@ -66,3 +66,8 @@ RESPONSES: Mapping[str, str] = {
 }
 
 FILES: Mapping[str, str] = {"expires_after": "files stay until they are deleted"}
+
+
+def why_refused(name: str, reasons: Mapping[str, str]) -> str:
+    """Return the reason in brackets, for the middle of a sentence; "" where there is none."""
+    return f" ({reasons[name]})" if name in reasons else ""
