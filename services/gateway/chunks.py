@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from services.gateway.tool_schemas import ToolCall
 from services.protocol.messages import (
     FinishReason,
     ImageMode,
@@ -50,11 +52,12 @@ class ChoiceLogprobs(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnswerMessage(msgspec.Struct, frozen=True, gc=False):
-    """What the model answered."""
+    """What the model answered: a text, or a call."""
 
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +65,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
     index: int
     message: AnswerMessage
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["tool_calls"]
     logprobs: ChoiceLogprobs | None = None
 
 

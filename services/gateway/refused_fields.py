@@ -11,7 +11,7 @@ _NO_CACHE_OPTIONS = "the prefix cache is the engine's own business"
 _NO_MODERATION = "moderation is the operator's, not the request's"
 _NO_REASONING = "no model here reasons apart from its answer"
 _NO_FUNCTIONS = "the old name of `tools`"
-_NO_TOOLS = "no model here is known to call tools; a JSON schema binds an answer"
+_NO_TOOLS = "only /v1/chat/completions takes tools; or bind the answer by a JSON schema"
 _USER = "`user` carries an identifier"
 
 CHAT: Mapping[str, str] = {
@@ -21,7 +21,7 @@ CHAT: Mapping[str, str] = {
     "metadata": _ONE_PLACE,
     "modalities": "answers are text",
     "moderation": _NO_MODERATION,
-    "parallel_tool_calls": _NO_TOOLS,
+    "parallel_tool_calls": "an answer has one call at most",
     "prediction": "no engine here takes a predicted answer",
     "prompt_cache_key": _NO_CACHE_OPTIONS,
     "prompt_cache_options": _NO_CACHE_OPTIONS,
@@ -30,8 +30,6 @@ CHAT: Mapping[str, str] = {
     "safety_identifier": _USER,
     "service_tier": _NO_TIERS,
     "store": _ONE_PLACE,
-    "tool_choice": _NO_TOOLS,
-    "tools": _NO_TOOLS,
     "verbosity": "say it in the prompt",
     "web_search_options": "nothing here looks into the web",
 }

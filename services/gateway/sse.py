@@ -49,8 +49,12 @@ class SseFormatter:
 
     def finish(self, choice: int, reason: FinishReason) -> bytes:
         """The last event of a choice."""
-        end = b'"delta":{},"logprobs":null,"finish_reason":%b}]' % _json(reason)
-        return b"%b%b%b%b" % (self._head, _choice(choice), end, self._tail)
+        return self.delta(choice, b"{}", reason)
+
+    def delta(self, choice: int, delta: bytes, reason: str | None) -> bytes:
+        """An event with a delta of any kind, as JSON."""
+        body = b'"delta":%b,"logprobs":null,"finish_reason":%b}]' % (delta, _json(reason))
+        return b"%b%b%b%b" % (self._head, _choice(choice), body, self._tail)
 
     def usage(self, usage: Usage) -> bytes:
         """The event without choices that holds the usage."""

@@ -51,7 +51,11 @@ def answers(
     struct: type[msgspec.Struct], description: str, *, is_streamed: bool = False
 ) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's `responses` of a route that answers with `struct` or with an error."""
-    events = {"text/event-stream": {"schema": {"type": "string"}}} if is_streamed else {}
+    events = (
+        {"text/event-stream": {"schema": {"description": "server-sent events"}}}
+        if is_streamed
+        else {}
+    )
     return _answers({"description": description, "content": {**body_of(struct), **events}})
 
 

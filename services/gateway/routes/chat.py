@@ -12,10 +12,12 @@ from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_req
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.serving import serve
 from services.gateway.sse import SseFormatter
+from services.gateway.tool_stream import ToolSseFormatter
 from services.gateway.translate import (
     CompletionBuilder,
     Origin,
     Target,
+    functions_of,
     generation_requests,
     image_urls,
     usage_of,
@@ -27,6 +29,11 @@ router = APIRouter()
 _BODY_SCHEMA: dict[str, Any] = {
     "requestBody": {"required": True, "content": body_of(ChatCompletionRequest)}
 }
+
+
+_NAMES: Mapping[str, str] = {}
+_NAMES_WITH_TOOLS: Mapping[str, str] = {"response_format": "tools"}
+"""With tools, the schema that a worker may refuse is theirs."""
 
 
 @router.post(
@@ -43,13 +50,13 @@ async def create_chat_completion(request: Request) -> Response:
 class ChatQuestion:
     """A chat completion, read from its body; see `Question`."""
 
-    __slots__ = ("chat", "images")
+    __slots__ = ("chat", "images", "names")
 
     needs: frozenset[str] = frozenset()
-    names: Mapping[str, str] = {}
 
     def __init__(self, body: object) -> None:
         self.chat = read_chat_request(body)
+        self.names = _NAMES_WITH_TOOLS if self.chat.tools else _NAMES
         self.images = [ImageInput(url, param) for url, param in image_urls(self.chat)]
 
     def requests(
@@ -66,9 +73,11 @@ class ChatQuestion:
         """See `Question`."""
         options = self.chat.stream_options
         include_usage = options is not None and options.include_usage
-        return SseFormatter(request_id, self.chat.model, created, include_usage=include_usage)
+        kind = ToolSseFormatter if functions_of(self.chat) else SseFormatter
+        return kind(request_id, self.chat.model, created, include_usage=include_usage)
 
     def whole(self, answers: CompletionBuilder, request_id: str, created: int) -> ChatCompletion:
         """See `Question`."""
         logprobs = bool(self.chat.logprobs)
-        return answers.build(request_id, self.chat.model, created, logprobs=logprobs)
+        calls = bool(functions_of(self.chat))
+        return answers.build(request_id, self.chat.model, created, logprobs=logprobs, calls=calls)

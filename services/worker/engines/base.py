@@ -38,6 +38,8 @@ PARAMETERS = frozenset(
         "logprobs",
         "top_logprobs",
         "response_format",
+        "tools",
+        "tool_choice",
         "logit_bias",
         "prompt",
     }
