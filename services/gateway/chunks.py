@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from services.protocol.messages import FinishReason, ImageRecipe, Provenance, TokenLogprob
+from services.gateway.tool_schemas import ToolCall
+from services.protocol.messages import (
+    FinishReason,
+    ImageMode,
+    ImageRecipe,
+    Provenance,
+    TokenLogprob,
+)
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -44,11 +52,12 @@ class ChoiceLogprobs(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnswerMessage(msgspec.Struct, frozen=True, gc=False):
-    """What the model answered."""
+    """What the model answered: a text, or a call."""
 
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +65,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
     index: int
     message: AnswerMessage
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["tool_calls"]
     logprobs: ChoiceLogprobs | None = None
 
 
@@ -71,8 +80,29 @@ class ChatCompletion(msgspec.Struct, frozen=True, gc=False):
     object: Literal["chat.completion"] = "chat.completion"
 
 
+class ImageCapabilities(msgspec.Struct, frozen=True, gc=False):
+    """What a model takes of images; sizes are None where they depend on the image."""
+
+    max_count: int
+    width_px: int | None = None
+    height_px: int | None = None
+    mode: ImageMode | None = None
+
+
+class Capabilities(msgspec.Struct, frozen=True, gc=False):
+    """What a model can do: for programs that choose one."""
+
+    engine: str
+    context_length: int
+    images: ImageCapabilities
+    parameters: list[str]  # request parameters that act, in the words of chat completions
+    routes: list[str]
+    adapters: list[str]  # ids of the adapters that run on it
+    quantization: str | None = None
+
+
 class Model(msgspec.Struct, frozen=True, gc=False):
-    """An entry of /v1/models; the fields after `owned_by` are ours."""
+    """An entry of /v1/models; what OpenAI's has not is ours."""
 
     id: str
     created: int
@@ -80,6 +110,7 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     context_length: int
     max_images: int
     state: str
+    galen: Capabilities
     parent: str | None = None  # of an adapter: its base model
     is_base_verified: bool | None = None  # of an adapter: whether its manifest names that base
     adapter_fingerprint: str | None = None

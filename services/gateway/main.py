@@ -35,7 +35,18 @@ from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
-from services.gateway.routes import admin, batches, chat, evaluations, files, health, models
+from services.gateway.routes import (
+    admin,
+    batches,
+    chat,
+    completions,
+    embeddings,
+    evaluations,
+    files,
+    health,
+    models,
+    responses,
+)
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
@@ -74,7 +85,9 @@ def create_app(
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
     install_api_document(app)
-    for routes in (chat, models, health, files, batches, evaluations, admin):
+    for routes in (chat, completions, responses, embeddings, models, health):
+        app.include_router(routes.router)
+    for routes in (files, batches, evaluations, admin):
         app.include_router(routes.router)
     return app
 
@@ -220,7 +233,11 @@ def main() -> None:
     os.umask(0o077)  # what is uploaded may be patients' data
     metrics = GatewayMetrics()
     app = create_app(settings, store_settings, metrics)
-    direct = {("POST", "/v1/chat/completions"): chat.create_chat_completion}
+    direct = {
+        ("POST", "/v1/chat/completions"): chat.create_chat_completion,
+        ("POST", "/v1/completions"): completions.create_completion,
+        ("POST", "/v1/responses"): responses.create_response,
+    }
     _spare_the_collector()
     _give_memory_back()
     config = uvicorn.Config(

@@ -27,9 +27,10 @@ _log = structlog.get_logger()
 Handler = Callable[[Request], Awaitable[Response]]
 
 _ROUTES = frozenset({
-    "/v1/chat/completions", "/v1/models", "/v1/files", "/v1/batches", "/v1/evaluations",
-    "/healthz", "/readyz", "/metrics",
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
+    "/v1/files", "/v1/batches", "/v1/evaluations", "/healthz", "/readyz", "/metrics",
 })  # fmt: skip
+_ID_PREFIXES = {"/v1/completions": "cmpl-", "/v1/responses": "resp_"}
 _FAMILIES = frozenset({"/v1/files", "/v1/batches", "/v1/evaluations"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _PLAIN_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{0,255}")
@@ -57,7 +58,7 @@ class FrontDoor:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        request_id = scope["galen.request_id"] = f"chatcmpl-{secrets.token_hex(12)}"
+        request_id = scope["galen.request_id"] = _new_id(scope["path"])
         handler = self._direct.get((scope["method"], scope["path"]))
         outcome = _Outcome()
         try:
@@ -107,6 +108,11 @@ class FrontDoor:
                 duration_s=round(duration_s, 4),
                 **fields,
             )
+
+
+def _new_id(path: str) -> str:
+    """Return a request's id, which is also that of its answer: with the API's own prefix."""
+    return _ID_PREFIXES.get(path, "chatcmpl-") + secrets.token_hex(12)
 
 
 def _route_of(path: str) -> str:

@@ -7,11 +7,21 @@ docs/decisions/0006-msgspec-at-the-http-border.md.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from services.gateway.refused_fields import CHAT, why_refused
+from services.gateway.tool_schemas import (
+    CallId,
+    FunctionTool,
+    NamedToolChoice,
+    ToolCalls,
+    ToolChoice,
+    Tools,
+)
 from services.protocol.errors import ErrorCode, RequestError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -24,11 +34,17 @@ MAX_STOP_LENGTH = 256
 MAX_TEXT_LENGTH = 4 << 20
 MAX_NAME_LENGTH = 4096
 MAX_SCHEMA_BYTES = 64 << 10
+MAX_BIASES = 1024
 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenBudget = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
+ImageDetail = Literal["auto"]
+TokenId = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,8})$(?!\n)")]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[float, Meta(ge=-100.0, le=100.0)]], Meta(max_length=MAX_BIASES)
+]
 
 
 class _Strict(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -45,7 +61,7 @@ class ImageUrl(_Strict, frozen=True, gc=False):
     """Where an image is; `detail` other than auto is refused until it acts."""
 
     url: str
-    detail: Literal["auto"] = "auto"
+    detail: ImageDetail = "auto"
 
 
 class ImageContent(_Strict, frozen=True, gc=False, tag_field="type", tag="image_url"):
@@ -77,12 +93,21 @@ class UserMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="user"):
 
 
 class AssistantMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="assistant"):
-    """What the model answered before."""
+    """What the model answered before, or the functions that it called."""
+
+    content: Text | TextParts | None = None
+    tool_calls: ToolCalls | None = None
+    refusal: None = None
+
+
+class ToolMessage(_Strict, frozen=True, gc=False, tag_field="role", tag="tool"):
+    """What a function gave back."""
 
     content: Text | TextParts
+    tool_call_id: CallId
 
 
-ChatMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage
+ChatMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
 
 
 class StreamOptions(_Strict, frozen=True, gc=False):
@@ -138,13 +163,16 @@ class ChatCompletionRequest(_Strict, frozen=True, gc=False):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+    logit_bias: LogitBias | None = None
     response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?$")
-_PLACE = re.compile(r"(.*) - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
+_PLACE = re.compile(r"(.*) - at `(?:key in |key` in `)?\$\.?(.*)`$", re.DOTALL)
 _BOUND = re.compile(r"Expected `(\w+)`( of length)? (<=|>=|<|>) (\S+)$")
 _TYPE = re.compile(r"Expected `([\w |]+)`, got `(\w+)`$")
 _BOUND_WORDS = {"<=": "of at most", ">=": "of at least", "<": "below", ">": "above"}
@@ -154,19 +182,20 @@ _TYPE_WORDS = {
     "array": "an array", "object": "an object", "null": "null", "NoneType": "null",
 }  # fmt: skip
 _SHOWN = 200
+_NO_REASONS: Mapping[str, str] = {}
 
 
 def read_chat_request(value: Any) -> ChatCompletionRequest:
     """Return the request in a parsed JSON value; raises RequestError with its parameter's name."""
-    try:
-        request = msgspec.convert(value, ChatCompletionRequest, strict=True)
-    except msgspec.ValidationError as error:
-        raise refusal_of(str(error)) from None
-    _check_together(request)
+    request = converted(value, ChatCompletionRequest, CHAT)
+    check_together(request)
+    if request.tools is not None or request.tool_choice is not None:
+        _check_tools(request, request.tools or [])
+    _check_messages(request.messages)
     return request
 
 
-def _check_together(request: ChatCompletionRequest) -> None:
+def check_together(request: ChatCompletionRequest) -> None:
     """Check what no single field can say."""
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         _refuse("max_tokens", "max_tokens and max_completion_tokens mean the same: send one")
@@ -178,30 +207,71 @@ def _check_together(request: ChatCompletionRequest) -> None:
     if request.min_tokens is not None and most is not None and request.min_tokens > most:
         _refuse("min_tokens", f"min_tokens {request.min_tokens} is above max_tokens {most}")
     if isinstance(request.response_format, JsonSchemaFormat):
-        size = len(msgspec.json.encode(request.response_format.json_schema.schema))
-        if size > MAX_SCHEMA_BYTES:
-            _refuse("response_format", f"the schema has {size} bytes, at most {MAX_SCHEMA_BYTES}")
+        schema = msgspec.json.encode(request.response_format.json_schema.schema)
+        _check_schema_size("response_format", len(schema))
     if request.top_k == 0:
         _refuse("top_k", "top_k must be -1 (every token) or at least 1")
+
+
+def _check_messages(messages: list[ChatMessage]) -> None:
+    for i, message in enumerate(messages):
+        if message.content is None and not message.tool_calls:
+            name = f"messages[{i}].content"
+            raise RequestError(
+                ErrorCode.MISSING_PARAMETER,
+                f"the required parameter {name!r} is missing",
+                param=name,
+            )
+
+
+def _check_tools(request: ChatCompletionRequest, tools: list[FunctionTool]) -> None:
+    choice = request.tool_choice
+    names = [tool.function.name for tool in tools]
+    if len(set(names)) < len(names):
+        _refuse("tools", "two functions have the same name")
+    if isinstance(choice, NamedToolChoice) and choice.function.name not in names:
+        _refuse("tool_choice", "tool_choice names a function that is not in tools")
+    if choice == "required" and not tools:
+        _refuse("tool_choice", "tool_choice required needs tools")
+    if tools and choice in (None, "auto"):
+        raise RequestError(
+            ErrorCode.UNSUPPORTED_PARAMETER,
+            "tool_choice 'auto' (the default with tools) is not supported here: no model is known "
+            "to tell an answer from a call; send 'required', 'none' or the name of a function",
+            param="tool_choice",
+        )
+    if tools and choice != "none" and request.response_format is not None:
+        _refuse("response_format", "an answer that calls a function takes no response_format")
+    _check_schema_size("tools", len(msgspec.json.encode(tools)))
+
+
+def _check_schema_size(param: str, size: int) -> None:
+    if size > MAX_SCHEMA_BYTES:
+        _refuse(param, f"the schema has {size} bytes, at most {MAX_SCHEMA_BYTES}")
 
 
 def _refuse(param: str, message: str) -> None:
     raise RequestError(ErrorCode.INVALID_VALUE, message, param=param)
 
 
-def converted(body: Any, struct: type[S]) -> S:
-    """Return a body, any JSON, as a struct of ours; raises RequestError."""
+def converted(body: Any, struct: type[S], reasons: Mapping[str, str] = _NO_REASONS) -> S:
+    """Return a body, any JSON, as a struct of ours; raises RequestError.
+
+    Args:
+        reasons: why fields are refused, by their names.
+    """
     try:
         return msgspec.convert(body, struct)
     except msgspec.ValidationError as error:
-        raise refusal_of(str(error)) from None
+        raise refusal_of(str(error), reasons) from None
 
 
-def refusal_of(problem: str) -> RequestError:
+def refusal_of(problem: str, reasons: Mapping[str, str] = _NO_REASONS) -> RequestError:
     """Return the error for a complaint of msgspec, whose texts hold names and ranges only."""
     if match := _UNKNOWN.match(problem):
         name = _path(match[2], match[1])[:_SHOWN]
-        message = f"the parameter {name!r} is not supported here; leave it out"
+        why = why_refused(name, reasons)
+        message = f"the parameter {name!r} is not supported here{why}; leave it out"
         return RequestError(ErrorCode.UNSUPPORTED_PARAMETER, message, param=name)
     if match := _MISSING.match(problem):
         name = _path(match[2], match[1])

@@ -7,7 +7,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html for the framing.
 
 import msgspec
 
-from services.gateway.chunks import Usage, logprobs_content
+from services.gateway.chunks import ErrorAnswer, Usage, logprobs_content
 from services.protocol.messages import FinishReason, TokenLogprob, Tokens
 
 DONE = b"data: [DONE]\n\n"
@@ -29,9 +29,10 @@ class SseFormatter:
         head = {"id": request_id, "object": "chat.completion.chunk", "created": created}
         self._head = b"data: " + _json({**head, "model": model})[:-1]
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._include_usage = include_usage
         self._around: dict[int, tuple[bytes, bytes]] = {}
 
-    def role(self, choice: int) -> bytes:
+    def begin(self, choice: int) -> bytes:
         """The first event of a choice."""
         delta = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
         return b"%b%b%b%b" % (self._head, _choice(choice), delta, self._tail)
@@ -48,12 +49,24 @@ class SseFormatter:
 
     def finish(self, choice: int, reason: FinishReason) -> bytes:
         """The last event of a choice."""
-        end = b'"delta":{},"logprobs":null,"finish_reason":%b}]' % _json(reason)
-        return b"%b%b%b%b" % (self._head, _choice(choice), end, self._tail)
+        return self.delta(choice, b"{}", reason)
+
+    def delta(self, choice: int, delta: bytes, reason: str | None) -> bytes:
+        """An event with a delta of any kind, as JSON."""
+        body = b'"delta":%b,"logprobs":null,"finish_reason":%b}]' % (delta, _json(reason))
+        return b"%b%b%b%b" % (self._head, _choice(choice), body, self._tail)
 
     def usage(self, usage: Usage) -> bytes:
         """The event without choices that holds the usage."""
         return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, _json(usage))
+
+    def end(self, usage: Usage) -> bytes:
+        """The end of the stream, with the usage where it was asked for."""
+        return self.usage(usage) + DONE if self._include_usage else DONE
+
+    def fail(self, error: ErrorAnswer) -> bytes:
+        """The end of a stream that failed."""
+        return error_event(error) + DONE
 
     def _frame(self, choice: int) -> tuple[bytes, bytes]:
         frame = self._around.get(choice)
@@ -66,7 +79,7 @@ class SseFormatter:
     def _token_with_logprob(self, choice: int, text: str, logprob: TokenLogprob) -> bytes:
         body = b'"delta":{"content":%b},"logprobs":{"content":%b},"finish_reason":null}]' % (
             _text(text),
-            _escaped(_json(logprobs_content([logprob]))),
+            escaped(_json(logprobs_content([logprob]))),
         )
         return b"%b%b%b%b" % (self._head, _choice(choice), body, self._tail)
 
@@ -77,10 +90,11 @@ def error_event(error: object) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return _json(text) if text.isascii() else _escaped(_json(text))
+    return _json(text) if text.isascii() else escaped(_json(text))
 
 
-def _escaped(encoded: bytes) -> bytes:
+def escaped(encoded: bytes) -> bytes:
+    """Return JSON that stays one line to every client."""
     for separator, escape in _SEPARATORS:
         encoded = encoded.replace(separator.encode(), escape)
     return encoded

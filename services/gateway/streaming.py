@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.gateway import sse
+from services.gateway.chunks import Usage
 from services.gateway.error_handlers import error_answer, known_error
 from services.gateway.http_protocol import drop
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.questions import Question, StreamFormat, renamed
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
+from services.gateway.sse import PING
 from services.gateway.state import GatewayState
-from services.gateway.translate import usage_of
 from services.protocol.errors import GalenError
 from services.protocol.messages import Failed, Finished, Tokens
 
@@ -30,12 +31,12 @@ _LARGE_BYTES = 32 << 10
 """A last write that is not smaller is followed by an empty one, so that it is seen to be read."""
 
 
-class ChatStream(Response):
-    """A streamed chat completion.
+class AnswerStream(Response):
+    """A streamed answer.
 
     Args:
         first: what came before the headers were sent (so that an early error has its status).
-        model: the name that the client asked for.
+        form: renders it.
     """
 
     def __init__(
@@ -43,10 +44,8 @@ class ChatStream(Response):
         state: GatewayState,
         reply: Reply,
         first: Sequence[ReplyItem],
-        formatter: sse.SseFormatter,
-        *,
-        model: str,
-        include_usage: bool,
+        form: StreamFormat,
+        question: Question,
     ) -> None:
         super().__init__(status_code=200)
         self.init_headers(_HEADERS)
@@ -54,9 +53,8 @@ class ChatStream(Response):
         self._state = state
         self._reply = reply
         self._first = first
-        self._formatter = formatter
-        self._model = model
-        self._include_usage = include_usage
+        self._form = form
+        self._question = question
         self._started = [False] * len(reply.tickets)
         self._ends: dict[int, Finished] = {}
         self._failure: GalenError | None = None
@@ -107,8 +105,8 @@ class ChatStream(Response):
             return self._fail(known_error(error)), True
 
     def _fail(self, error: GalenError) -> bytes:
-        self._failure = error
-        return sse.error_event(error_answer(error)) + sse.DONE
+        self._failure = renamed(error, self._question.names)
+        return self._form.fail(error_answer(error))
 
     def _render(self, items: Sequence[ReplyItem], clock: "_StreamClock") -> tuple[bytes, bool]:
         """Return the bytes of `items`, and whether they end the stream."""
@@ -117,44 +115,42 @@ class ChatStream(Response):
             match item:
                 case Tokens():
                     self._begin(choice, parts)
-                    parts.append(self._formatter.tokens(choice, item))
+                    parts.append(self._form.tokens(choice, item))
                     clock.has_content = clock.has_content or any(item.texts)
                 case Finished():
                     self._begin(choice, parts)
-                    parts.append(self._formatter.finish(choice, item.finish_reason))
+                    parts.append(self._form.finish(choice, item.finish_reason))
                     self._ends[choice] = item
                 case Failed() if len(self._ends) < len(self._started):  # else it came too late
                     parts.append(self._fail(error_of(item)))
                     return b"".join(parts), True
                 case Ping() | ClientGone():
-                    parts.append(sse.PING)
+                    parts.append(PING)
                 case Failed():
                     pass
         if len(self._ends) < len(self._started):
             return b"".join(parts), False
-        if self._include_usage:
-            ends = [self._ends[choice] for choice in sorted(self._ends)]
-            parts.append(self._formatter.usage(usage_of(ends)))
-        parts.append(sse.DONE)
+        parts.append(self._form.end(self._question.usage(self._ends)))
         return b"".join(parts), True
 
     def _begin(self, choice: int, parts: list[bytes]) -> None:
         if not self._started[choice]:
             self._started[choice] = True
-            parts.append(self._formatter.role(choice))
+            parts.append(self._form.begin(choice))
 
     def _record(self, scope: Scope, metrics: GatewayMetrics, clock: "_StreamClock") -> None:
         ends = list(self._ends.values())
-        fields: dict[str, object] = {"model": self._model, "stream": True}
+        model = self._question.chat.model
+        fields: dict[str, object] = {"model": model, "stream": True}
         if ends:
-            fields |= record_ends(metrics, self._model, ends)
+            fields |= record_ends(metrics, model, ends, self._question.usage(self._ends))
         if clock.ttft_s is not None:
-            metrics.ttft.labels(self._model).observe(clock.ttft_s)
+            metrics.ttft.labels(model).observe(clock.ttft_s)
             fields["ttft_s"] = round(clock.ttft_s, 4)
             tokens = sum(end.completion_tokens for end in ends) / max(1, len(ends))
             if tokens >= 2:
-                metrics.tpot.labels(self._model).observe(clock.spread_s / (tokens - 1))
-        metrics.duration.labels(self._model).observe(time.monotonic() - self._reply.received)
+                metrics.tpot.labels(model).observe(clock.spread_s / (tokens - 1))
+        metrics.duration.labels(model).observe(time.monotonic() - self._reply.received)
         if self._failure is not None:
             scope["galen.code"] = self._failure.code.value
         scope["galen.fields"] = fields
@@ -198,9 +194,10 @@ class _StreamClock:
         return self._last - self._first
 
 
-def record_ends(metrics: GatewayMetrics, model: str, ends: Sequence[Finished]) -> dict[str, object]:
+def record_ends(
+    metrics: GatewayMetrics, model: str, ends: Sequence[Finished], usage: Usage
+) -> dict[str, object]:
     """Count finished choices; returns the fields for the log."""
-    usage = usage_of(ends)
     metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)
     metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
     for end in ends:

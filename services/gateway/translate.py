@@ -15,14 +15,25 @@ from services.gateway.chunks import (
     logprobs_content,
 )
 from services.gateway.openai_schemas import (
+    AssistantMessage,
     ChatCompletionRequest,
     ChatMessage,
     ImageContent,
     JsonObjectFormat,
     JsonSchemaFormat,
-    ResponseFormat,
+    TextContent,
+    ToolMessage,
     UserMessage,
 )
+from services.gateway.tool_calls import (
+    call_in,
+    call_schema,
+    offered,
+    preamble,
+    text_of_calls,
+    text_of_result,
+)
+from services.gateway.tool_schemas import FunctionSpec
 from services.protocol.messages import (
     Finished,
     GenerationRequest,
@@ -37,6 +48,12 @@ from services.protocol.messages import (
     Tokens,
 )
 
+_ROLES: dict[object, Role] = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+    "tool": "user",
+}  # fmt: skip
+"""Templates know three roles; what a function gave back is said by the user."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -46,6 +63,10 @@ class Origin:
     gateway_id: str
     tenant_id: str
     lane: Lane
+
+    def id_of(self, choice: int) -> str:
+        """Return the id of a choice's generation; the first has the request's own."""
+        return f"{self.request_id}-{choice}" if choice else self.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,8 @@ def generation_requests(
     """
     remaining = iter(refs)
     messages = tuple(_message(message, remaining) for message in chat.messages)
+    if functions := functions_of(chat):
+        messages = _told_of(functions, messages)
     seed = chat.seed if chat.seed is not None else secrets.randbits(63)
     first = GenerationRequest(
         request_id=origin.request_id,
@@ -90,7 +113,7 @@ def generation_requests(
     return [first] + [
         msgspec.structs.replace(
             first,
-            request_id=f"{origin.request_id}-{choice}",
+            request_id=origin.id_of(choice),
             sampling=_sampling(chat, _other_seed(seed, choice)),
         )
         for choice in range(1, chat.n or 1)
@@ -112,18 +135,41 @@ def _sampling(chat: ChatCompletionRequest, seed: int) -> SamplingParams:
         repetition_penalty=_or(chat.repetition_penalty, 1.0),
         logprobs=logprobs,
         min_tokens=chat.min_tokens or 0,
-        json_schema=_json_schema(chat.response_format),
+        json_schema=_json_schema(chat),
+        logit_bias=_logit_bias(chat.logit_bias) if chat.logit_bias else (),
     )
 
 
-def _json_schema(wanted: ResponseFormat | None) -> str | None:
-    match wanted:
+def functions_of(chat: ChatCompletionRequest) -> list[FunctionSpec]:
+    """Return the functions one of which the answer calls; [] where it is a text."""
+    return offered(chat.tools, chat.tool_choice) if chat.tools else []
+
+
+def _told_of(
+    functions: Sequence[FunctionSpec], messages: tuple[Message, ...]
+) -> tuple[Message, ...]:
+    """Return a conversation that begins with the functions; a template takes one system message."""
+    told = TextPart(preamble(functions))
+    if messages[0].role == "system":
+        first = Message("system", (told, TextPart("\n\n"), *messages[0].parts))
+        return (first, *messages[1:])
+    return (Message("system", (told,)), *messages)
+
+
+def _json_schema(chat: ChatCompletionRequest) -> str | None:
+    if functions := functions_of(chat):
+        return call_schema(functions)
+    match chat.response_format:
         case JsonSchemaFormat(json_schema=named):
             return msgspec.json.encode(named.schema).decode()
         case JsonObjectFormat():
             return '{"type":"object"}'
         case _:
             return None
+
+
+def _logit_bias(biases: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    return tuple((int(token_id), float(bias)) for token_id, bias in biases.items())
 
 
 def _or(value: float | None, default: float) -> float:
@@ -138,8 +184,15 @@ def _other_seed(seed: int, choice: int) -> int:
 
 def _message(message: ChatMessage, refs: Iterator[ImageRef]) -> Message:
     role = _role(message)
-    if isinstance(message.content, str):
-        return Message(role, (TextPart(message.content),))
+    if isinstance(message, AssistantMessage) and message.tool_calls:
+        calls = TextPart(text_of_calls(message.tool_calls))
+        said = _text_parts(message.content) if message.content else ()
+        return Message(role, (*said, calls))
+    if isinstance(message, ToolMessage):
+        result = "".join(part.text for part in _text_parts(message.content))
+        return Message(role, (TextPart(text_of_result(message.tool_call_id, result)),))
+    if message.content is None or isinstance(message.content, str):
+        return Message(role, (TextPart(message.content or ""),))
     parts: list[TextPart | ImagePart] = []
     for part in message.content:
         if isinstance(part, ImageContent):
@@ -149,9 +202,14 @@ def _message(message: ChatMessage, refs: Iterator[ImageRef]) -> Message:
     return Message(role, tuple(parts))
 
 
+def _text_parts(content: str | list[TextContent]) -> tuple[TextPart, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple(TextPart(part.text) for part in content)
+
+
 def _role(message: ChatMessage) -> Role:
-    tag = message.__struct_config__.tag
-    return "system" if tag in ("system", "developer") else "user" if tag == "user" else "assistant"
+    return _ROLES[message.__struct_config__.tag]
 
 
 def usage_of(finished: Sequence[Finished]) -> Usage:
@@ -159,6 +217,15 @@ def usage_of(finished: Sequence[Finished]) -> Usage:
     prompt = finished[0].prompt_tokens
     completion = sum(each.completion_tokens for each in finished)
     return Usage(prompt, completion, prompt + completion)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceAnswer:
+    """All that was generated for a choice."""
+
+    text: str
+    logprobs: Sequence[TokenLogprob]
+    finished: Finished
 
 
 @dataclass(slots=True)
@@ -196,15 +263,28 @@ class CompletionBuilder:
         """The ends of the choices that have ended, by index."""
         return [c.finished for c in self._choices if c.finished is not None]
 
-    def build(self, request_id: str, model: str, created: int, *, logprobs: bool) -> ChatCompletion:
-        """Return the answer; every choice has ended."""
-        choices = [
-            Choice(
-                index,
-                AnswerMessage("".join(collected.texts)),
-                end.finish_reason,
-                ChoiceLogprobs(logprobs_content(collected.logprobs)) if logprobs else None,
-            )
-            for index, (collected, end) in enumerate(zip(self._choices, self.ends, strict=True))
+    def answers(self) -> list[ChoiceAnswer]:
+        """Return the answer of each choice; every one has ended."""
+        return [
+            ChoiceAnswer("".join(collected.texts), collected.logprobs, end)
+            for collected, end in zip(self._choices, self.ends, strict=True)
         ]
+
+    def build(
+        self, request_id: str, model: str, created: int, *, logprobs: bool, calls: bool = False
+    ) -> ChatCompletion:
+        """Return the answer; every choice has ended.
+
+        Args:
+            calls: the answers are calls of functions.
+        """
+        choices: list[Choice] = []
+        for index, answer in enumerate(self.answers()):
+            call = call_in(answer.text, request_id, index) if calls else None
+            found = ChoiceLogprobs(logprobs_content(answer.logprobs)) if logprobs else None
+            if call is None:
+                message, reason = AnswerMessage(answer.text), answer.finished.finish_reason
+            else:
+                message, reason = AnswerMessage(None, tool_calls=[call]), "tool_calls"
+            choices.append(Choice(index, message, reason, found))
         return ChatCompletion(request_id, created, model, choices, usage_of(self.ends))

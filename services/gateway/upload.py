@@ -13,6 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from services.gateway.refused_fields import FILES, why_refused
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, GalenError, RequestError, TooLargeError
 
@@ -72,7 +73,8 @@ def _upload_of(form: FormData, most_bytes: int) -> Upload:
         if name not in _FIELDS:
             raise RequestError(
                 ErrorCode.UNSUPPORTED_PARAMETER,
-                f"the parameter {name[:40]!r} is not supported here; leave it out",
+                f"the parameter {name[:40]!r} is not supported here{why_refused(name, FILES)}; "
+                "leave it out",
                 param=name[:40],
             )
     file, purpose = form.get("file"), form.get("purpose")

@@ -29,6 +29,7 @@ class ErrorCode(StrEnum):
     MISSING_PARAMETER = "missing_required_parameter"
     INVALID_VALUE = "invalid_value"
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    UNSUPPORTED_OPERATION = "unsupported_operation"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     # images
     INVALID_IMAGE = "invalid_image"

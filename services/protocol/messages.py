@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 Lane = Literal["interactive", "batch"]
 Role = Literal["system", "user", "assistant"]
@@ -72,6 +72,7 @@ class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
             earlier attempts count.
         json_schema: text of a JSON Schema that the answer obeys (`{"type": "object"}` where any
             object will do); None: free text.
+        logit_bias: (token id, what is added to its logit), ids of the vocabulary, each once.
     """
 
     max_tokens: int | None = None
@@ -86,6 +87,7 @@ class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
     logprobs: int | None = None
     min_tokens: int = 0
     json_schema: str | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -100,6 +102,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fi
         resume_token_ids: tokens the client has seen; they are prefilled and count as output.
         stream: False: the worker keeps the tokens and sends all of them with the last one.
         adapter: name of the LoRA adapter (`AdapterCard.name`) to run; None: the base model.
+        is_raw: the text of the one message is the whole prompt, to be continued as it stands: no
+            chat template.
     """
 
     request_id: str
@@ -115,6 +119,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fi
     alone: bool = False
     resume_token_ids: tuple[int, ...] = ()
     adapter: str | None = None
+    is_raw: bool = False
     version: int = PROTOCOL_VERSION
 
 

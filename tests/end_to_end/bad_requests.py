@@ -191,8 +191,16 @@ PARAMETER_ROWS = [
         "name": "n", "schema": {"title": "x" * (1 << 20)}}}),
     *_unsupported(61, response_format={"type": "json_object"}, min_tokens=1),
     *_unsupported(62, structured_outputs={"regex": "(a+)+$"}),
-    *_unsupported(63, tools=[{"type": "function", "function": {"name": "a;b"}}] * 1000),
-    *_unsupported(63, functions=[], logit_bias={}, modalities=["audio"], store=True),
+    *_value(63, "tools", [{"type": "function", "function": {"name": "a"}}] * 1000, [], {}),
+    *(
+        BadRequest(63, f"function {name!r:.9}", body_with(tools=[
+            {"type": "function", "function": {"name": name}}], tool_choice="required"),
+            "invalid_value", "tools[0].function.name")
+        for name in ("a;b", "", "x" * 65, "a b", "a\n")
+    ),
+    *_unsupported(63, functions=[], function_call="auto", modalities=["audio"], store=True),
+    *_value(63, "logit_bias", {"-1": 0}, {"x": 0}, {"01": 0}, [], {str(i): 0 for i in range(1025)}),
+    *_value(63, "logit_bias", {"1": 101}, {"1": -101}, {"1": "2"}, param="logit_bias[...]"),
     *_value(65, "stream", "yes", 1),
     *_value(65, "user", 5),
     BadRequest(65, "long user", body_with(user="u" * 513), "string_too_long", "user"),

@@ -31,7 +31,7 @@ FOR_EVER_AFTER_A_TOKEN = user("[[n=2 d=600000]]")
         ({"n": 9}, "invalid_value", "n"),
         ({"messages": []}, "invalid_value", "messages"),
         ({"extra_body": {"best_of": 2}}, "unsupported_parameter", "best_of"),
-        ({"logit_bias": {"5": 100}}, "unsupported_parameter", "logit_bias"),
+        ({"verbosity": "low"}, "unsupported_parameter", "verbosity"),
         ({"top_logprobs": 2}, "invalid_value", "top_logprobs"),
     ],
 )

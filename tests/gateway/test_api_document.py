@@ -14,7 +14,7 @@ from services.gateway.media.decode_process import MAX_WEBP_PIXELS
 from services.gateway.media.decoder import MAX_IMAGE_PIXELS
 from services.gateway.media.images import ImageLimits
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.routes.chat import LANE_HEADER
+from services.gateway.serving import LANE_HEADER
 from services.gateway.settings import GatewaySettings
 from services.gateway.strict_json import MAX_DEPTH, MAX_VALUES
 from services.protocol.errors import ErrorCode

@@ -8,11 +8,13 @@ from openai.types.chat import ChatCompletion as OpenAIChatCompletion
 
 from services.gateway.chunks import (
     AnswerMessage,
+    Capabilities,
     ChatCompletion,
     Choice,
     ChoiceLogprobs,
     ErrorAnswer,
     ErrorBody,
+    ImageCapabilities,
     Model,
     ModelList,
     Usage,
@@ -68,7 +70,8 @@ def test_answer_is_read_by_openai_s_own_types_without_a_difference() -> None:
 
 def test_models_are_read_by_openai_s_own_type() -> None:
     told = Provenance(checkpoint_fingerprint="ab")
-    model = Model("m", 123, "fake", 2048, 16, "ready", provenance=told)
+    able = Capabilities("fake", 2048, ImageCapabilities(16), ["seed"], ["/v1/completions"], [])
+    model = Model("m", 123, "fake", 2048, 16, "ready", able, provenance=told)
     body = as_json(ModelList([model]))
 
     assert body["object"] == "list"

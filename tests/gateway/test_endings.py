@@ -17,10 +17,10 @@ from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.replies import Reply, ReplyItem, error_of
+from services.gateway.routes.chat import ChatQuestion
 from services.gateway.settings import GatewaySettings
-from services.gateway.sse import SseFormatter
 from services.gateway.state import GatewayState
-from services.gateway.streaming import ChatStream
+from services.gateway.streaming import AnswerStream
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import Failed, Finished, Tokens
 from tests.end_to_end.stack import RunningStack, running_stack
@@ -134,7 +134,7 @@ def test_end_of_the_drain_s_time_is_an_error_of_ours(tmp_path: Path, stream: boo
 # ------------------------------------------------------------------ bugs, and codes we do not know
 
 
-def started_stream(items: list[ReplyItem]) -> ChatStream:
+def started_stream(items: list[ReplyItem]) -> AnswerStream:
     """A stream of one choice that is about to send `items`."""
     settings, metrics, catalogue = GatewaySettings(), GatewayMetrics(), ModelCatalogue()
     unused: Any = None
@@ -142,15 +142,14 @@ def started_stream(items: list[ReplyItem]) -> ChatStream:
     state = GatewayState(settings, metrics, catalogue, dispatcher, *[unused] * 5)
     reply = Reply(stream=True, timeout_s=1.0)
     reply.tickets.append(unused)
-    stream = ChatStream(
-        state, reply, items, SseFormatter("id", "m", 0, include_usage=False),
-        model="m", include_usage=False,
-    )  # fmt: skip
+    message = {"role": "user", "content": "?"}
+    question = ChatQuestion({"model": "m", "messages": [message], "stream": True})
+    stream = AnswerStream(state, reply, items, question.stream_format("id", 0), question)
     reply.tickets.clear()
     return stream
 
 
-async def sent_by(stream: ChatStream, scope: dict[str, Any]) -> bytes:
+async def sent_by(stream: AnswerStream, scope: dict[str, Any]) -> bytes:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

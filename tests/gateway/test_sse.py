@@ -98,7 +98,7 @@ def test_tokens_with_logprobs_have_the_same_text_and_their_numbers(texts: list[s
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_usage_is_null_in_every_chunk_but_the_last_or_absent(include_usage: bool) -> None:
     stream = formatter(include_usage=include_usage)
-    blob = stream.role(0) + stream.tokens(0, tokens("a")) + stream.finish(0, "stop")
+    blob = stream.begin(0) + stream.tokens(0, tokens("a")) + stream.finish(0, "stop")
 
     chunks = [json.loads(chunk) for chunk in decoded(blob)]
 
@@ -119,10 +119,10 @@ def test_transcript_of_a_stream(golden: GoldenFiles) -> None:
     logprob = TokenLogprob(5, " a", -0.5, ((5, " a", -0.5), (6, "\n", -1.25)))
     error = WorkerError(ErrorCode.WORKER_LOST, "the worker was lost")
     parts = [
-        stream.role(0),
+        stream.begin(0),
         stream.tokens(0, tokens("Hel", "", 'lo "é\U0001f9ea"\n')),
         PING,
-        stream.role(1),
+        stream.begin(1),
         stream.tokens(1, tokens(" a", logprobs=[logprob])),
         stream.finish(1, "length"),
         stream.finish(0, "stop"),

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from services.protocol.errors import ErrorCode
 from services.protocol.messages import Failed, Finished
 from services.worker.engines.base import EngineJob
@@ -320,6 +322,32 @@ async def check_min_tokens_holds_the_end_back(make_engine: EngineFactory) -> Non
         assert held.token_ids == whole.token_ids[: len(held.token_ids)]
 
 
+async def check_a_bias_moves_the_choice(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        (plain,) = await started.run(job("plain"))
+        first = plain.token_ids[0]
+        (banned, forced, unknown) = await started.run(
+            job("banned", logit_bias=[(first, -100.0)]),
+            job("forced", logit_bias=[(first, 100.0)], max_tokens=4),
+            job("unknown", logit_bias=[(2**31, 1.0)]),
+        )
+        assert unknown.failed.code == "invalid_value"
+        assert unknown.failed.param == "logit_bias"
+        if started.card.engine != "fake":  # its answer is always the same
+            assert first not in banned.token_ids
+            assert set(forced.token_ids) == {first}
+
+
+async def check_a_raw_text_is_continued_without_a_template(make_engine: EngineFactory) -> None:
+    async with running(make_engine) as started:
+        raw = msgspec.structs.replace(job("raw").request, is_raw=True)
+        (templated, bare) = await started.run(job("templated"), EngineJob(raw, ()))
+        assert bare.finished.prompt_tokens > 0
+        if started.card.engine != "fake":  # to it a prompt is its words
+            assert bare.finished.prompt_tokens < templated.finished.prompt_tokens
+            assert bare.token_ids != templated.token_ids
+
+
 def _said(recorded: Recorded, num_tokens: int) -> bool:
     ended = recorded.events and isinstance(recorded.events[-1], Finished | Failed)
     return bool(ended) or len(recorded.token_ids) >= num_tokens
@@ -345,4 +373,6 @@ CHECKS: tuple[Callable[[EngineFactory], Awaitable[None]], ...] = (
     check_a_schema_is_obeyed,
     check_a_guided_answer_continues,
     check_min_tokens_holds_the_end_back,
+    check_a_bias_moves_the_choice,
+    check_a_raw_text_is_continued_without_a_template,
 )

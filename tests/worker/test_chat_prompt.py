@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from PIL import Image
@@ -9,7 +10,7 @@ from transformers import AutoProcessor, LlavaProcessor
 from modeling.tiny import IMAGE_ID
 from services.protocol.messages import ImagePart, ImageRef, Message, Role, TextPart
 from services.worker.engines.chat_prompt import PromptBuilder, PromptError, extend_inputs
-from tests.worker.engine_harness import picture
+from tests.worker.engine_harness import job, picture
 
 IMAGE = ImagePart(ImageRef("0" * 64, 70, 60))
 TOKENS_PER_IMAGE = 16
@@ -253,3 +254,20 @@ def test_an_answer_to_continue_stands_behind_the_prompt() -> None:
     assert longer["token_type_ids"].tolist() == [[0, 1, 0, 0, 0]]
     assert longer["pixel_values"] is inputs["pixel_values"]
     assert extend_inputs(inputs, []) is inputs
+
+
+@pytest.mark.parametrize("text", ["a liver", "<image> </s> [INST]", f"{HEART} <image>"])
+def test_raw_text_is_its_own_prompt_and_special_tokens_in_it_are_text(
+    prompts: PromptBuilder, processor: Any, text: str
+) -> None:
+    request = msgspec.structs.replace(job("raw", text).request, is_raw=True)
+    prompt = prompts.build_for(request, [])
+
+    tokenizer = processor.tokenizer
+    special = set(tokenizer.all_special_ids) | {IMAGE_ID}
+    begun = tokenizer("")["input_ids"]
+    assert prompt.token_ids[: len(begun)] == begun
+    assert special.isdisjoint(prompt.token_ids[len(begun) :])
+    assert tokenizer.decode(prompt.token_ids[len(begun) :]).strip() == text
+    assert prompt.token_ids == prompts.ids_for(request, [])
+    assert prompt.num_image_tokens == 0

@@ -14,6 +14,9 @@ from services.gateway.admin_schemas import (
     LoadModelRequest,
 )
 from services.gateway.chunks import ChatCompletion, ErrorAnswer, Model, ModelList
+from services.gateway.completion_answers import TextCompletion
+from services.gateway.completion_schemas import CompletionRequest
+from services.gateway.embedding_schemas import EmbeddingRequest
 from services.gateway.job_schemas import (
     Batch,
     BatchList,
@@ -26,9 +29,12 @@ from services.gateway.job_schemas import (
     FileObject,
 )
 from services.gateway.openai_schemas import ChatCompletionRequest
+from services.gateway.response_answers import ResponseObject
+from services.gateway.response_schemas import ResponseRequest
 
 _STRUCTS = (
     ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList,
+    CompletionRequest, TextCompletion, ResponseRequest, ResponseObject, EmbeddingRequest,
     AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
@@ -45,7 +51,11 @@ def answers(
     struct: type[msgspec.Struct], description: str, *, is_streamed: bool = False
 ) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI's `responses` of a route that answers with `struct` or with an error."""
-    events = {"text/event-stream": {"schema": {"type": "string"}}} if is_streamed else {}
+    events = (
+        {"text/event-stream": {"schema": {"description": "server-sent events"}}}
+        if is_streamed
+        else {}
+    )
     return _answers({"description": description, "content": {**body_of(struct), **events}})
 
 
@@ -55,9 +65,14 @@ def file_answers(description: str) -> dict[int | str, dict[str, Any]]:
     return _answers({"description": description, "content": {"application/octet-stream": schema}})
 
 
-def _answers(good: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+def refusals() -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's `responses` of an error."""
     error = {"description": "An error in OpenAI's form", "content": body_of(ErrorAnswer)}
-    return {200: good, "4XX": error, "5XX": error}
+    return {"4XX": error, "5XX": error}
+
+
+def _answers(good: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    return {200: good, **refusals()}
 
 
 def install_api_document(app: FastAPI) -> None:

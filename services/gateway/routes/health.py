@@ -1,12 +1,19 @@
 """GET /healthz (this process turns), /readyz (it can answer requests), /metrics (Prometheus)."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from services.gateway.state import state_of
 
 router = APIRouter()
+
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready"}}
 
 
 @router.get("/healthz", summary="Is this process alive?")
@@ -15,7 +22,7 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", summary="Can this process answer requests?")
+@router.get("/readyz", summary="Can this process answer requests?", responses=_NOT_READY)
 async def readyz(request: Request) -> Response:
     """200 where Redis answers and a worker makes progress; else 503 and what is missing."""
     state = state_of(request)
@@ -29,7 +36,12 @@ async def readyz(request: Request) -> Response:
     return JSONResponse(body, 200 if is_ready else 503)
 
 
-@router.get("/metrics", summary="Metrics in Prometheus's text form")
+@router.get(
+    "/metrics",
+    summary="Metrics in Prometheus's text form",
+    response_class=PlainTextResponse,
+    responses=_TEXT,
+)
 async def metrics(request: Request) -> Response:
     """All metrics of this process."""
     text = generate_latest(state_of(request).metrics.registry)

@@ -5,11 +5,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.gateway.catalogue import CatalogueEntry
-from services.gateway.chunks import Model, ModelList
+from services.gateway.chunks import Capabilities, ImageCapabilities, Model, ModelList
 from services.gateway.routes.api_document import answers
 from services.gateway.state import state_of
 
 router = APIRouter()
+
+RAW_PROMPT = "prompt"
+"""How an engine's card says that it continues a text without a chat template."""
 
 
 @router.get(
@@ -45,11 +48,33 @@ def _model(entry: CatalogueEntry) -> Model:
         card.context_length,
         card.max_images,
         state=state,
+        galen=_capabilities(entry),
         parent=None if adapter is None else card.id,
         is_base_verified=None if adapter is None else adapter.is_base_verified,
         adapter_fingerprint=None if adapter is None else adapter.fingerprint or None,
         image_recipe=card.image_recipe,
         provenance=card.provenance,
+    )
+
+
+def _capabilities(entry: CatalogueEntry) -> Capabilities:
+    card, recipe = entry.card, entry.card.image_recipe
+    images = ImageCapabilities(card.max_images)
+    if recipe is not None:
+        images = ImageCapabilities(
+            card.max_images, recipe.crop_width_px, recipe.crop_height_px, recipe.mode
+        )
+    routes = ["/v1/chat/completions", "/v1/responses"]
+    if RAW_PROMPT in card.parameters:
+        routes.append("/v1/completions")
+    return Capabilities(
+        card.engine,
+        card.context_length,
+        images,
+        sorted(card.parameters - {RAW_PROMPT}),
+        sorted(routes),
+        [] if entry.adapter else sorted(adapter.served_id for adapter in card.adapters),
+        card.provenance.quantization or None,
     )
 
 

@@ -38,9 +38,16 @@ PARAMETERS = frozenset(
         "logprobs",
         "top_logprobs",
         "response_format",
+        "tools",
+        "tool_choice",
+        "logit_bias",
+        "prompt",
     }
 )
-"""What an engine that chooses tokens by `sampling.py` can do; for its `ModelCard`."""
+"""What an engine that chooses tokens by `sampling.py` can do; for its `ModelCard`.
+
+`prompt`: it continues a text without a chat template (`GenerationRequest.is_raw`).
+"""
 
 EmitStep = Callable[[Sequence[EngineEvent]], None]
 """Receives all events of one engine step; called on the event loop's thread."""

@@ -35,6 +35,7 @@ from services.worker.engines.endings import (
     failure_of,
     internal_failure,
     refuse_many_images,
+    refuse_unknown_tokens,
     template_refusal,
 )
 from services.worker.engines.guidance import GuidanceError, Guide
@@ -60,6 +61,7 @@ class BatchLimits:
         max_images: per request.
         eos_ids: tokens that end an answer.
         stop_strings: the checkpoint's own texts that do.
+        vocab_size: tokens that a logit bias may name.
     """
 
     model_id: str
@@ -68,6 +70,7 @@ class BatchLimits:
     max_images: int
     eos_ids: frozenset[int] = frozenset()
     stop_strings: tuple[str, ...] = ()
+    vocab_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +236,8 @@ class BatchScheduler:
         request, sampling = job.request, job.request.sampling
         refuse_many_images(len(job.images), limits.max_images, limits.model_id)
         adapter = self.adapters.key_of(request)
-        prompt = self._prompts.build(request.messages, job.images)
+        refuse_unknown_tokens(sampling, limits.vocab_size, limits.model_id)
+        prompt = self._prompts.build_for(request, job.images)
         max_tokens = max_tokens_for(prompt, sampling.max_tokens, limits)
         stops = stops_for(sampling, limits)
         answer = Answer(self._decode_ids, stops, self._eos_ids, max_tokens, sampling.min_tokens)

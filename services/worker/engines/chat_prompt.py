@@ -21,7 +21,13 @@ from transformers import LlavaProcessor, ProcessorMixin
 
 from modeling.image_recipe import apply_recipe
 from modeling.own_template import TemplateError
-from services.protocol.messages import ImagePart, ImageRecipe, Message, TextPart
+from services.protocol.messages import (
+    GenerationRequest,
+    ImagePart,
+    ImageRecipe,
+    Message,
+    TextPart,
+)
 from services.worker.engines.image_inputs import expand, image_inputs, num_image_tokens
 from services.worker.engines.own_prompt import OwnPrompts
 
@@ -93,6 +99,38 @@ class PromptBuilder:
         self._own: OwnPrompts | None = None
         if type(processor) is LlavaProcessor and image_token_id is not None:
             self._own = OwnPrompts(processor, image_token_id)
+
+    def build_for(self, request: GenerationRequest, images: Sequence[Image.Image]) -> Prompt:
+        """Return the prompt of a request, whichever kind it is; raises what `build` raises."""
+        if not request.is_raw:
+            return self.build(request.messages, images)
+        input_ids_1L = torch.tensor([self._raw_ids(request)])
+        inputs = {"input_ids": input_ids_1L, "attention_mask": torch.ones_like(input_ids_1L)}
+        return Prompt(inputs, input_ids_1L[0].tolist(), 0)
+
+    def ids_for(self, request: GenerationRequest, images: Sequence[Image.Image]) -> list[int]:
+        """Return the token ids of a request, as `build_unexpanded` does; raises PromptError."""
+        if request.is_raw:
+            return self._raw_ids(request)
+        return self.build_unexpanded(request.messages, images)
+
+    def _raw_ids(self, request: GenerationRequest) -> list[int]:
+        """Return the ids of a text as it stands, begun as the tokenizer begins every text."""
+        text = "".join(p.text for m in request.messages for p in m.parts if isinstance(p, TextPart))
+        token_ids = self._plain_tokenizer().encode(text).ids
+        if not token_ids:
+            raise PromptError("an empty text, and a tokenizer that begins none")
+        if self._image_token_id in token_ids:
+            raise PromptError("the placeholder of an image, which this tokenizer takes for no text")
+        return token_ids
+
+    def _plain_tokenizer(self) -> Tokenizer:
+        """Return a copy of the tokenizer to which special tokens in a text are text."""
+        if self._plain is None:
+            backend: Tokenizer = _tokenizer_of(self._processor).backend_tokenizer
+            self._plain = Tokenizer.from_str(backend.to_str())
+            self._plain.encode_special_tokens = True
+        return self._plain
 
     def build(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> Prompt:
         """Return the prompt of a conversation, with the assistant's turn opened.
@@ -211,17 +249,16 @@ class PromptBuilder:
         """Return the stand-in of a literal; made, and taught to the copies, when first needed."""
         if literal in self._sentinels:
             return self._sentinels[literal]
-        if self._escaping is None or self._plain is None:
+        if self._escaping is None:
             self._escaping = copy.deepcopy(self._processor)
-            backend: Tokenizer = _tokenizer_of(self._processor).backend_tokenizer
-            self._plain = Tokenizer.from_str(backend.to_str())
-            self._plain.encode_special_tokens = True
         sentinel = f"\ue000{self._nonce}{len(self._sentinels)}\ue001"
         tokenizer = _tokenizer_of(self._escaping)
         tokenizer.add_tokens([AddedToken(sentinel, normalized=False, special=True)])
         sentinel_id: int = tokenizer.convert_tokens_to_ids(sentinel)
         special_ids = set(_tokenizer_of(self._processor).added_tokens_decoder)
-        self._literal_ids[sentinel_id] = _encode_plainly(self._plain, literal, special_ids)
+        self._literal_ids[sentinel_id] = _encode_plainly(
+            self._plain_tokenizer(), literal, special_ids
+        )
         self._sentinels[literal] = sentinel
         return sentinel
 

@@ -1,7 +1,7 @@
 """How requests end badly, in the same words on every engine that runs a model."""
 
 from services.protocol.errors import ErrorCode, RequestError
-from services.protocol.messages import Failed, GenerationRequest
+from services.protocol.messages import Failed, GenerationRequest, SamplingParams
 
 
 def failure_of(request: GenerationRequest, error: BaseException) -> Failed:
@@ -28,6 +28,17 @@ def refuse_many_images(num_images: int, max_images: int, model_id: str) -> None:
             ErrorCode.TOO_MANY_IMAGES,
             f"{num_images} images; `{model_id}` takes {max_images} per request, send fewer",
             param="messages",
+        )
+
+
+def refuse_unknown_tokens(sampling: SamplingParams, vocab_size: int, model_id: str) -> None:
+    """Raise RequestError for a bias on a token that the model does not have."""
+    unknown = [token_id for token_id, _ in sampling.logit_bias if token_id >= vocab_size]
+    if unknown:
+        raise RequestError(
+            ErrorCode.INVALID_VALUE,
+            f"logit_bias names the token {unknown[0]}; `{model_id}` has 0 to {vocab_size - 1}",
+            param="logit_bias",
         )
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modeling.adapter_files import AdapterFiles
-from services.protocol.errors import ErrorCode
+from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import (
     EngineEvent,
     Failed,
@@ -41,6 +41,7 @@ from services.protocol.messages import (
     Tokens,
 )
 from services.worker.engines.base import EmitStep, EngineJob, StepProgress, end_process
+from services.worker.engines.endings import failure_of, refuse_unknown_tokens
 from services.worker.engines.scripted_answers import ScriptedAnswers
 from services.worker.engines.stop_strings import StopStringMatcher
 
@@ -61,6 +62,7 @@ _TEXTS = tuple(f"zq{i:04d} " for i in range(10_000))
 _PARAMETERS = frozenset({
     "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n", "stop", "seed",
     "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs",
+    "logit_bias", "prompt",
 })  # fmt: skip
 
 
@@ -190,6 +192,9 @@ class FakeEngine:
             if request.adapter is not None and request.adapter not in self._adapters:
                 events.append(_adapter_unknown(request, request.adapter))
                 continue
+            if unknown := _unknown_bias(request):
+                events.append(unknown)
+                continue
             sequence = _begin(job, self.script)
             asked = request.sampling.max_tokens or sequence.limit
             if sequence.prompt_tokens + asked > self.context_length:
@@ -317,6 +322,14 @@ def _adapter_unknown(request: GenerationRequest, adapter: str) -> Failed:
     message = f"the adapter {adapter!r} is not loaded; see /v1/models"
     code = ErrorCode.MODEL_NOT_FOUND
     return Failed(request.request_id, request.attempt, code, message, "model")
+
+
+def _unknown_bias(request: GenerationRequest) -> Failed | None:
+    try:
+        refuse_unknown_tokens(request.sampling, len(_TEXTS), request.model)
+    except RequestError as error:
+        return failure_of(request, error)
+    return None
 
 
 def _too_long(request: GenerationRequest, prompt: int, asked: int, context: int) -> Failed:

@@ -3,7 +3,7 @@
 Pure: logits in, tokens out. A draw depends on the seed and on the token's place in the answer
 only, so another worker continues a sampled answer with the same tokens. The warpers are those of
 transformers, in the order of its `generate`; the penalties over output tokens are OpenAI's:
-logit - count * frequency_penalty - (count > 0) * presence_penalty.
+logit - count * frequency_penalty - (count > 0) * presence_penalty. A logit bias is added last.
 
 Shapes: B rows, G rows with equal parameters, V entries of the vocabulary.
 """
@@ -47,11 +47,12 @@ class SamplingRow:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether the logits depend on the tokens so far."""
+        """Whether the logits are changed: by the tokens so far, or by a bias."""
         return (
             self.params.repetition_penalty != 1.0
             or self.params.presence_penalty != 0.0
             or self.params.frequency_penalty != 0.0
+            or bool(self.params.logit_bias)
         )
 
 
@@ -144,6 +145,10 @@ def _penalised(logits_V: torch.Tensor, row: SamplingRow) -> torch.Tensor:
         ids_S = torch.tensor(list(counts), dtype=torch.long, device=logits_V.device)
         counts_S = torch.tensor(list(counts.values()), device=logits_V.device).to(scores_1V.dtype)
         scores_1V[0, ids_S] -= params.presence_penalty + params.frequency_penalty * counts_S
+    if params.logit_bias:
+        ids, biases = zip(*params.logit_bias, strict=True)
+        bias_S = torch.tensor(biases, dtype=scores_1V.dtype, device=logits_V.device)
+        scores_1V[0, torch.tensor(ids, device=logits_V.device)] += bias_S
     return scores_1V[0]
 
 

@@ -70,7 +70,7 @@ def refusal(reason: str) -> RequestError:
     """Return the error for a schema; `reason` may quote it, so it goes to its sender only."""
     return RequestError(
         ErrorCode.INVALID_VALUE,
-        f"response_format: this schema cannot be compiled: {reason}",
+        f"the JSON schema cannot be compiled: {reason}",
         param="response_format",
     )
 

@@ -260,12 +260,9 @@ class TransformersEngine:
             max_images=self._max_images,
             eos_ids=checkpoint.eos_ids,
             stop_strings=checkpoint.stop_strings,
+            vocab_size=text_config_of(checkpoint.model.config).vocab_size,
         )
-        self._guides = GuideMaker(
-            checkpoint.tokenizer,
-            text_config_of(checkpoint.model.config).vocab_size,
-            checkpoint.eos_ids,
-        )
+        self._guides = GuideMaker(checkpoint.tokenizer, limits.vocab_size, checkpoint.eos_ids)
         scheduler = BatchScheduler(
             runner,
             PromptBuilder(checkpoint.processor, checkpoint.image_token_id, checkpoint.image_recipe),

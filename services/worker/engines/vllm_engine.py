@@ -148,6 +148,7 @@ class VllmEngine:
             max_images=self._settings.max_images,
             eos_ids=eos_ids_of(loaded.files.path, config.hf_config, loaded.processor),
             stop_strings=stop_strings_of(loaded.files.path),
+            vocab_size=config.get_vocab_size(),
         )
         tasks = await llm.get_supported_tasks()
         self._maker = RequestMaker(

@@ -45,6 +45,7 @@ from services.worker.engines.checkpoint import image_token_id_of, tokenizer_of
 from services.worker.engines.endings import (
     internal_failure,
     refuse_many_images,
+    refuse_unknown_tokens,
     template_refusal,
 )
 from services.worker.engines.vllm_sampling import extra_args
@@ -120,6 +121,7 @@ class RequestMaker:
         """
         request, limits = job.request, self._limits
         refuse_many_images(len(job.images), limits.max_images, limits.model_id)
+        refuse_unknown_tokens(request.sampling, limits.vocab_size, limits.model_id)
         engine_input = self._engine_input(job)
         prompt_ids: list[int] = engine_input["prompt_token_ids"]
         num_prompt_tokens = len(prompt_ids)
@@ -179,7 +181,7 @@ class RequestMaker:
         """Return the prompt as vLLM processed it: images expanded, pixels made."""
         request = job.request
         try:
-            token_ids = self._prompts.build_unexpanded(request.messages, job.images)
+            token_ids = self._prompts.ids_for(request, job.images)
         except PromptError as error:
             _log.warning("engine.prompt.refused", error=str(error))
             raise template_refusal(self._limits.model_id) from error

@@ -89,6 +89,7 @@ def _chosen_by(params: SamplingParams) -> SamplingParams | None:
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
+        logit_bias=params.logit_bias,
     )
 
 

@@ -1,0 +1,148 @@
+"""The way of one request through the gateway, the same for every API that generates.
+
+Admitted, its images in the store, its generations in the queue, its answer collected or streamed.
+What does *not* live here: what an API's bodies and answers look like (`questions.py`).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import msgspec
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive
+
+from services.gateway.admission import admit
+from services.gateway.body import read_json
+from services.gateway.caller import Caller, caller_of
+from services.gateway.questions import Question, renamed
+from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
+from services.gateway.state import GatewayState, state_of
+from services.gateway.streaming import AnswerStream, record_ends
+from services.gateway.translate import CompletionBuilder, Origin, Target
+from services.protocol.errors import ErrorCode, GalenError, RequestError
+from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
+
+LANE_HEADER = "x-galen-lane"
+
+
+async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
+    """Answer a request, whole or as a stream.
+
+    Args:
+        read: makes a question of the body, any JSON; raises RequestError.
+    """
+    state, caller = state_of(request), caller_of(request)
+    # 1. Nothing is decoded, and no worker touched, before the request is admitted.
+    state.check_open()
+    lane = _lane(request)
+    question = read(await read_json(request, state.settings))
+    try:
+        return await _serve(request, state, caller, lane, question)
+    except GalenError as error:
+        raise renamed(error, question.names) from None
+
+
+async def _serve(
+    request: Request, state: GatewayState, caller: Caller, lane: Lane, question: Question
+) -> Response:
+    entry = admit(question.chat, state.catalogue, question.needs)
+    # 2. Images go to the store, once; the request only names them.
+    refs: list[ImageRef] = []
+    if question.images:
+        refs = await state.images.resolve(
+            question.images,
+            tenant_id=caller.tenant_id,
+            recipe=entry.card.image_recipe,
+            max_images=entry.card.max_images,
+        )
+    # 3. One generation per choice goes to the queue; a client that leaves takes it back.
+    origin = Origin(
+        request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane
+    )
+    target = Target(entry.card.id, entry.adapter.name if entry.adapter is not None else None)
+    is_streamed = bool(question.chat.stream)
+    reply = Reply(stream=is_streamed, timeout_s=state.settings.request_timeout_s)
+    stream: AnswerStream | None = None
+    try:
+        await state.dispatcher.submit(reply, question.requests(refs, origin, target))
+        reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
+        if not is_streamed:
+            return await _answer(request, state, reply, question, origin.request_id)
+        stream = await _stream(state, reply, question, origin.request_id)
+        return stream
+    finally:
+        if stream is None:  # a stream ends its reply itself
+            state.end(reply)
+
+
+async def _stream(
+    state: GatewayState, reply: Reply, question: Question, request_id: str
+) -> AnswerStream:
+    """Wait for the first event, so that an early error has its status; then stream."""
+    first = await reply.take()
+    _raise_failure(first)
+    form = question.stream_format(request_id, int(_now()))
+    return AnswerStream(state, reply, first, form, question)
+
+
+async def _answer(
+    request: Request, state: GatewayState, reply: Reply, question: Question, request_id: str
+) -> Response:
+    """Collect all choices into one body."""
+    builder = CompletionBuilder(len(reply.tickets))
+    while not builder.is_complete:
+        items = await reply.take()
+        _raise_failure(items)
+        if reply.abandoned:
+            return Response(status_code=499)
+        for choice, item in items:
+            match item:
+                case Tokens():
+                    builder.add_tokens(choice, item)
+                case Finished():
+                    builder.add_end(choice, item)
+                case Failed() | Ping() | ClientGone():
+                    pass
+                case _:
+                    assert_never(item)
+    model = question.chat.model
+    ends = builder.ends
+    fields = record_ends(state.metrics, model, ends, question.usage(dict(enumerate(ends))))
+    state.metrics.duration.labels(model).observe(time.monotonic() - reply.received)
+    request.scope["galen.fields"] = {"model": model, "stream": False, **fields}
+    body = question.whole(builder, request_id, int(_now()))
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+def _raise_failure(items: list[ReplyItem]) -> None:
+    for _, item in items:
+        if isinstance(item, Failed):
+            raise error_of(item)
+
+
+async def _watch_client(receive: Receive, reply: Reply) -> None:
+    """Abandon the reply when its client leaves."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            reply.abandon()
+            return
+
+
+def _lane(request: Request) -> Lane:
+    name = request.headers.get(LANE_HEADER, "interactive")
+    if name == "interactive" or name == "batch":  # noqa: PLR1714 - narrows the type
+        return name
+    raise RequestError(
+        ErrorCode.INVALID_VALUE,
+        f"the header {LANE_HEADER} is {name[:40]!r}; it may be interactive or batch",
+        param=LANE_HEADER,
+    )
+
+
+def _now() -> float:
+    """Seconds of the calendar, for `created`."""
+    return time.time()  # noqa: TID251 - a date for clients, no duration

@@ -1,0 +1,77 @@
+"""Requests made from our own OpenAPI document, good ones and bad ones, to the running platform.
+
+No answer is a server error, and each has a status, a content type and a body that the document
+names. A few requests a route by default; many with `--long`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from services.gateway.main import create_app
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.settings import GatewaySettings
+from services.store.settings import StoreSettings
+from tests.end_to_end.stack import RunningStack
+
+pytestmark = pytest.mark.e2e
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+document = create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()
+schema = schemathesis.openapi.from_dict(document)
+
+
+def answer_of(case: schemathesis.Case, stack: RunningStack) -> None:
+    """Send a request, most of them to a model that there is, and check the answer."""
+    if isinstance(case.body, dict):
+        model = case.body.get("model")
+        if isinstance(model, str) and len(model) > 1:
+            case.body["model"] = stack.model
+    case.call_and_validate(base_url=stack.base_url, checks=CHECKS)
+
+
+def examples(most: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=most,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.filter_too_much,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
+    )
+
+
+@schema.parametrize()
+@examples(12)
+def test_answers_are_those_of_the_document(
+    case: schemathesis.Case, fake_stack: RunningStack
+) -> None:
+    answer_of(case, fake_stack)
+
+
+@pytest.mark.long
+@schema.parametrize()
+@examples(400)
+def test_many_answers_are_those_of_the_document(
+    case: schemathesis.Case, fake_stack: RunningStack
+) -> None:
+    answer_of(case, fake_stack)
