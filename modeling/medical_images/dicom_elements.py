@@ -1,8 +1,8 @@
 """Walks the elements of a DICOM file without understanding them, and keeps some of them.
 
-Everything but the tags that are asked for is stepped over by its length: no text of a patient is ever
-decoded. Nothing recurses, and depth, number and sizes have limits, so a hostile file costs no more
-than one walk over its bytes. What does *not* live here: what the elements mean (`dicom.py`).
+Everything but the tags that are asked for is stepped over by its length: no text of a patient is
+ever decoded. Nothing recurses, and depth, number and sizes have limits, so a hostile file costs no
+more than one walk over its bytes. What does *not* live here: what the elements mean (`dicom.py`).
 """
 
 import struct

@@ -4,6 +4,7 @@ The one way for the gateway's decoder child, the data tools and the evaluation. 
 here: the model's own resizing (`modeling.image_recipe`), and limits of a process.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +60,11 @@ def read_medical(
     """Return a frame or slice as a grey or RGB image of 8 bits; raises MedicalImageError."""
     check_choice(choice)
     policy = policy or Policy()
-    if is_dicom(file):
-        return _read_dicom(file, choice, policy)
-    return _read_nifti(file, choice, policy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of files that are read all the same
+        if is_dicom(file):
+            return _read_dicom(file, choice, policy)
+        return _read_nifti(file, choice, policy)
 
 
 def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Image, Facts]:

@@ -35,7 +35,16 @@ from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
-from services.gateway.routes import admin, batches, chat, evaluations, files, health, models
+from services.gateway.routes import (
+    admin,
+    batches,
+    chat,
+    evaluations,
+    files,
+    health,
+    models,
+    preview,
+)
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
@@ -74,7 +83,7 @@ def create_app(
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
     install_api_document(app)
-    for routes in (chat, models, health, files, batches, evaluations, admin):
+    for routes in (chat, models, health, files, batches, evaluations, admin, preview):
         app.include_router(routes.router)
     return app
 

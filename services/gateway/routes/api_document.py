@@ -26,12 +26,14 @@ from services.gateway.job_schemas import (
     FileObject,
 )
 from services.gateway.openai_schemas import ChatCompletionRequest
+from services.gateway.preview_schemas import Preview, PreviewRequest
 
 _STRUCTS = (
     ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList,
     AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
+    PreviewRequest, Preview,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 

@@ -13,7 +13,7 @@ from services.gateway.admission import admit
 from services.gateway.body import read_json
 from services.gateway.caller import caller_of
 from services.gateway.chunks import ChatCompletion
-from services.gateway.media.images import ImageInput
+from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs, preprocess_header
 from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
 from services.gateway.routes.api_document import answers, body_of
@@ -54,14 +54,11 @@ async def create_chat_completion(request: Request) -> Response:
     chat = read_chat_request(await read_json(request, state.settings))
     entry = admit(chat, state.catalogue)
     # 2. Images go to the store, once; the request only names them.
-    inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
+    inputs = image_inputs(image_urls(chat), entry.card, caller, state.settings)
     refs: list[ImageRef] = []
     if inputs:
         refs = await state.images.resolve(
-            inputs,
-            tenant_id=caller.tenant_id,
-            recipe=entry.card.image_recipe,
-            max_images=entry.card.max_images,
+            inputs, tenant_id=caller.tenant_id, max_images=entry.card.max_images
         )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
@@ -73,10 +70,13 @@ async def create_chat_completion(request: Request) -> Response:
     try:
         await state.dispatcher.submit(reply, generation_requests(chat, refs, origin, target))
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
-        if not chat.stream:
-            return await _answer(request, state, reply, chat, origin.request_id)
-        stream = await _stream(state, reply, chat, origin.request_id)
-        return stream
+        if chat.stream:
+            response = stream = await _stream(state, reply, chat, origin.request_id)
+        else:
+            response = await _answer(request, state, reply, chat, origin.request_id)
+        if inputs:
+            response.headers[PREPROCESS_HEADER] = preprocess_header(inputs)
+        return response
     finally:
         if stream is None:  # a stream ends its reply itself
             state.end(reply)
