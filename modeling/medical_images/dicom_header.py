@@ -138,6 +138,10 @@ def frame_values(header: DicomHeader, frame: int) -> Dataset:
         for keyword in _OF_VALUES:
             if keyword in source and source[keyword].value is not None:
                 merged[keyword] = source[keyword]
+    merged.set_original_encoding(
+        is_implicit_vr=not header.elements.is_explicit,
+        is_little_endian=header.elements.is_little_endian,
+    )  # a table of 16-bit words is read by it
     return merged
 
 

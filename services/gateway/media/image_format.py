@@ -49,6 +49,8 @@ def sniff_format(file: bytes) -> ImageFormat:
 
     Recognisable other formats and text (HTML, SVG) are an unsupported type, the rest is invalid.
     """
+    if is_dicom(file):  # first: its preamble may be anything, such as a TIFF's header
+        return "DICOM"
     if file.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if file.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -58,9 +60,6 @@ def sniff_format(file: bytes) -> ImageFormat:
     for magic, name in _MAGIC:
         if file.startswith(magic):
             return name
-    # after the others: the preamble of a DICOM file may be anything, a TIFF header included
-    if is_dicom(file):
-        return "DICOM"
     if is_nifti(file):
         return "NIFTI"
     if _is_other_format(file):

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 
 def dicom(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **tags: object) -> bytes:
@@ -13,7 +13,7 @@ def dicom(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **tags: obje
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = "1.2.3"
-    meta.TransferSyntaxUID = syntax
+    meta.TransferSyntaxUID = UID(syntax)
     data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     is_colour = pixels.shape[-1] == 3 and pixels.ndim >= 3
     frames = pixels.ndim - (3 if is_colour else 2)

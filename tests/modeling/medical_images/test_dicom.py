@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_enhanced_files_keep_their_windows_in_functional_groups():
 def test_overlays_in_spare_bits_are_left_behind():
     pixels = np.full((32, 32), 100, np.uint16)
     drawn = pixels | 0x8000
-    tags = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 100, "WindowWidth": 200}
+    tags: dict[str, Any] = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 9, "WindowWidth": 200}
 
     assert (grey(dicom(drawn, **tags)) == grey(dicom(pixels, **tags))).all()
 
