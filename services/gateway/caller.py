@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from modeling.medical_images.choice import BurnedIn
+
 _ANONYMOUS_TENANT = "anonymous"
 
 
@@ -17,10 +19,13 @@ class Caller:
     Args:
         tenant_id: owns what the request makes; others do not see it.
         key_id: public name of the key it came with; None: it came without one.
+        burned_in: what is done with its DICOM files that hold text within their pixels; without a
+            key, the operator's setting counts.
     """
 
     tenant_id: str
     key_id: str | None = None
+    burned_in: BurnedIn = "block"
 
 
 ANONYMOUS = Caller(_ANONYMOUS_TENANT)

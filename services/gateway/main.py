@@ -45,6 +45,7 @@ from services.gateway.routes import (
     files,
     health,
     models,
+    preview,
     responses,
 )
 from services.gateway.routes.api_document import install_api_document
@@ -87,7 +88,7 @@ def create_app(
     install_api_document(app)
     for routes in (chat, completions, responses, embeddings, models, health):
         app.include_router(routes.router)
-    for routes in (files, batches, evaluations, admin):
+    for routes in (files, batches, evaluations, admin, preview):
         app.include_router(routes.router)
     return app
 

@@ -40,7 +40,7 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH)]
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenBudget = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
-ImageDetail = Literal["auto"]
+ImageDetail = Literal["auto", "low", "high"]
 TokenId = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,8})$(?!\n)")]
 LogitBias = Annotated[
     dict[TokenId, Annotated[float, Meta(ge=-100.0, le=100.0)]], Meta(max_length=MAX_BIASES)
@@ -57,11 +57,29 @@ class TextContent(_Strict, frozen=True, gc=False, tag_field="type", tag="text"):
     text: Text
 
 
+class WindowValues(_Strict, frozen=True, gc=False):
+    """A window in the values of its modality (Hounsfield units in CT)."""
+
+    center: float
+    width: float
+
+
+class ImagePreprocess(_Strict, frozen=True, gc=False):
+    """Galen's own: which part of a DICOM or NIfTI file is shown, and in which window."""
+
+    recipe: Annotated[str, Meta(max_length=64)] | None = None
+    window: Annotated[str, Meta(max_length=64)] | WindowValues | None = None
+    frame: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    slice: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    plane: Literal["axial", "coronal", "sagittal"] | None = None
+
+
 class ImageUrl(_Strict, frozen=True, gc=False):
-    """Where an image is; `detail` other than auto is refused until it acts."""
+    """Where an image is, and how it becomes what the model sees."""
 
     url: str
     detail: ImageDetail = "auto"
+    preprocess: ImagePreprocess | None = None
 
 
 class ImageContent(_Strict, frozen=True, gc=False, tag_field="type", tag="image_url"):

@@ -11,8 +11,7 @@ from typing import Protocol
 import msgspec
 
 from services.gateway.chunks import ErrorAnswer, Usage
-from services.gateway.media.images import ImageInput
-from services.gateway.openai_schemas import ChatCompletionRequest
+from services.gateway.openai_schemas import ChatCompletionRequest, ImageUrl
 from services.gateway.translate import CompletionBuilder, Origin, Target
 from services.protocol.errors import GalenError
 from services.protocol.messages import Finished, FinishReason, GenerationRequest, ImageRef, Tokens
@@ -68,8 +67,8 @@ class Question(Protocol):
         ...
 
     @property
-    def images(self) -> Sequence[ImageInput]:
-        """Every image, in the order in which the conversation names them."""
+    def images(self) -> Sequence[tuple[ImageUrl, str]]:
+        """Every image, with the path of its URL, in the order of the conversation."""
         ...
 
     def requests(

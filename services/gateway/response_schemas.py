@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
-from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import (
     MAX_MESSAGES,
     MAX_NAME_LENGTH,
@@ -18,6 +17,7 @@ from services.gateway.openai_schemas import (
     ChatMessage,
     ImageContent,
     ImageDetail,
+    ImagePreprocess,
     ImageUrl,
     JsonObjectFormat,
     JsonSchema,
@@ -62,6 +62,7 @@ class InputImage(_Strict, frozen=True, gc=False, tag_field="type", tag="input_im
     image_url: str | None = None
     file_id: ShortText | None = None
     detail: ImageDetail = "auto"
+    preprocess: ImagePreprocess | None = None
 
 
 class OutputText(_Strict, frozen=True, gc=False, tag_field="type", tag="output_text"):
@@ -155,12 +156,12 @@ def as_chat(request: ResponseRequest) -> ChatCompletionRequest:
     return chat
 
 
-def image_inputs(request: ResponseRequest) -> list[ImageInput]:
-    """Return every image, in the order of the conversation."""
+def asked_images(request: ResponseRequest) -> list[tuple[ImageUrl, str]]:
+    """Return every image with the path of its URL, in the order of the conversation."""
     if isinstance(request.input, str):
         return []
     return [
-        ImageInput(part.image_url or "", f"input[{i}].content[{j}].image_url")
+        (_image_url(part), f"input[{i}].content[{j}].image_url")
         for i, item in enumerate(request.input)
         if not isinstance(item.content, str)
         for j, part in enumerate(item.content)
@@ -209,7 +210,11 @@ def _image(part: InputImage, place: str) -> ImageContent:
             f"the required parameter '{place}.image_url' is missing",
             param=f"{place}.image_url",
         )
-    return ImageContent(ImageUrl(part.image_url, part.detail))
+    return ImageContent(_image_url(part))
+
+
+def _image_url(part: InputImage) -> ImageUrl:
+    return ImageUrl(part.image_url or "", part.detail, part.preprocess)
 
 
 def _format(text: TextOptions | None) -> TextFormat | JsonObjectFormat | JsonSchemaFormat | None:

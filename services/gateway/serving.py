@@ -17,6 +17,7 @@ from starlette.types import Receive
 from services.gateway.admission import admit
 from services.gateway.body import read_json
 from services.gateway.caller import Caller, caller_of
+from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs, preprocess_header
 from services.gateway.questions import Question, renamed
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
 from services.gateway.state import GatewayState, state_of
@@ -50,13 +51,11 @@ async def _serve(
 ) -> Response:
     entry = admit(question.chat, state.catalogue, question.needs)
     # 2. Images go to the store, once; the request only names them.
+    inputs = image_inputs(question.images, entry.card, caller, state.settings)
     refs: list[ImageRef] = []
-    if question.images:
+    if inputs:
         refs = await state.images.resolve(
-            question.images,
-            tenant_id=caller.tenant_id,
-            recipe=entry.card.image_recipe,
-            max_images=entry.card.max_images,
+            inputs, tenant_id=caller.tenant_id, max_images=entry.card.max_images
         )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
@@ -69,10 +68,13 @@ async def _serve(
     try:
         await state.dispatcher.submit(reply, question.requests(refs, origin, target))
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
-        if not is_streamed:
-            return await _answer(request, state, reply, question, origin.request_id)
-        stream = await _stream(state, reply, question, origin.request_id)
-        return stream
+        if is_streamed:
+            response = stream = await _stream(state, reply, question, origin.request_id)
+        else:
+            response = await _answer(request, state, reply, question, origin.request_id)
+        if inputs:
+            response.headers[PREPROCESS_HEADER] = preprocess_header(inputs)
+        return response
     finally:
         if stream is None:  # a stream ends its reply itself
             state.end(reply)

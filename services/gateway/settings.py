@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from modeling.medical_images.choice import BurnedIn
 from services.protocol.keys import why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
@@ -68,6 +69,18 @@ class GatewaySettings(BaseSettings):
     )
     decoder_processes: int = Field(
         default=2, ge=1, le=64, description="Child processes that decode images"
+    )
+    burned_in: BurnedIn = Field(
+        default="block",
+        description="DICOM with text in its pixels, sent without a key: block, mask or allow",
+    )
+    burned_in_heuristic: bool = Field(
+        default=False,
+        description="Also suspect ultrasound and screen captures with lines of text in a margin",
+    )
+    image_recipes: dict[str, str] = Field(
+        default={},
+        description="Recipe by model for DICOM and NIfTI, as JSON; a request's own choice counts",
     )
     drain_delay_s: float = Field(
         default=0.5,

@@ -19,6 +19,7 @@ from services.gateway.openai_schemas import (
     ChatCompletionRequest,
     ChatMessage,
     ImageContent,
+    ImageUrl,
     JsonObjectFormat,
     JsonSchemaFormat,
     TextContent,
@@ -77,13 +78,13 @@ class Target:
     adapter: str | None = None
 
 
-def image_urls(chat: ChatCompletionRequest) -> Iterator[tuple[str, str]]:
-    """Yield (URL, parameter path) of every image, in the order of the conversation."""
+def image_urls(chat: ChatCompletionRequest) -> Iterator[tuple[ImageUrl, str]]:
+    """Yield (image, path of its URL) of every image, in the order of the conversation."""
     for i, message in enumerate(chat.messages):
         if isinstance(message, UserMessage) and not isinstance(message.content, str):
             for j, part in enumerate(message.content):
                 if isinstance(part, ImageContent):
-                    yield part.image_url.url, f"messages[{i}].content[{j}].image_url.url"
+                    yield part.image_url, f"messages[{i}].content[{j}].image_url.url"
 
 
 def generation_requests(

@@ -37,6 +37,9 @@ class ErrorCode(StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_TOO_SMALL = "image_too_small"
     TOO_MANY_IMAGES = "too_many_images"
+    INVALID_DICOM = "invalid_dicom"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    PHI_BURNED_IN = "phi_burned_in"
     URL_FETCH_DISABLED = "url_fetch_disabled"
     # files, batches and evaluations
     LOCAL_ONLY = "local_only"

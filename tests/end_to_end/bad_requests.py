@@ -285,9 +285,9 @@ IMAGE_ROWS = [
     _content(98, "URL of null", [{"type": "image_url", "image_url": {"url": None}}], FIRST_IMAGE),
     _content(98, "URL as a string", [{"type": "image_url", "image_url": "data:"}],
              f"{CONTENT}[0].image_url"),
-    _content(98, "detail that would not act",
+    _content(98, "detail of no kind",
              [{"type": "image_url", "image_url": {"url": data_url(noise(28, 28)),
-                                                  "detail": "high"}}],
+                                                  "detail": "huge"}}],
              f"{CONTENT}[0].image_url.detail"),
 ]  # fmt: skip
 

@@ -34,7 +34,7 @@ def chat(*messages: dict[str, Any], **parameters: Any) -> ChatCompletionRequest:
 
 def requests_of(*messages: dict[str, Any], **parameters: Any) -> list[GenerationRequest]:
     request = chat(*messages, **parameters)
-    refs = [ImageRef(url, 1, 1) for url, _ in image_urls(request)]
+    refs = [ImageRef(image.url, 1, 1) for image, _ in image_urls(request)]
     return generation_requests(request, refs, ORIGIN, Target(request.model))
 
 
@@ -55,7 +55,7 @@ CONVERSATION = (
 
 
 def test_images_are_found_in_the_order_of_the_conversation_with_their_places() -> None:
-    assert list(image_urls(chat(*CONVERSATION))) == [
+    assert [(image.url, path) for image, path in image_urls(chat(*CONVERSATION))] == [
         ("a", "messages[1].content[0].image_url.url"),
         ("b", "messages[1].content[2].image_url.url"),
         ("c", "messages[3].content[1].image_url.url"),

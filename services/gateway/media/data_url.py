@@ -16,11 +16,22 @@ FORMAT_BY_MIME = {
     "image/jpg": "JPEG",  # not registered with IANA, but often sent
     "image/png": "PNG",
     "image/webp": "WEBP",
+    "image/tiff": "TIFF",
+    "image/bmp": "BMP",
+    "image/x-ms-bmp": "BMP",
+    "image/gif": "GIF",
+    "application/dicom": "DICOM",
+    "application/x-nifti": "NIFTI",  # nothing is registered with IANA
+    "application/nifti": "NIFTI",
+    "application/gzip": "NIFTI",  # .nii.gz
 }
 
 # `data:`, a media type and a few parameters; the longest real one is below 100 characters.
 _MAX_HEADER_LENGTH = 256
-_ACCEPTED = "this server takes data: URLs of JPEG, PNG and WebP images, base64-encoded"
+_ACCEPTED = (
+    "this server takes data: URLs of JPEG, PNG, WebP, TIFF, BMP, GIF, DICOM and NIfTI files,"
+    " base64-encoded"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ It runs as `python -m services.gateway.media.decode_process` under `decoder.py`,
 memory, CPU time and files, without the parent's environment, and dies with its parent. A job that
 runs out of CPU time kills the child; the parent calls that an invalid image. Messages to clients
 come from the texts below: those of Pillow may hold addresses (CVE-2026-22778). What does *not* live
-here: the pixels' way to the model's input (`modeling.image_processing`, `image_recipe`).
+here: the pixels' way to the model's input (`modeling.image_processing`, `image_recipe`), and DICOM
+and NIfTI (`modeling.medical_images`), whose libraries are loaded with the first such file.
 """
 
 import ctypes
@@ -16,13 +17,25 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
 import pybase64
-from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from modeling import image_processing
 from modeling.image_recipe import apply_recipe
+from modeling.medical_images.choice import AS_IT_IS, Facts
+from modeling.medical_images.errors import MedicalImageError
+from modeling.medical_images.signatures import is_dicom
 from services.die_with_parent import die_with_parent
 from services.gateway.media.data_url import FORMAT_BY_MIME
 from services.gateway.media.decode_messages import (
@@ -31,13 +44,13 @@ from services.gateway.media.decode_messages import (
     DecodedImage,
     DecodeJob,
     Encoding,
+    Preparation,
     Refusal,
     encoder,
     job_decoder,
 )
-from services.gateway.media.image_format import sniff_format, webp_size
+from services.gateway.media.image_format import ImageFormat, sniff_format, webp_size
 from services.protocol.errors import ErrorCode, RequestError
-from services.protocol.messages import ImageRecipe
 
 MIN_SIDE_PX = 28
 """One patch of the largest grid among the served models (14 px, merged 2 x 2: Qwen2-VL)."""
@@ -48,7 +61,12 @@ MAX_WEBP_PIXELS = 28_000_000
 MEMORY_HEADROOM_BYTES = 1024 * 1024 * 1024
 """Address space above that of the idle child; the hungriest image of 40 megapixels takes half."""
 
-_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin)  # registered by being imported
+_PLUGINS = (
+    BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin,
+    WebPImagePlugin,
+)  # fmt: skip
+"""Registered by being imported."""
+_MEDICAL = ("DICOM", "NIFTI")
 _JPEG_QUALITIES = (95, 90, 85, 80, 70, 60, 50, 30)
 _PROBE_ROWS = 64
 _PROBE_TOLERANCE = 1.5  # the middle of a radiograph compresses worse than its rim
@@ -59,11 +77,16 @@ _PR_SET_NO_NEW_PRIVS = 38
 def main() -> None:
     """Answer jobs until stdin ends."""
     _limit_this_process()
-    jobs, answers = sys.stdin.buffer, sys.stdout.buffer
+    jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     _write_frame(answers, b"")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nothing of an image leaks
+    silence = os.open(os.devnull, os.O_WRONLY)
+    # nothing of an image leaks, and no decoder's printing gets between our answers
+    os.dup2(silence, sys.stderr.fileno())
+    os.dup2(silence, sys.stdout.fileno())
     while header := _read_frame(jobs):
         job = job_decoder.decode(header)
+        if FORMAT_BY_MIME[job.declared_mime] in _MEDICAL:
+            _load_medical()  # once, and not out of the image's own time
         signal.setitimer(signal.ITIMER_PROF, job.cpu_limit_s)
         answer = _answer(job, jobs.read(job.payload_length))
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -74,26 +97,23 @@ def decode_image(job: DecodeJob, payload: bytes) -> DecodedImage:
     """Decode, check and preprocess one image; raises RequestError for one that is not taken."""
     file = _decode_base64(payload)
     del payload
-    image = _open_image(file, job.declared_mime, job.max_pixels)
+    image, facts = _read(file, job)
     del file
-    source_pixels = image.width * image.height
-    image.load()
     rgb = image_processing.normalise_to_rgb(image)
-    image = _fit(rgb, job.recipe)
+    del image
+    fitted = _fit(rgb, job.preparation)
     del rgb
-    encoding: Encoding = "rgb8"
-    data = image.tobytes()
-    if len(data) > job.max_data_bytes:
-        encoding, data = _compress(image, job.max_data_bytes)
+    encoding, data = _encoded(fitted, job)
     return DecodedImage(
-        width=image.width,
-        height=image.height,
+        width=fitted.width,
+        height=fitted.height,
         mode="RGB",
         encoding=encoding,
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
-        source_pixels=source_pixels,
+        source_pixels=facts.width * facts.height,
         preprocessing_version=image_processing.PREPROCESSING_VERSION,
+        facts=facts,
     )
 
 
@@ -102,6 +122,8 @@ def _answer(job: DecodeJob, payload: bytes) -> Answer:
         return decode_image(job, payload)
     except RequestError as error:
         return Refusal(error.code, error.message)
+    except MedicalImageError as error:
+        return Refusal(error.code, error.message, error.field)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Refusal(ErrorCode.IMAGE_TOO_LARGE, _too_large(job.max_pixels))
     except Exception:  # noqa: BLE001 - the border of a job: a decoder raises whatever it likes
@@ -119,14 +141,48 @@ def _decode_base64(payload: bytes) -> bytes:
         ) from error
 
 
-def _open_image(file: bytes, declared_mime: str, max_pixels: int) -> Image.Image:
-    """Read the header only, and refuse what its size or type forbids."""
+def _read(file: bytes, job: DecodeJob) -> tuple[Image.Image, Facts]:
+    found = _checked_format(file, job.declared_mime)
+    if found in _MEDICAL:
+        reading, preparation = _load_medical(), job.preparation
+        policy = reading.Policy(job.max_pixels, preparation.burned_in, preparation.is_heuristic)
+        image, facts = reading.read_medical(file, preparation.choice, policy)
+        _check_size(image.width, image.height, job.max_pixels)
+        return image, facts
+    if job.preparation.choice != AS_IT_IS:
+        raise RequestError(
+            ErrorCode.INVALID_VALUE,
+            f"frames, windows and recipes are for DICOM and NIfTI; this image is {found}",
+        )
+    image = _open_image(file, found, job.max_pixels)
+    facts = Facts(format=found, width=image.width, height=image.height)
+    image.load()
+    return image, facts
+
+
+def _load_medical() -> ModuleType:
+    # 40 MiB and 0.3 s, which a child that only sees photographs need not spend
+    from modeling.medical_images import reading  # noqa: PLC0415
+
+    return reading
+
+
+def _checked_format(file: bytes, declared_mime: str) -> ImageFormat:
+    if FORMAT_BY_MIME[declared_mime] == "DICOM" and not is_dicom(file):
+        raise RequestError(
+            ErrorCode.INVALID_DICOM, "the file has no DICOM preamble (128 bytes, then DICM)"
+        )
     found = sniff_format(file)
     if found != FORMAT_BY_MIME[declared_mime]:
         raise RequestError(
             ErrorCode.INVALID_IMAGE,
             f"the image is declared as {declared_mime} but its bytes are {found}",
         )
+    return found
+
+
+def _open_image(file: bytes, found: ImageFormat, max_pixels: int) -> Image.Image:
+    """Read the header only, and refuse what its size forbids."""
     if found == "WEBP":  # its decoder allocates the canvas when it is opened
         max_pixels = min(max_pixels, MAX_WEBP_PIXELS)
         _check_size(*webp_size(file), max_pixels)
@@ -157,10 +213,19 @@ def _too_large(max_pixels: int) -> str:
     return f"the image has more than the {max_pixels} pixels that are taken; scale it down"
 
 
-def _fit(image: Image.Image, recipe: ImageRecipe | None) -> Image.Image:
-    if recipe is None:
-        return image_processing.cap_pixels(image)
-    return apply_recipe(image, recipe)
+def _fit(image: Image.Image, preparation: Preparation) -> Image.Image:
+    if preparation.recipe is None:
+        return image_processing.cap_pixels(image, preparation.fit_pixels)
+    return apply_recipe(image, preparation.recipe)
+
+
+def _encoded(image: Image.Image, job: DecodeJob) -> tuple[Encoding, bytes]:
+    if job.is_preview:
+        return "png", _saved(image, "PNG", compress_level=1)
+    data = image.tobytes()
+    if len(data) <= job.max_data_bytes:
+        return "rgb8", data
+    return _compress(image, job.max_data_bytes)
 
 
 def _compress(image: Image.Image, max_bytes: int) -> tuple[Encoding, bytes]:

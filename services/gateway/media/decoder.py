@@ -18,15 +18,16 @@ import structlog
 
 from services.gateway.media.decode_messages import (
     LENGTH,
+    PLAIN,
     DecodedImage,
     DecodeJob,
+    Preparation,
     Refusal,
     answer_decoder,
     encoder,
 )
 from services.protocol.errors import ErrorCode, OverloadedError, RequestError, UnavailableError
 from services.protocol.image_store import MAX_STORED_BYTES
-from services.protocol.messages import ImageRecipe
 
 _log = structlog.get_logger()
 
@@ -109,11 +110,12 @@ class ImageDecoder:
         self,
         payload_base64: str | bytes,
         declared_mime: str,
-        recipe: ImageRecipe | None,
+        preparation: Preparation = PLAIN,
         *,
         payload_start: int = 0,
+        is_preview: bool = False,
     ) -> DecodedImage:
-        """Return clean pixels of one image, preprocessed for `recipe`.
+        """Return clean pixels of one image, prepared.
 
         Cancelling kills the child, so that its time goes to another job.
 
@@ -121,6 +123,7 @@ class ImageDecoder:
             payload_base64: base64, or a text that ends with it (a data URL need not be copied).
             declared_mime: one of `data_url.FORMAT_BY_MIME`.
             payload_start: index of the first character of the base64.
+            is_preview: as PNG of any size, to be looked at.
 
         Raises:
             RequestError: the image is not taken.
@@ -133,16 +136,17 @@ class ImageDecoder:
             job = DecodeJob(
                 payload_length=len(payload_base64) - payload_start,
                 declared_mime=declared_mime,
-                recipe=recipe,
+                preparation=preparation,
                 max_pixels=self._max_pixels,
                 max_data_bytes=MAX_STORED_BYTES,
                 cpu_limit_s=self._cpu_limit_s,
+                is_preview=is_preview,
             )
             answer = await self._run(slot, child, job, (payload_base64, payload_start))
         finally:
             self._idle.put_nowait(slot)
         if isinstance(answer, Refusal):
-            raise RequestError(ErrorCode(answer.code), answer.message)
+            raise RequestError(ErrorCode(answer.code), answer.message, param=answer.field or None)
         return answer
 
     async def close(self) -> None:

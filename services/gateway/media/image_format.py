@@ -5,18 +5,14 @@ What does *not* live here: decoding (`decode_process.py`).
 
 from typing import Literal
 
+from modeling.medical_images.signatures import is_dicom, is_nifti
 from services.protocol.errors import ErrorCode, RequestError
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "DICOM", "NIFTI"]
 
 # First bytes of formats that we know and do not take, at offset 0 (Gary Kessler's table of file
 # signatures; the WMF ones from [MS-WMF] 2.3.2).
 _OTHER_MAGIC = (
-    b"GIF8",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
     b"%PDF",
     b"%!PS",
     b"\xc5\xd0\xd3\xc6",  # EPS with a preview
@@ -35,25 +31,41 @@ _OTHER_MAGIC = (
     b"PK\x03\x04",
     b"\x1f\x8b",
 )
+_MAGIC: tuple[tuple[bytes, ImageFormat], ...] = (
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),  # BigTIFF
+    (b"MM\0+", "TIFF"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+)
 _TEXT_SAMPLE_BYTES = 512
 _TEXT_BYTES = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f") | frozenset(range(0x80, 0x100))
 
 
 def sniff_format(file: bytes) -> ImageFormat:
-    """Return the format of `file`; raises RequestError for all that is not one of the three.
+    """Return the format of `file`; raises RequestError for all that is none of ours.
 
     Recognisable other formats and text (HTML, SVG) are an unsupported type, the rest is invalid.
     """
+    if is_dicom(file):  # first: its preamble may be anything, such as a TIFF's header
+        return "DICOM"
     if file.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if file.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if file.startswith(b"RIFF") and file[8:12] == b"WEBP":
         return "WEBP"
+    for magic, name in _MAGIC:
+        if file.startswith(magic):
+            return name
+    if is_nifti(file):
+        return "NIFTI"
     if _is_other_format(file):
         raise RequestError(
             ErrorCode.UNSUPPORTED_IMAGE_TYPE,
-            "the bytes are not a JPEG, PNG or WebP image; convert it to one of these",
+            "the bytes are not an image of a type that is taken; convert it to JPEG, PNG or DICOM",
         )
     raise RequestError(ErrorCode.INVALID_IMAGE, "the bytes are not an image")
 
@@ -72,7 +84,7 @@ def webp_size(file: bytes) -> tuple[int, int]:
 
 
 def _is_other_format(file: bytes) -> bool:
-    if file.startswith(_OTHER_MAGIC) or file[4:8] == b"ftyp" or file[128:132] == b"DICM":
+    if file.startswith(_OTHER_MAGIC) or file[4:8] == b"ftyp":
         return True
     sample = file[:_TEXT_SAMPLE_BYTES]
     return len(sample) >= 4 and _TEXT_BYTES.issuperset(sample) and _is_utf8(sample)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import msgspec
 
 from services.gateway.media.data_url import MAX_IMAGE_BYTES, DataUrl, parse_data_url
-from services.gateway.media.decode_messages import DecodedImage
+from services.gateway.media.decode_messages import PLAIN, DecodedImage, Preparation
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.image_store import ByteBoundedCache, ImageStore, image_key, pack_image
-from services.protocol.messages import ImageRecipe, ImageRef
+from services.protocol.messages import ImageRef
 
 _HASH_STEP = 1024 * 1024
 # Shorter URLs are hashed in less time than a thread takes to start on it.
@@ -30,11 +30,14 @@ class ImageInput:
 
     Args:
         url: of the `image_url` part.
-        param: where it stands, for error messages: `messages.0.content.1.image_url.url`.
+        param: where it stands, for error messages: `messages[0].content[1].image_url.url`.
+        fingerprint: of all that decides its pixels but the file.
     """
 
     url: str
     param: str
+    preparation: Preparation = PLAIN
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,6 @@ class ImageResolver:
         images: Sequence[ImageInput],
         *,
         tenant_id: str,
-        recipe: ImageRecipe | None,
         max_images: int | None = None,
     ) -> list[ImageRef]:
         """Return a reference per image, in order; all of them are in the store then.
@@ -112,7 +114,7 @@ class ImageResolver:
             parse_data_url(image.url, max_bytes=self._limits.max_image_bytes, param=image.param)
             for image in images
         ]
-        digests = await _cache_keys(urls, tenant_id, recipe)
+        digests = await _cache_keys(urls, images, tenant_id)
         budget = _PixelBudget(self._limits.max_total_pixels)
         repeats = {digest: digests.count(digest) for digest in digests}
         first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
@@ -121,9 +123,8 @@ class ImageResolver:
                 tasks = {
                     digest: group.create_task(
                         self._resolve_one(
-                            _Job(urls[place], images[place].param, digest, repeats[digest]),
+                            _Job(urls[place], images[place], digest, repeats[digest]),
                             tenant_id,
-                            recipe,
                             budget,
                         )
                     )
@@ -144,9 +145,18 @@ class ImageResolver:
                 param=images[allowed].param,
             )
 
-    async def _resolve_one(
-        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None, budget: "_PixelBudget"
-    ) -> ImageRef:
+    async def preview(self, image: ImageInput) -> DecodedImage:
+        """Return an image as its model sees it, as PNG; it is neither stored nor kept."""
+        url = parse_data_url(image.url, max_bytes=self._limits.max_image_bytes, param=image.param)
+        try:
+            return await self._decoder.decode(
+                url.url, url.declared_mime, image.preparation,
+                payload_start=url.payload_start, is_preview=True,
+            )  # fmt: skip
+        except RequestError as error:
+            raise _at(image.param, error) from None
+
+    async def _resolve_one(self, job: "_Job", tenant_id: str, budget: "_PixelBudget") -> ImageRef:
         prepared = self._cache.get(job.digest)
         if prepared is not None:
             budget.spend(prepared.source_pixels * job.repeats, job.param)
@@ -154,19 +164,17 @@ class ImageResolver:
                 await self._store.put(prepared.ref.sha256, prepared.blob)
             return prepared.ref
         try:
-            prepared = await self._prepare_once(job, tenant_id, recipe)
+            prepared = await self._prepare_once(job, tenant_id)
         except RequestError as error:
-            raise RequestError(error.code, error.message, param=job.param) from None
+            raise _at(job.param, error) from None
         budget.spend(prepared.source_pixels * job.repeats, job.param)
         return prepared.ref
 
-    async def _prepare_once(
-        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None
-    ) -> "_Prepared":
+    async def _prepare_once(self, job: "_Job", tenant_id: str) -> "_Prepared":
         """Decode and store an image; requests that bring it at the same time share one decoding."""
         preparing = self._preparing.get(job.digest)
         if preparing is None:
-            preparing = asyncio.create_task(self._prepare(job, tenant_id, recipe))
+            preparing = asyncio.create_task(self._prepare(job, tenant_id))
             self._preparing[job.digest] = preparing
             preparing.add_done_callback(lambda task: self._prepared(job.digest, task))
         return await asyncio.shield(preparing)
@@ -176,13 +184,14 @@ class ImageResolver:
         if not task.cancelled():
             task.exception()  # seen, even where all who waited for it have gone
 
-    async def _prepare(
-        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None
-    ) -> "_Prepared":
+    async def _prepare(self, job: "_Job", tenant_id: str) -> "_Prepared":
         decoded = await self._decoder.decode(
-            job.url.url, job.url.declared_mime, recipe, payload_start=job.url.payload_start
+            job.url.url,
+            job.url.declared_mime,
+            job.image.preparation,
+            payload_start=job.url.payload_start,
         )
-        prepared = await in_thread(lambda: _prepare(decoded, tenant_id))
+        prepared = await in_thread(lambda: _prepare(decoded, tenant_id, job.image.fingerprint))
         await self._store.put(prepared.ref.sha256, prepared.blob)
         self._cache.put(job.digest, prepared)
         return prepared
@@ -191,9 +200,20 @@ class ImageResolver:
 @dataclass(frozen=True, slots=True)
 class _Job:
     url: DataUrl
-    param: str
+    image: ImageInput
     digest: str
     repeats: int
+
+    @property
+    def param(self) -> str:
+        return self.image.param
+
+
+def _at(param: str, error: RequestError) -> RequestError:
+    """Return an error with its place: the URL, or the choice beside it."""
+    if error.param:
+        param = f"{param.removesuffix('.url')}.preprocess.{error.param}"
+    return RequestError(error.code, error.message, param=param)
 
 
 class _PixelBudget:
@@ -214,17 +234,17 @@ class _PixelBudget:
 
 
 async def _cache_keys(
-    urls: Sequence[DataUrl], tenant_id: str, recipe: ImageRecipe | None
+    urls: Sequence[DataUrl], images: Sequence[ImageInput], tenant_id: str
 ) -> list[str]:
-    salt = msgspec.msgpack.encode((tenant_id, recipe))
+    salts = [msgspec.msgpack.encode((tenant_id, image.preparation)) for image in images]
     texts = [url.url for url in urls]
     if sum(map(len, texts)) <= _HASH_IN_LOOP_LENGTH:
-        return _hash_all(salt, texts)
-    return await in_thread(lambda: _hash_all(salt, texts))
+        return _hash_all(salts, texts)
+    return await in_thread(lambda: _hash_all(salts, texts))
 
 
-def _hash_all(salt: bytes, texts: Sequence[str]) -> list[str]:
-    return [_hash(salt, text) for text in texts]
+def _hash_all(salts: Sequence[bytes], texts: Sequence[str]) -> list[str]:
+    return [_hash(salt, text) for salt, text in zip(salts, texts, strict=True)]
 
 
 def _hash(salt: bytes, text: str) -> str:
@@ -234,10 +254,10 @@ def _hash(salt: bytes, text: str) -> str:
     return digest.hexdigest()
 
 
-def _prepare(decoded: DecodedImage, tenant_id: str) -> _Prepared:
+def _prepare(decoded: DecodedImage, tenant_id: str, fingerprint: str) -> _Prepared:
     key = image_key(
         tenant_id,
-        f"{decoded.mode}/{decoded.encoding}",
+        f"{decoded.mode}/{decoded.encoding}/{fingerprint}",
         decoded.width,
         decoded.height,
         decoded.preprocessing_version,

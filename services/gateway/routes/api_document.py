@@ -29,6 +29,7 @@ from services.gateway.job_schemas import (
     FileObject,
 )
 from services.gateway.openai_schemas import ChatCompletionRequest
+from services.gateway.preview_schemas import Preview, PreviewRequest
 from services.gateway.response_answers import ResponseObject
 from services.gateway.response_schemas import ResponseRequest
 
@@ -38,6 +39,7 @@ _STRUCTS = (
     AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
+    PreviewRequest, Preview,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 

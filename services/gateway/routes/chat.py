@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.gateway.chunks import ChatCompletion, Usage
-from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.serving import serve
@@ -57,7 +56,7 @@ class ChatQuestion:
     def __init__(self, body: object) -> None:
         self.chat = read_chat_request(body)
         self.names = _NAMES_WITH_TOOLS if self.chat.tools else _NAMES
-        self.images = [ImageInput(url, param) for url, param in image_urls(self.chat)]
+        self.images = list(image_urls(self.chat))
 
     def requests(
         self, refs: Sequence[ImageRef], origin: Origin, target: Target

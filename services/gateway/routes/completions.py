@@ -19,8 +19,7 @@ from services.gateway.completion_schemas import (
     as_chat,
     read_completion_request,
 )
-from services.gateway.media.images import ImageInput
-from services.gateway.openai_schemas import UserMessage
+from services.gateway.openai_schemas import ImageUrl, UserMessage
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.serving import serve
 from services.gateway.translate import CompletionBuilder, Origin, Target, generation_requests
@@ -52,7 +51,7 @@ class CompletionQuestion:
 
     needs = frozenset({"prompt"})
     names: Mapping[str, str] = _NAMES
-    images: Sequence[ImageInput] = ()
+    images: Sequence[tuple[ImageUrl, str]] = ()
 
     def __init__(self, body: object) -> None:
         self._asked = read_completion_request(body)

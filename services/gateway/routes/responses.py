@@ -17,7 +17,7 @@ from services.gateway.response_answers import (
 from services.gateway.response_schemas import (
     ResponseRequest,
     as_chat,
-    image_inputs,
+    asked_images,
     read_response_request,
 )
 from services.gateway.response_stream import ResponseSseFormatter
@@ -65,7 +65,7 @@ class ResponseQuestion:
     def __init__(self, body: object) -> None:
         self._asked = read_response_request(body)
         self.chat = as_chat(self._asked)
-        self.images = image_inputs(self._asked)
+        self.images = asked_images(self._asked)
 
     def requests(
         self, refs: Sequence[ImageRef], origin: Origin, target: Target

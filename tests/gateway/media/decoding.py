@@ -6,7 +6,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from services.gateway.media.decode_messages import DecodedImage
+from modeling.medical_images.choice import AS_IT_IS, Choice
+from services.gateway.media.decode_messages import DecodedImage, Preparation
 from services.gateway.media.decoder import ImageDecoder
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import ImageRecipe
@@ -16,15 +17,21 @@ from tests.gateway.media.image_files import b64, noise, saved
 async def decode(
     decoder: ImageDecoder, file: bytes, kind: str = "png", recipe: ImageRecipe | None = None
 ) -> DecodedImage:
-    return await decoder.decode(b64(file), f"image/{kind}", recipe)
+    return await decoder.decode(b64(file), mime_of(kind), Preparation(recipe))
 
 
-async def refusal(decoder: ImageDecoder, file: bytes, kind: str = "png") -> ErrorCode:
+def mime_of(kind: str) -> str:
+    return f"application/{kind}" if kind in ("dicom", "x-nifti") else f"image/{kind}"
+
+
+async def refusal(
+    decoder: ImageDecoder, file: bytes, kind: str = "png", choice: Choice = AS_IT_IS
+) -> ErrorCode:
     """Return why `file` is refused, having checked that the next good image is taken."""
     payload = b64(file)
     rss_before = psutil.Process().memory_info().rss
     with pytest.raises(RequestError) as caught:
-        await decoder.decode(payload, f"image/{kind}", None)
+        await decoder.decode(payload, mime_of(kind), Preparation(choice=choice))
     assert psutil.Process().memory_info().rss - rss_before < 20 * 1024 * 1024
     good = noise(30, 40)
     assert (await decode(decoder, saved(good, "PNG"))).data == good.tobytes()

@@ -58,7 +58,7 @@ def test_the_media_type_is_compared_without_case_and_parameters_are_skipped():
 
 @pytest.mark.parametrize("url", ["http://a/b.png", "https://a/b.png", "HTTPS://a", "http:\\\\a"])
 def test_http_urls_are_not_fetched(url: str):
-    with pytest.raises(RequestError, match="data: URLs of JPEG, PNG and WebP") as caught:
+    with pytest.raises(RequestError, match="data: URLs of JPEG, PNG, WebP") as caught:
         parse_data_url(url)
     assert caught.value.code == ErrorCode.URL_FETCH_DISABLED
 

@@ -97,8 +97,8 @@ async def test_the_payload_may_stand_at_the_end_of_a_text_or_be_bytes(decoder: I
     image = noise(30, 40)
     payload = b64(saved(image, "PNG"))
 
-    in_text = await decoder.decode("data:," + payload, "image/png", None, payload_start=6)
-    as_bytes = await decoder.decode(payload.encode(), "image/png", None)
+    in_text = await decoder.decode("data:," + payload, "image/png", payload_start=6)
+    as_bytes = await decoder.decode(payload.encode(), "image/png")
 
     assert in_text.data == as_bytes.data == image.tobytes()
 
@@ -169,7 +169,7 @@ async def test_cmyk_16_bit_palette_and_rotated_images_have_golden_pixels(decoder
 )
 async def test_what_is_not_base64_is_an_invalid_image(decoder: ImageDecoder, payload: str):
     with pytest.raises(RequestError) as caught:
-        await decoder.decode(payload, "image/png", None)
+        await decoder.decode(payload, "image/png")
 
     assert caught.value.code == ErrorCode.INVALID_IMAGE
 

@@ -37,7 +37,7 @@ async def test_a_child_that_is_killed_while_the_job_is_written_fails_this_job_on
 ):
     (pid,) = decoder.child_pids
     os.kill(pid, signal.SIGSTOP)
-    job = asyncio.create_task(decoder.decode("A" * 20_000_000, "image/png", None))
+    job = asyncio.create_task(decoder.decode("A" * 20_000_000, "image/png"))
     await _is_busy(decoder)
 
     os.kill(pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 import redis.asyncio as aioredis
 
+from services.gateway.media.decode_messages import Preparation
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageInput, ImageLimits, ImageResolver
 from services.protocol.errors import ErrorCode, RequestError
@@ -30,9 +31,9 @@ def resolver(decoder: ImageDecoder, store: ImageStore) -> ImageResolver:
     return ImageResolver(decoder, store)
 
 
-def _inputs(*urls: str) -> list[ImageInput]:
+def _inputs(*urls: str, recipe: ImageRecipe | None = None) -> list[ImageInput]:
     return [
-        ImageInput(url, f"messages.0.content.{place}.image_url.url")
+        ImageInput(url, f"messages.0.content.{place}.image_url.url", Preparation(recipe))
         for place, url in enumerate(urls)
     ]
 
@@ -45,7 +46,7 @@ async def _resolve(
     max_images: int | None = None,
 ) -> list[ImageRef]:
     return await resolver.resolve(
-        _inputs(*urls), tenant_id=tenant_id, recipe=recipe, max_images=max_images
+        _inputs(*urls, recipe=recipe), tenant_id=tenant_id, max_images=max_images
     )
 
 

@@ -1,0 +1,51 @@
+"""POST /v1/galen/preview: what a model would see of an image, and what may be told of its file."""
+
+import base64
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from services.gateway.body import read_json
+from services.gateway.caller import caller_of
+from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs
+from services.gateway.openai_schemas import converted
+from services.gateway.preview_schemas import Preview, PreviewRequest, facts_of
+from services.gateway.routes.api_document import answers, body_of
+from services.gateway.state import state_of
+
+router = APIRouter()
+
+_BODY_SCHEMA: dict[str, Any] = {
+    "requestBody": {"required": True, "content": body_of(PreviewRequest)}
+}
+
+
+@router.post(
+    "/v1/galen/preview",
+    summary="Show what a model sees of an image",
+    openapi_extra=_BODY_SCHEMA,
+    responses=answers(Preview, "The picture, and facts of its file"),
+)
+async def preview(request: Request) -> Response:
+    """One image as a model sees it; nothing is stored, and no worker is asked."""
+    state, caller = state_of(request), caller_of(request)
+    state.check_open()
+    asked = converted(await read_json(request, state.settings), PreviewRequest)
+    card = state.catalogue.find(asked.model).card
+    images = [(asked.image_url, "image_url.url")]
+    (image,) = image_inputs(images, card, caller, state.settings)
+    seen = await state.images.preview(image)
+    body = Preview(
+        image=f"data:image/png;base64,{base64.b64encode(seen.data).decode()}",
+        width=seen.width,
+        height=seen.height,
+        fingerprint=image.fingerprint,
+        facts=facts_of(seen.facts),
+    )
+    return Response(
+        msgspec.json.encode(body),
+        headers={PREPROCESS_HEADER: image.fingerprint},
+        media_type="application/json",
+    )

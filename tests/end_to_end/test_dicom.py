@@ -1,0 +1,121 @@
+"""DICOM through the real gateway, Redis and a worker: it is answered, and no tag comes with it."""
+
+import base64
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from tests.end_to_end.chat import text_part
+from tests.end_to_end.conftest import FAKE_MODEL
+from tests.end_to_end.stack import RunningStack
+from tests.end_to_end.test_patient_data import dump_of, output_of, values_in
+from tests.modeling.medical_images.dicom_files import dicom
+
+pytestmark = pytest.mark.e2e
+
+CANARY = "Canary-Dicom-4721"
+ESCAPED = "\x1b$B;3ED\x1b(B^Canary-Dicom-4721\r\nX-Evil: 1"
+TEXT_TAGS = (
+    "PatientID", "PatientComments", "AccessionNumber", "InstitutionName", "StudyDescription",
+    "SeriesDescription", "ReferringPhysicianName", "OperatorsName", "StationName", "ImageComments",
+    "ProtocolName", "DeviceSerialNumber", "OtherPatientNames", "StudyID", "RescaleType",
+    "WindowCenterWidthExplanation", "ManufacturerModelName", "DerivationDescription",
+)  # fmt: skip
+
+
+def canary_file(**tags: Any) -> bytes:
+    """A file that says the canary wherever it can."""
+    item = Dataset()
+    item.PatientID = CANARY
+    tags = dict.fromkeys(TEXT_TAGS, CANARY[:16]) | tags
+    pixels = np.random.default_rng(7).integers(0, 255, (64, 64), dtype=np.uint8)
+    file = dicom(pixels, ReferencedPatientSequence=Sequence([item]), PatientName=ESCAPED, **tags)
+    private = b"\x09\0\x10\0LO" + len(CANARY + " ").to_bytes(2, "little") + (CANARY + " ").encode()
+    meta_end = file.index(b"\x08\0")
+    file = file[:meta_end] + file[meta_end:].replace(
+        b"\x10\0\x10\0PN", private + b"\x10\0\x10\0PN", 1
+    )
+    assert file.count(b"Canary-Dicom") >= len(TEXT_TAGS)
+    return file
+
+
+def url_of(file: bytes) -> str:
+    return f"data:application/dicom;base64,{base64.b64encode(file).decode()}"
+
+
+def question(file: bytes, **image: Any) -> Any:
+    part = {"type": "image_url", "image_url": {"url": url_of(file), **image}}
+    return [{"role": "user", "content": [text_part("What is seen? [[n=3]]"), part]}]
+
+
+def test_a_dicom_file_is_answered_and_its_words_are_nowhere(narrow_stack: RunningStack) -> None:
+    with narrow_stack.client() as client:
+        ask: Any = client.chat.completions.with_raw_response.create
+        answer = ask(model=FAKE_MODEL, messages=question(canary_file()))
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(model=FAKE_MODEL, messages=question(canary_file(BurnedInAnnotation="YES")))
+        with pytest.raises(openai.BadRequestError):
+            ask(model=FAKE_MODEL, messages=question(canary_file()[:-50]))
+        streamed = ask(model=FAKE_MODEL, messages=question(canary_file()), stream=True)
+        streamed_text = "".join(streamed.iter_lines()) if hasattr(streamed, "iter_lines") else ""
+    preview = httpx.post(
+        f"{narrow_stack.base_url}/v1/galen/preview",
+        json={"model": FAKE_MODEL, "image_url": {"url": url_of(canary_file())}},
+    )
+
+    assert caught.value.code == "phi_burned_in"
+    assert answer.headers["x-galen-preprocess"].startswith("default@1/")
+    assert streamed.headers["x-galen-preprocess"] == answer.headers["x-galen-preprocess"]
+    assert preview.status_code == 200
+    places = {
+        **values_in(narrow_stack.redis),
+        **output_of(narrow_stack),
+        "dump": dump_of(narrow_stack),
+        "answer": answer.text.encode() + repr(answer.headers).encode(),
+        "stream": streamed_text.encode(),
+        "error": caught.value.response.content,
+        "preview": preview.content + repr(preview.headers).encode(),
+    }
+    assert [place for place, held in places.items() if b"Canary-Dicom" in held] == []
+
+
+def test_a_preview_shows_the_models_view_and_says_how(fake_stack: RunningStack) -> None:
+    pixels = np.arange(-1000, -1000 + 80 * 40, dtype=np.int16).reshape(40, 80)
+    file = dicom(pixels, Modality="CT", RescaleSlope=1, RescaleIntercept=0)
+    image = {"url": url_of(file), "preprocess": {"window": "bone"}}
+
+    found = httpx.post(
+        f"{fake_stack.base_url}/v1/galen/preview", json={"model": FAKE_MODEL, "image_url": image}
+    ).json()
+
+    assert (found["width"], found["height"]) == (336, 336)  # the fake engine's recipe
+    assert found["facts"]["modality"] == "CT"
+    assert (found["facts"]["window"], found["facts"]["center"]) == ("bone", 400)
+    assert base64.b64decode(found["image"].partition(",")[2]).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "field"),
+    [
+        ({"window": "nonsense"}, "preprocess.window"),
+        ({"recipe": "nonsense"}, "preprocess.recipe"),
+        ({"frame": 2}, "preprocess.frame"),
+        ({"slice": 1}, "preprocess.slice"),
+        ({"window": {"center": 0, "width": 0}}, "preprocess.window"),
+    ],
+)
+def test_a_choice_that_does_not_fit_names_its_parameter(
+    fake_stack: RunningStack, preprocess: dict[str, Any], field: str
+) -> None:
+    with fake_stack.client() as client, pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model=FAKE_MODEL, messages=question(canary_file(), preprocess=preprocess)
+        )
+
+    assert caught.value.code == "invalid_value"
+    assert caught.value.param == f"messages[0].content[1].image_url.{field}"
