@@ -37,6 +37,9 @@ class ErrorCode(StrEnum):
     IMAGE_TOO_SMALL = "image_too_small"
     TOO_MANY_IMAGES = "too_many_images"
     URL_FETCH_DISABLED = "url_fetch_disabled"
+    # moderation
+    CONTENT_REFUSED = "content_refused"
+    MODERATION_UNAVAILABLE = "moderation_unavailable"
     # files, batches and evaluations
     LOCAL_ONLY = "local_only"
     FILE_NOT_FOUND = "file_not_found"
@@ -143,6 +146,7 @@ _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.BACKEND_UNAVAILABLE: UnavailableError,
     ErrorCode.STORAGE_UNAVAILABLE: UnavailableError,
     ErrorCode.STORAGE_FULL: UnavailableError,
+    ErrorCode.MODERATION_UNAVAILABLE: UnavailableError,
     ErrorCode.TIMEOUT: DeadlineError,
     ErrorCode.WORKER_LOST: WorkerError,
     ErrorCode.MODEL_UNLOADED: UnavailableError,

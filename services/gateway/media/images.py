@@ -82,7 +82,7 @@ class ImageResolver:
     ) -> None:
         self._decoder = decoder
         self._store = store
-        self._limits = limits or ImageLimits()
+        self.limits = limits or ImageLimits()
         self._cache: ByteBoundedCache[_Prepared] = ByteBoundedCache(cache_bytes)
         self._preparing: dict[str, asyncio.Task[_Prepared]] = {}
 
@@ -107,13 +107,13 @@ class ImageResolver:
         """
         if not images:
             return []
-        self._check_count(images, max_images)
+        check_count(images, self.limits, max_images)
         urls = [
-            parse_data_url(image.url, max_bytes=self._limits.max_image_bytes, param=image.param)
+            parse_data_url(image.url, max_bytes=self.limits.max_image_bytes, param=image.param)
             for image in images
         ]
         digests = await _cache_keys(urls, tenant_id, recipe)
-        budget = _PixelBudget(self._limits.max_total_pixels)
+        budget = PixelBudget(self.limits.max_total_pixels)
         repeats = {digest: digests.count(digest) for digest in digests}
         first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         try:
@@ -133,19 +133,8 @@ class ImageResolver:
             raise error.exceptions[0] from None
         return [tasks[digest].result() for digest in digests]
 
-    def _check_count(self, images: Sequence[ImageInput], max_images: int | None) -> None:
-        allowed = self._limits.max_images
-        if max_images is not None:
-            allowed = min(allowed, max_images)
-        if len(images) > allowed:
-            raise RequestError(
-                ErrorCode.TOO_MANY_IMAGES,
-                f"the request has {len(images)} images; at most {allowed} are taken",
-                param=images[allowed].param,
-            )
-
     async def _resolve_one(
-        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None, budget: "_PixelBudget"
+        self, job: "_Job", tenant_id: str, recipe: ImageRecipe | None, budget: "PixelBudget"
     ) -> ImageRef:
         prepared = self._cache.get(job.digest)
         if prepared is not None:
@@ -188,6 +177,17 @@ class ImageResolver:
         return prepared
 
 
+def check_count(images: Sequence[ImageInput], limits: ImageLimits, max_images: int | None) -> None:
+    """Raise RequestError where a request has more images than it, or the model, may have."""
+    allowed = limits.max_images if max_images is None else min(limits.max_images, max_images)
+    if len(images) > allowed:
+        raise RequestError(
+            ErrorCode.TOO_MANY_IMAGES,
+            f"the request has {len(images)} images; at most {allowed} are taken",
+            param=images[allowed].param,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     url: DataUrl
@@ -196,7 +196,7 @@ class _Job:
     repeats: int
 
 
-class _PixelBudget:
+class PixelBudget:
     """What is left of a request's pixels; spent image by image, as their sizes become known."""
 
     def __init__(self, max_pixels: int) -> None:
@@ -204,6 +204,7 @@ class _PixelBudget:
         self._left = max_pixels
 
     def spend(self, num_pixels: int, param: str) -> None:
+        """Take pixels off; raises RequestError where too few are left."""
         self._left -= num_pixels
         if self._left < 0:
             raise RequestError(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Receive
 
-from services.gateway.admission import admit
+from services.gateway.admission import admit, admit_images
 from services.gateway.body import read_json
 from services.gateway.caller import caller_of
 from services.gateway.chunks import ChatCompletion
@@ -53,10 +53,14 @@ async def create_chat_completion(request: Request) -> Response:
     lane = _lane(request)
     chat = read_chat_request(await read_json(request, state.settings))
     entry = admit(chat, state.catalogue)
+    request.scope["galen.model"] = entry.id
+    if state.moderation is not None:
+        await state.moderation.check(chat)
     # 2. Images go to the store, once; the request only names them.
     inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
     refs: list[ImageRef] = []
     if inputs:
+        await admit_images(state, inputs, chat, entry.card, (lane, caller.tenant_id))
         refs = await state.images.resolve(
             inputs,
             tenant_id=caller.tenant_id,
