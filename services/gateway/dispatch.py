@@ -288,7 +288,7 @@ class Dispatcher:
         if lost.final or request.attempt >= MAX_ATTEMPTS:
             self._give_up(ticket, lost)
         elif self._catalogue.is_unloaded(request.model):
-            self._fail_ticket(ticket, ErrorCode.MODELUNLOADED, UNLOADED)
+            self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, UNLOADED)
         elif not self._may_resume(ticket):
             self._fail_ticket(ticket, ErrorCode.WORKER_LOST, _CANNOT_RESUME)
         else:
@@ -337,7 +337,7 @@ class Dispatcher:
                 await backoff.wait()
                 continue
             except UnloadedError:
-                self._fail_ticket(ticket, ErrorCode.MODELUNLOADED, UNLOADED)
+                self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, UNLOADED)
                 return
             if self._tickets.get(request.request_id) is not ticket:
                 await self._revoke(request.request_id)  # cancelled while we were sending

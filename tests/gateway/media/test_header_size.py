@@ -114,6 +114,7 @@ def test_a_jpeg_of_endless_segments_is_given_up() -> None:
 )
 def test_sizes_that_are_not_taken(size: tuple[int, int], code: ErrorCode) -> None:
     found = header_size(b64(png(*size, pixels=b"")))
+    assert found is not None
     assert found == size
     with pytest.raises(RequestError) as caught:
         check_size(found, 40_000_000, param="p")
