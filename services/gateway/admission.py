@@ -1,14 +1,17 @@
 """Decides whether a request may enter, before any image of it is decoded."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 
 from services.gateway.catalogue import CatalogueEntry, ModelCatalogue
 from services.gateway.media.image_costs import ImageCosts, weigh
 from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest
+from services.gateway.queue_errors import redis_away
 from services.gateway.state import GatewayState
 from services.protocol.errors import ErrorCode, RequestError
-from services.protocol.messages import Lane, ModelCard
+from services.protocol.messages import ModelCard
+from services.protocol.request_queue import LanePlace
 
 _ALWAYS = frozenset({"model", "messages", "stream", "stream_options", "user"})
 _CONDITIONAL = frozenset(ChatCompletionRequest.__struct_fields__) - _ALWAYS
@@ -34,17 +37,15 @@ def admit(chat: ChatCompletionRequest, catalogue: ModelCatalogue) -> CatalogueEn
     return entry
 
 
-async def admit_images(
+@asynccontextmanager
+async def admitted_images(
     state: GatewayState,
     inputs: Sequence[ImageInput],
     chat: ChatCompletionRequest,
     card: ModelCard,
-    place: tuple[Lane, str],
-) -> ImageCosts:
-    """Return what the images of a request cost, which may be decoded now.
-
-    Args:
-        place: lane and tenant: where the request would wait.
+    place: LanePlace,
+) -> AsyncGenerator[ImageCosts]:
+    """Give what the images of a request cost, and keep room for it while they are decoded.
 
     Raises:
         RequestError: the images are too many or too large, or cannot fit the context.
@@ -53,8 +54,10 @@ async def admit_images(
     state.memory.check_large()
     costs = weigh(inputs, card, state.images.limits)
     _check_context(costs, chat.max_completion_tokens or chat.max_tokens, card)
-    await state.dispatcher.check_room(card.id, *place)
-    return costs
+    if not state.dispatcher.is_redis_up:
+        raise redis_away()
+    async with state.dispatcher.room.kept(place):
+        yield costs
 
 
 def _check_context(costs: ImageCosts, max_tokens: int | None, card: ModelCard) -> None:

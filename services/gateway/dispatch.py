@@ -18,6 +18,7 @@ from services.gateway.catalogue import ModelCatalogue
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.queue_errors import UNLOADED, redis_away, told_to_clients
 from services.gateway.queue_load import QueueLoad
+from services.gateway.queue_room import QueueRoom
 from services.gateway.replies import Reply, Ticket
 from services.gateway.settings import GatewaySettings
 from services.gateway.token_charges import TokenCharges
@@ -30,7 +31,6 @@ from services.protocol.messages import (
     Finished,
     GenerationEvent,
     GenerationRequest,
-    Lane,
     Lost,
     ProtocolError,
     Tokens,
@@ -70,6 +70,7 @@ class Dispatcher:
         self.redis_up_since = time.monotonic()
         self.load = QueueLoad()
         self._charges = TokenCharges()
+        self.room = QueueRoom(queue, catalogue, self.load, settings.max_waiting)
         self._tickets: dict[str, Ticket] = {}
         self._open: dict[Reply, None] = {}
         self._strays = Recent[str](_STRAYS_KNOWN)
@@ -115,16 +116,6 @@ class Dispatcher:
             raise self.load.overloaded(request.model, request.lane, full.waiting)
         if self._tickets.get(request.request_id) is not ticket:
             self._spawn(self._revoke(request.request_id))
-
-    async def check_room(self, model: str, lane: Lane, tenant_id: str) -> None:
-        """Raise what `submit` would raise now: OverloadedError or UnavailableError."""
-        if not self.is_redis_up:
-            raise redis_away()
-        most = self._settings.max_waiting
-        with told_to_clients():
-            full = await self._queue.check_room(model, lane, tenant_id, most)
-        if full is not None:
-            raise self.load.overloaded(model, lane, full.waiting)
 
     async def settle(self) -> None:
         """Correct what tenants were charged. Raises what Redis raises."""

@@ -92,6 +92,15 @@ class Candidate:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class LanePlace:
+    """Where a request would wait."""
+
+    model: str
+    lane: Lane
+    tenant_id: str
+
+
 class UnloadedError(Exception):
     """The model was unloaded: nobody will run what is sent to it."""
 
@@ -166,9 +175,20 @@ class RequestQueue:
         return None if as_text(status) == "OK" else QueueFull(int(waiting))
 
     async def check_room(
-        self, model: str, lane: Lane, tenant_id: str, max_waiting: int
+        self,
+        place: LanePlace,
+        max_waiting: int,
+        *,
+        before: int = 0,
+        workers: Sequence[Candidate] = (),
     ) -> QueueFull | None:
-        """Say whether a first attempt would enter its lane now; raises as `enqueue` does."""
+        """Say whether a first attempt would find room; raises as `enqueue` does.
+
+        Args:
+            before: requests that were told so and are not queued yet.
+            workers: of the model; what they have free is room, too.
+        """
+        model, lane = place.model, place.lane
         status, waiting = await _CHECK_ROOM.run(
             self._wire,
             (keys.DEPTH, keys.UNLOADED),
@@ -176,9 +196,11 @@ class RequestQueue:
             model,
             keys.quoted(model),
             lane,
-            keys.quoted(tenant_id),
+            keys.quoted(place.tenant_id),
             max_waiting,
             keys.GROUP,
+            before,
+            *(part for each in workers for part in (each.worker_id, each.slots)),
         )
         if as_text(status) == "UNLOADED":
             raise UnloadedError(model)

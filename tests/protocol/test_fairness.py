@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.protocol import keys
-from services.protocol.request_queue import Candidate, QueueFull
+from services.protocol.request_queue import Candidate, LanePlace, QueueFull
 from tests.protocol.parties import MODEL, Wire, open_parties, request
 
 MOST_TOKENS = 4000
@@ -165,8 +165,24 @@ async def test_full_lane_takes_whom_its_backlog_is_not(wire: Wire):
     assert await send("a6", "a") == QueueFull(6)
     assert [await send(f"b{index}", "b") for index in range(3)] == [None] * 3
     assert await send("b3", "b") == QueueFull(9)
-    assert await wire.queue.check_room(MODEL, "interactive", "b", 6) == QueueFull(9)
-    assert await wire.queue.check_room(MODEL, "interactive", "c", 6) is None
+    assert await wire.queue.check_room(LanePlace(MODEL, "interactive", "b"), 6) == QueueFull(9)
+    assert await wire.queue.check_room(LanePlace(MODEL, "interactive", "c"), 6) is None
+
+
+async def test_room_counts_free_slots_and_what_is_being_made(wire: Wire, backlog: Backlog):
+    place, w1 = LanePlace(MODEL, "interactive", "a"), Candidate("w1", 2)
+
+    async def has_room(before: int) -> bool:
+        return await wire.queue.check_room(place, 1, before=before, workers=[w1]) is None
+
+    assert [await has_room(before) for before in (0, 2, 3)] == [True, True, False]
+    await backlog.send("a", 1)
+    assert [await has_room(before) for before in (0, 1, 2)] == [True, True, False]
+    await wire.claim("w1", 1)
+    assert [await has_room(before) for before in (0, 1, 2)] == [True, True, False]
+    await backlog.send("a", 1)
+    await wire.claim("w1", 1)
+    assert [await has_room(before) for before in (0, 1)] == [True, False]
 
 
 async def test_claims_are_counted_by_lane(wire: Wire, backlog: Backlog):

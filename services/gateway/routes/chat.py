@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Receive
 
-from services.gateway.admission import admit, admit_images
+from services.gateway.admission import admit, admitted_images
 from services.gateway.body import read_json
 from services.gateway.caller import caller_of
 from services.gateway.chunks import ChatCompletion
@@ -29,6 +29,7 @@ from services.gateway.translate import (
 )
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
+from services.protocol.request_queue import LanePlace
 
 router = APIRouter()
 
@@ -60,13 +61,14 @@ async def create_chat_completion(request: Request) -> Response:
     inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
     refs: list[ImageRef] = []
     if inputs:
-        await admit_images(state, inputs, chat, entry.card, (lane, caller.tenant_id))
-        refs = await state.images.resolve(
-            inputs,
-            tenant_id=caller.tenant_id,
-            recipe=entry.card.image_recipe,
-            max_images=entry.card.max_images,
-        )
+        place = LanePlace(entry.card.id, lane, caller.tenant_id)
+        async with admitted_images(state, inputs, chat, entry.card, place):
+            refs = await state.images.resolve(
+                inputs,
+                tenant_id=caller.tenant_id,
+                recipe=entry.card.image_recipe,
+                max_images=entry.card.max_images,
+            )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
         request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane
