@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.gateway.moderation_rules import read_rules
 from services.protocol.keys import why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
@@ -16,6 +17,14 @@ def _redis_address(url: SecretStr) -> SecretStr:
     if problem := why_no_redis_address(url.get_secret_value()):
         raise ValueError(problem)
     return url
+
+
+def _readable_rules(path: Path) -> Path:
+    try:
+        read_rules(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    return path
 
 
 class GatewaySettings(BaseSettings):
@@ -100,7 +109,7 @@ class GatewaySettings(BaseSettings):
         le=1,
         description="Of that memory; beyond: 503 for everything but the health routes",
     )
-    moderation_rules: Path | None = Field(
+    moderation_rules: Annotated[Path, AfterValidator(_readable_rules)] | None = Field(
         default=None, description="File of phrases that are refused; see docs/operations.md"
     )
     moderation_url: Annotated[str, Field(pattern="^https?://")] | None = Field(

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from services.gateway.moderation import Moderation, open_moderation
-from services.gateway.moderation_rules import LocalRules, Rule, read_rules
+from services.gateway.moderation_rules import LocalRules, Rule
 from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, RequestError, UnavailableError
@@ -79,7 +79,9 @@ def test_file_that_is_no_list_of_rules_stops_the_start(tmp_path: Path, content: 
     path = tmp_path / "rules.json"
     path.write_text(content, "utf-8")
     with pytest.raises(ValueError, match=r"rules\.json"):
-        read_rules(path)
+        GatewaySettings(moderation_rules=path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        GatewaySettings(moderation_rules=tmp_path / "none.json")
 
 
 # --- an endpoint ---
