@@ -39,11 +39,11 @@ MAX_WAITING = 4096
 TENANTS = 10
 TIMES = 50
 MEAN_LENGTH = 32
-CLOCK = "t=100 d=20"
-"""With the mean length about 0.74 s: 86 requests per second on 64 slots."""
-PER_S = 2.0
-"""Of each ordinary tenant: less than its share, which is 8.6."""
-INTERACTIVE_PER_S = 12.0
+CLOCK = "t=200 d=60"
+"""With the mean length about 2.1 s: 30 requests per second on 64 slots."""
+PER_S = 0.7
+"""Of each ordinary tenant: less than its share, which is 3."""
+INTERACTIVE_PER_S = 4.0
 LENGTHS = (8, 16, 24, 32, 48, 64)
 CLIENTS_EACH = 24
 
@@ -185,8 +185,8 @@ def bench(
     lines = [
         "## Fairness: ten tenants, and batch beside interactive (G9)",
         "",
-        f"One worker with {SLOTS} slots and the fake engine (`{CLOCK}`: first token after 100 ms,",
-        f"then one every 20 ms; {MEAN_LENGTH} tokens, varied by half up and down), open arrivals:",
+        f"One worker with {SLOTS} slots and the fake engine (`{CLOCK}`: first token after 200 ms,",
+        f"then one every 60 ms; {MEAN_LENGTH} tokens, varied by half up and down), open arrivals:",
         f"nine tenants at {PER_S:g} request/s, one at {TIMES * PER_S:g}. *All backlogged*: closed",
         f"loops of {CLIENTS_EACH} requests each (one of {5 * CLIENTS_EACH}), lengths",
         f"{LENGTHS[0]} to {LENGTHS[-1]} tokens by tenant, varied as above.",
