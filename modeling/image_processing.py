@@ -23,6 +23,8 @@ import struct
 
 from PIL import ExifTags, Image
 
+from modeling.image_sizes import kept_size
+
 PREPROCESSING_VERSION = 1
 """Goes into every image key: raise it whenever the pixels that leave this module change."""
 
@@ -133,17 +135,6 @@ def keep_aspect(image: Image.Image, *, side_px: int, patch_px: int) -> Image.Ima
     """
     size = kept_size(*image.size, side_px=side_px, patch_px=patch_px)
     return image if image.size == size else image.resize(size, _BICUBIC)
-
-
-def kept_size(width: int, height: int, *, side_px: int, patch_px: int) -> tuple[int, int]:
-    """Return width and height after `keep_aspect`."""
-    short, long = sorted((width, height))
-    if long <= 2 * short:
-        new_short, new_long = side_px, side_px * long // short
-    else:
-        new_short, new_long = 2 * side_px * short // long, 2 * side_px
-    new_short, new_long = (max(px // patch_px, 1) * patch_px for px in (new_short, new_long))
-    return (new_long, new_short) if width > height else (new_short, new_long)
 
 
 def _shrunk(image: Image.Image, longest_px: int) -> Image.Image:

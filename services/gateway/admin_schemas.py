@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from services.gateway.openai_schemas import converted
+from services.gateway.recent_errors import ErrorCount
 from services.protocol.admin import HostedModel
 from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.keys import MOST_MODEL_NAME, why_no_model_name
@@ -99,6 +100,54 @@ class AdminHostList(msgspec.Struct, frozen=True):
     """The body of GET /v1/admin/hosts."""
 
     data: list[AdminHost]
+    object: Literal["list"] = "list"
+
+
+class AdminQueue(msgspec.Struct, frozen=True):
+    """What waits in a lane of a model.
+
+    Args:
+        rate_per_s: requests that workers take from it, over about the last 10 s; null: not known.
+        wait_s: about how long a request waits that comes now; null: nothing leaves the lane.
+    """
+
+    model: str
+    lane: str
+    waiting: int
+    rate_per_s: float | None
+    wait_s: float | None
+
+
+class AdminGateway(msgspec.Struct, frozen=True):
+    """The gateway that answers.
+
+    Args:
+        open: choices under way.
+        memory_bytes: resident; 0 where there is no limit.
+        memory_limit_bytes: 0: none.
+    """
+
+    id: str
+    open: int
+    is_draining: bool
+    memory_bytes: int
+    memory_limit_bytes: int
+
+
+class AdminStatus(msgspec.Struct, frozen=True):
+    """The body of GET /v1/admin/status."""
+
+    workers: list[AdminWorker]
+    hosts: list[AdminHost]
+    queues: list[AdminQueue]
+    gateway: AdminGateway
+    object: Literal["gateway.status"] = "gateway.status"
+
+
+class AdminErrorList(msgspec.Struct, frozen=True):
+    """The body of GET /v1/admin/errors."""
+
+    data: list[ErrorCount]
     object: Literal["list"] = "list"
 
 

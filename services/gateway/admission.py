@@ -1,8 +1,17 @@
 """Decides whether a request may enter, before any image of it is decoded."""
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
 from services.gateway.catalogue import CatalogueEntry, ModelCatalogue
+from services.gateway.media.image_costs import ImageCosts, weigh
+from services.gateway.media.images import ImageInput
 from services.gateway.openai_schemas import ChatCompletionRequest
+from services.gateway.queue_errors import redis_away
+from services.gateway.state import GatewayState
 from services.protocol.errors import ErrorCode, RequestError
+from services.protocol.messages import ModelCard
+from services.protocol.request_queue import LanePlace
 
 _ALWAYS = frozenset({"model", "messages", "stream", "stream_options", "user"})
 _CONDITIONAL = frozenset(ChatCompletionRequest.__struct_fields__) - _ALWAYS
@@ -36,4 +45,42 @@ def _cannot(name: str, model: str, engine: str) -> RequestError:
         ErrorCode.UNSUPPORTED_PARAMETER,
         f"the engine of {model!r} ({engine}) cannot do {name!r}; leave it out",
         param=name,
+    )
+
+
+@asynccontextmanager
+async def admitted_images(
+    state: GatewayState,
+    inputs: Sequence[ImageInput],
+    chat: ChatCompletionRequest,
+    card: ModelCard,
+    place: LanePlace,
+) -> AsyncGenerator[ImageCosts]:
+    """Give what the images of a request cost, and keep room for it while they are decoded.
+
+    Raises:
+        RequestError: the images are too many or too large, or cannot fit the context.
+        OverloadedError, UnavailableError: it would not be taken now, so nothing is decoded for it.
+    """
+    state.memory.check_large()
+    costs = weigh(inputs, card, state.images.limits)
+    _check_context(costs, chat.max_completion_tokens or chat.max_tokens, card)
+    if not state.dispatcher.is_redis_up:
+        raise redis_away()
+    async with state.dispatcher.room.kept(place):
+        yield costs
+
+
+def _check_context(costs: ImageCosts, max_tokens: int | None, card: ModelCard) -> None:
+    """Refuse what cannot fit, whatever its text is; the worker counts the rest."""
+    needed = costs.least_tokens + 1 + (max_tokens or 1)  # no prompt is without any text
+    if needed <= card.context_length:
+        return
+    asked = f", max_tokens {max_tokens}" if max_tokens is not None else ""
+    raise RequestError(
+        ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+        f"the images alone have {costs.least_tokens} tokens{asked}: that exceeds the "
+        f"{card.context_length}-token context of `{card.id}`; send fewer or smaller images"
+        f"{' or lower max_tokens' if asked else ''}",
+        param="messages",
     )

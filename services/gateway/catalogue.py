@@ -104,6 +104,11 @@ class ModelCatalogue:
         entry = self._entries.get(model)
         return entry.card.resumes if entry else frozenset()
 
+    def card(self, model: str) -> ModelCard | None:
+        """Return what is known of a base model."""
+        entry = self._entries.get(model)
+        return None if entry is None else entry.card
+
     def ready_workers(self, model: str) -> Sequence[WorkerRecord]:
         """Return the workers that claim requests of a base model."""
         entry = self._entries.get(model)

@@ -6,7 +6,6 @@ with those tokens, or not at all where an exact continuation is impossible.
 """
 
 import asyncio
-import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, assert_never
@@ -17,11 +16,15 @@ import structlog
 from services.gateway.affinity import candidates_for
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.queue_errors import UNLOADED, redis_away, told_to_clients
+from services.gateway.queue_load import QueueLoad
+from services.gateway.queue_room import QueueRoom
 from services.gateway.replies import Reply, Ticket
 from services.gateway.settings import GatewaySettings
+from services.gateway.token_charges import TokenCharges
 from services.protocol import keys
 from services.protocol.connection import REDIS_AWAY, Backoff
-from services.protocol.errors import ErrorCode, OverloadedError, UnavailableError
+from services.protocol.errors import ErrorCode
 from services.protocol.event_stream import EventReader
 from services.protocol.messages import (
     Failed,
@@ -34,7 +37,7 @@ from services.protocol.messages import (
     decode_events,
 )
 from services.protocol.recent import Recent
-from services.protocol.request_queue import Candidate, QueueFull, RequestQueue, UnloadedError
+from services.protocol.request_queue import Candidate, RequestQueue, UnloadedError
 
 _log = structlog.get_logger()
 
@@ -65,6 +68,9 @@ class Dispatcher:
         self.gateway_id = gateway_id
         self.is_redis_up = False
         self.redis_up_since = time.monotonic()
+        self.load = QueueLoad()
+        self._charges = TokenCharges()
+        self.room = QueueRoom(queue, catalogue, self.load, settings.max_waiting)
         self._tickets: dict[str, Ticket] = {}
         self._open: dict[Reply, None] = {}
         self._strays = Recent[str](_STRAYS_KNOWN)
@@ -80,7 +86,7 @@ class Dispatcher:
             UnavailableError: Redis is away; what may have been queued is taken back.
         """
         if not self.is_redis_up:
-            raise _redis_away()
+            raise redis_away()
         self._open[reply] = None
         for choice, request in enumerate(requests):
             ticket = Ticket(choice, request, reply)
@@ -98,20 +104,23 @@ class Dispatcher:
         request = ticket.request
         if self._tickets.get(request.request_id) is not ticket or request.attempt > 1:
             return  # given up, or sent again, while its sisters were being queued
-        try:
+        ticket.charged = self._charges.estimate(request, self._catalogue.card(request.model))
+        with told_to_clients():
             full = await self._queue.enqueue(
                 request,
                 max_waiting=self._settings.max_waiting,
+                cost_tokens=ticket.charged,
                 candidates=self._candidates(request),
             )
-        except REDIS_AWAY:
-            raise _redis_away() from None
-        except UnloadedError:
-            raise UnavailableError(ErrorCode.MODEL_UNLOADED, _UNLOADED) from None
         if full is not None:
-            raise self._overloaded(full, request.model)
+            raise self.load.overloaded(request.model, request.lane, full.waiting)
         if self._tickets.get(request.request_id) is not ticket:
             self._spawn(self._revoke(request.request_id))
+
+    async def settle(self) -> None:
+        """Correct what tenants were charged. Raises what Redis raises."""
+        for (model, lane), corrections in self._charges.take_corrections().items():
+            await self._queue.settle(model, lane, corrections)
 
     def _candidates(self, request: GenerationRequest) -> Sequence[Candidate]:
         if not self._settings.image_affinity:
@@ -219,6 +228,7 @@ class Dispatcher:
                 if event.completion_tokens != ticket.next_index:
                     self._repair(ticket)
                     return
+                self._charges.ended(ticket.request, ticket.charged, event)
                 del self._tickets[event.request_id]
                 ticket.reply.put((ticket.choice, event))
             case Failed():
@@ -269,7 +279,7 @@ class Dispatcher:
         if lost.final or request.attempt >= MAX_ATTEMPTS:
             self._give_up(ticket, lost)
         elif self._catalogue.is_unloaded(request.model):
-            self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, _UNLOADED)
+            self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, UNLOADED)
         elif not self._may_resume(ticket):
             self._fail_ticket(ticket, ErrorCode.WORKER_LOST, _CANNOT_RESUME)
         else:
@@ -284,9 +294,8 @@ class Dispatcher:
     def _fail_ticket(self, ticket: Ticket, code: ErrorCode, message: str) -> None:
         request = ticket.request
         self._tickets.pop(request.request_id, None)
-        ticket.reply.put(
-            (ticket.choice, Failed(request.request_id, request.attempt, code, message))
-        )
+        failed = Failed(request.request_id, request.attempt, code, message)
+        ticket.reply.put((ticket.choice, failed))
 
     def _may_resume(self, ticket: Ticket) -> bool:
         """Whether another worker can go on exactly where the client's text ends."""
@@ -319,7 +328,7 @@ class Dispatcher:
                 await backoff.wait()
                 continue
             except UnloadedError:
-                self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, _UNLOADED)
+                self._fail_ticket(ticket, ErrorCode.MODEL_UNLOADED, UNLOADED)
                 return
             if self._tickets.get(request.request_id) is not ticket:
                 await self._revoke(request.request_id)  # cancelled while we were sending
@@ -348,14 +357,6 @@ class Dispatcher:
             return
         await self._resend(ticket, strike=False, alone=False)
 
-    def _overloaded(self, full: QueueFull, model: str) -> OverloadedError:
-        return OverloadedError(
-            ErrorCode.OVERLOADED,
-            f"{full.waiting} requests wait for the model {model!r}, the most that may; "
-            "try again later",
-            retry_after_s=1.0 + secrets.randbelow(8),
-        )
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
@@ -367,7 +368,6 @@ class Dispatcher:
             await asyncio.wait(list(self._background), timeout=keys.COMMAND_TIMEOUT_S)
 
 
-_UNLOADED = "the model was unloaded before the answer was complete"
 _CANNOT_RESUME = (
     "the worker was lost in the middle of the answer, and this kind of generation "
     "cannot be continued exactly elsewhere; send the request again"
@@ -375,11 +375,3 @@ _CANNOT_RESUME = (
 _LOST_TOO_OFTEN = "the workers that held the request were lost; it is not tried again"
 _POISONED = "the request made every worker that ran it crash; do not send it again"
 _STATE_LOST = "the queue was lost in the middle of the answer; send the request again"
-
-
-def _redis_away() -> UnavailableError:
-    return UnavailableError(
-        ErrorCode.BACKEND_UNAVAILABLE,
-        "the request queue is not reachable at the moment; try again later",
-        retry_after_s=2.0,
-    )

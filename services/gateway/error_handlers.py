@@ -39,6 +39,7 @@ STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.BACKEND_UNAVAILABLE: (503, _SERVER),
     ErrorCode.STORAGE_UNAVAILABLE: (503, _SERVER),
     ErrorCode.STORAGE_FULL: (503, _SERVER),
+    ErrorCode.MODERATION_UNAVAILABLE: (503, _SERVER),
     ErrorCode.WORKER_LOST: (503, _SERVER),
     ErrorCode.MODEL_UNLOADED: (503, _SERVER),
     ErrorCode.TIMEOUT: (504, _SERVER),

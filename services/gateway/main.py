@@ -15,7 +15,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from setproctitle import setproctitle
+from starlette.types import ASGIApp
 
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
@@ -32,11 +33,14 @@ from services.gateway.job_sender import JobSender
 from services.gateway.job_store import JobStore
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
+from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
+from services.gateway.moderation import open_moderation
 from services.gateway.pulse import Pulse
 from services.gateway.routes import (
     admin,
+    admin_status,
     batches,
     chat,
     completions,
@@ -76,26 +80,33 @@ def create_app(
     settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
 ) -> FastAPI:
     """Return the application; its parts begin and end with its lifespan."""
+    memory = MemoryGuard(
+        settings.memory_limit_bytes, settings.memory_soft_share, settings.memory_hard_share
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with _gateway(settings, store_settings, metrics) as state:
+        async with _gateway(settings, store_settings, metrics, memory) as state:
             app.state.galen = state
             yield
 
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.memory = memory
     install_error_handlers(app)
     install_api_document(app)
     for routes in (chat, completions, responses, embeddings, models, health):
         app.include_router(routes.router)
-    for routes in (files, batches, evaluations, admin, preview):
+    for routes in (files, batches, evaluations, admin, admin_status, preview):
         app.include_router(routes.router)
     return app
 
 
 @asynccontextmanager
 async def _gateway(
-    settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
+    settings: GatewaySettings,
+    store_settings: StoreSettings,
+    metrics: GatewayMetrics,
+    memory: MemoryGuard,
 ) -> AsyncGenerator[GatewayState]:
     """Begin the gateway's parts, and end them in the opposite order."""
     url = settings.redis_url.get_secret_value()
@@ -113,6 +124,7 @@ async def _gateway(
         decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
     )
     store = JobStore(store_settings)
+    moderation = open_moderation(settings)
     await decoder.start()
     try:
         await pulse.beat()
@@ -130,7 +142,7 @@ async def _gateway(
     try:
         yield GatewayState(
             settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
-            store, JobSender(url),
+            store, JobSender(url), memory, moderation,
         )  # fmt: skip
     finally:
         await dispatcher.settled()
@@ -143,6 +155,8 @@ async def _gateway(
             _log.warning("gateway.left.unannounced")
         await decoder.close()
         await store.close()
+        if moderation is not None:
+            await moderation.close()
         for client in (commands, beats, pictures, blocking):
             await client.aclose()
 
@@ -225,8 +239,12 @@ def _give_memory_back() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
 
 
-def main() -> None:
-    """Entry point of `galen gateway`."""
+def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
+    """Entry point of `galen gateway`.
+
+    Args:
+        wrap: puts something around the whole, such as a benchmark's own callers.
+    """
     settings = settings_or_exit(GatewaySettings, "gateway")
     store_settings = settings_or_exit(StoreSettings, "store")
     configure_logging("gateway", settings.log_format, settings.log_level)
@@ -242,7 +260,7 @@ def main() -> None:
     _spare_the_collector()
     _give_memory_back()
     config = uvicorn.Config(
-        FrontDoor(app, direct, metrics),
+        wrap(FrontDoor(app, direct, metrics, app.state.memory)),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -2,16 +2,19 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.gateway.recent_errors import RecentErrors
+
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
 
 
 class GatewayMetrics:
-    """The gateway's metrics in a registry of their own."""
+    """The gateway's metrics in a registry of their own, and its latest errors."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        self.recent_errors = RecentErrors()
         self.responses = Counter(
             "galen_gateway_responses",
             "Responses by route and status",

@@ -17,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from services.gateway.error_handlers import respond_to_error
+from services.gateway.error_handlers import error_response, respond_to_error
+from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.state import shutting_down
-from services.protocol.errors import ErrorCode, RequestError
+from services.protocol.errors import ErrorCode, OverloadedError, RequestError
 
 _log = structlog.get_logger()
 
@@ -43,14 +44,20 @@ class FrontDoor:
     Args:
         app: serves everything that is not in `direct`, and documents all of it.
         direct: handlers by (method, path) that are called without the framework's layers.
+        memory: says what is refused before its body is read.
     """
 
     def __init__(
-        self, app: FastAPI, direct: Mapping[tuple[str, str], Handler], metrics: GatewayMetrics
+        self,
+        app: FastAPI,
+        direct: Mapping[tuple[str, str], Handler],
+        metrics: GatewayMetrics,
+        memory: MemoryGuard,
     ) -> None:
         self._app = app
         self._direct = direct
         self._metrics = metrics
+        self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -62,7 +69,9 @@ class FrontDoor:
         handler = self._direct.get((scope["method"], scope["path"]))
         outcome = _Outcome()
         try:
-            if not _has_plain_host(scope):
+            if (full := self._refusal(scope)) is not None:
+                await self._serve(full, scope, receive, send, outcome)
+            elif not _has_plain_host(scope):
                 await self._serve(_refuse_host, scope, receive, send, outcome)
             elif handler is not None:
                 await self._serve(handler, scope, receive, send, outcome)
@@ -89,6 +98,19 @@ class FrontDoor:
         response.raw_headers.append((b"x-request-id", scope["galen.request_id"].encode()))
         await response(scope, receive, send)
 
+    def _refusal(self, scope: Scope) -> Handler | None:
+        """Return what refuses a request that there is no memory for."""
+        if not self._memory.limit_bytes or scope["path"] in _QUIET:
+            return None
+        try:
+            self._memory.check_headers(scope["method"], dict(scope["headers"]))
+        except OverloadedError as error:
+            refusal = error_response(error)
+            refusal.headers["connection"] = "close"  # the rest of the body is not waited for
+            scope["galen.code"] = error.code.value
+            return _answer_of(refusal)
+        return None
+
     def _record(self, scope: Scope, request_id: str, status: int, duration_s: float) -> None:
         path = scope["path"]
         route = _route_of(path)
@@ -96,6 +118,7 @@ class FrontDoor:
         self._metrics.responses.labels(route, str(status)).inc()
         if code:
             self._metrics.failed.labels(code).inc()
+            self._metrics.recent_errors.add(code, scope.get("galen.model", ""), status)
         if path not in _QUIET:
             fields: dict[str, Any] = scope.get("galen.fields", {})
             _log.info(
@@ -129,6 +152,13 @@ def _has_plain_host(scope: Scope) -> bool:
 
 async def _refuse_host(_request: Request) -> Response:
     raise RequestError(ErrorCode.BAD_REQUEST, "the Host header is neither a name nor an address")
+
+
+def _answer_of(response: Response) -> Handler:
+    async def answer(_request: Request) -> Response:
+        return response
+
+    return answer
 
 
 class _Outcome:

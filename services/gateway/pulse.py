@@ -70,7 +70,11 @@ class Pulse:
             self._dispatcher.data_lost()
         self._epoch = pulse.epoch
         await self.read_directory()
-        for field, count in (await self._directory.waiting()).items():
+        waiting = await self._directory.waiting()
+        claimed = await self._directory.claimed()
+        self._dispatcher.load.measure(waiting, claimed, time.monotonic())
+        await self._dispatcher.settle()
+        for field, count in waiting.items():
             model, _, lane = field.partition("|")
             self._metrics.waiting.labels(model, lane).set(count)
         up_s = time.monotonic() - self._dispatcher.redis_up_since

@@ -41,6 +41,7 @@ class Ticket:
         request: as last sent; `attempt` says whose events count.
         next_index: number of the next token to come.
         token_ids: tokens that were put into the mailbox, so that another worker can go on.
+        charged: tokens that its tenant was charged for it.
     """
 
     choice: int
@@ -48,6 +49,7 @@ class Ticket:
     reply: "Reply"
     next_index: int = 0
     token_ids: list[int] = field(default_factory=list[int])
+    charged: int = 0
 
 
 class Reply:

@@ -14,7 +14,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive
 
-from services.gateway.admission import admit
+from services.gateway.admission import admit, admitted_images
 from services.gateway.body import read_json
 from services.gateway.caller import Caller, caller_of
 from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs, preprocess_header
@@ -25,6 +25,7 @@ from services.gateway.streaming import AnswerStream, record_ends
 from services.gateway.translate import CompletionBuilder, Origin, Target
 from services.protocol.errors import ErrorCode, GalenError, RequestError
 from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
+from services.protocol.request_queue import LanePlace
 
 LANE_HEADER = "x-galen-lane"
 
@@ -50,13 +51,18 @@ async def _serve(
     request: Request, state: GatewayState, caller: Caller, lane: Lane, question: Question
 ) -> Response:
     entry = admit(question.chat, state.catalogue, question.needs)
+    request.scope["galen.model"] = entry.id
+    if state.moderation is not None:
+        await state.moderation.check(question.chat)
     # 2. Images go to the store, once; the request only names them.
     inputs = image_inputs(question.images, entry.card, caller, state.settings)
     refs: list[ImageRef] = []
     if inputs:
-        refs = await state.images.resolve(
-            inputs, tenant_id=caller.tenant_id, max_images=entry.card.max_images
-        )
+        place = LanePlace(entry.card.id, lane, caller.tenant_id)
+        async with admitted_images(state, inputs, question.chat, entry.card, place):
+            refs = await state.images.resolve(
+                inputs, tenant_id=caller.tenant_id, max_images=entry.card.max_images
+            )
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
         request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane

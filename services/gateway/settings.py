@@ -1,11 +1,13 @@
 """Settings of the gateway: environment variables with the prefix `GALEN_GATEWAY_`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modeling.medical_images.choice import BurnedIn
+from services.gateway.moderation_rules import read_rules
 from services.protocol.keys import why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
@@ -16,6 +18,14 @@ def _redis_address(url: SecretStr) -> SecretStr:
     if problem := why_no_redis_address(url.get_secret_value()):
         raise ValueError(problem)
     return url
+
+
+def _readable_rules(path: Path) -> Path:
+    try:
+        read_rules(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    return path
 
 
 class GatewaySettings(BaseSettings):
@@ -94,6 +104,42 @@ class GatewaySettings(BaseSettings):
         default=None,
         min_length=16,
         description="Key of the routes under /v1/admin, which answer 403 without it",
+    )
+    memory_limit_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory of the gateway's process; 0: what its control group allows, or any",
+    )
+    memory_soft_share: float = Field(
+        default=0.80,
+        gt=0,
+        le=1,
+        description="Of that memory; beyond: 503 for images and large bodies",
+    )
+    memory_hard_share: float = Field(
+        default=0.92,
+        gt=0,
+        le=1,
+        description="Of that memory; beyond: 503 for everything but the health routes",
+    )
+    moderation_rules: Annotated[Path, AfterValidator(_readable_rules)] | None = Field(
+        default=None, description="File of phrases that are refused; see docs/operations.md"
+    )
+    moderation_url: Annotated[str, Field(pattern="^https?://")] | None = Field(
+        default=None, description="Endpoint like OpenAI's /v1/moderations that is asked first"
+    )
+    moderation_key: SecretStr | None = Field(
+        default=None, description="Bearer key of that endpoint"
+    )
+    moderation_model: str | None = Field(
+        default=None, description="Model that the endpoint is asked for; none: its own choice"
+    )
+    moderation_timeout_s: float = Field(
+        default=2.0, gt=0, le=60, description="Longest time of one check"
+    )
+    moderation_fails: Literal["closed", "open"] = Field(
+        default="closed",
+        description="Where a check cannot be made: closed refuses with 503, open lets pass",
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

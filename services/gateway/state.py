@@ -9,7 +9,9 @@ from services.gateway.dispatch import Dispatcher
 from services.gateway.job_sender import JobSender
 from services.gateway.job_store import JobStore
 from services.gateway.media.images import ImageResolver
+from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.moderation import Moderation
 from services.gateway.pulse import Pulse
 from services.gateway.replies import Reply
 from services.gateway.settings import GatewaySettings
@@ -30,6 +32,8 @@ class GatewayState:
     admin: AdminOrders
     store: JobStore
     jobs: JobSender
+    memory: MemoryGuard
+    moderation: Moderation | None = None
     is_draining: bool = False
 
     def end(self, reply: Reply) -> None:

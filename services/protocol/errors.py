@@ -41,6 +41,9 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     PHI_BURNED_IN = "phi_burned_in"
     URL_FETCH_DISABLED = "url_fetch_disabled"
+    # moderation
+    CONTENT_REFUSED = "content_refused"
+    MODERATION_UNAVAILABLE = "moderation_unavailable"
     # files, batches and evaluations
     LOCAL_ONLY = "local_only"
     FILE_NOT_FOUND = "file_not_found"
@@ -147,6 +150,7 @@ _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.BACKEND_UNAVAILABLE: UnavailableError,
     ErrorCode.STORAGE_UNAVAILABLE: UnavailableError,
     ErrorCode.STORAGE_FULL: UnavailableError,
+    ErrorCode.MODERATION_UNAVAILABLE: UnavailableError,
     ErrorCode.TIMEOUT: DeadlineError,
     ErrorCode.WORKER_LOST: WorkerError,
     ErrorCode.MODEL_UNLOADED: UnavailableError,

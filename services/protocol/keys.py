@@ -8,9 +8,12 @@ worker W has two of its own, `interactive.W` and `batch.W`, for requests whose i
     galen:workers             hash   worker -> WorkerRecord
     galen:models              hash   model -> WorkerRecord of the last worker that served it
     galen:work:M:L:T          stream of requests of model M, lane L, tenant T; group `workers`
-    galen:ring:M:L            list   tenants with waiting requests, in the order of their turns
-    galen:ringset:M:L         set    the same tenants, to add each once
+    galen:turns:M:L           zset   tenant with waiting requests -> tokens it was given, as far as
+                                     was last known; the least first
+    galen:given:M:L           hash   tenant -> tokens that it was given, from this lane and from
+                                     workers' own ones; `|` -> those of the tenant served last, then
     galen:depth               hash   M|L -> waiting requests, those in workers' own lanes included
+    galen:claimed             hash   M|L -> requests that workers took, ever
     galen:bell:M:C            list   one element wakes one idle worker of M with room for class C
     galen:wake:W              list   an element wakes worker W
     galen:alone-owner:M       string the worker that runs empty, to run suspects alone
@@ -73,6 +76,7 @@ LEASES = PREFIX + "leases"
 WORKERS = PREFIX + "workers"
 MODELS = PREFIX + "models"
 DEPTH = PREFIX + "depth"
+CLAIMED = PREFIX + "claimed"
 UNLOADED = PREFIX + "unloaded"
 HOST_LEASES = PREFIX + "host_leases"
 HOSTS = PREFIX + "hosts"
@@ -126,14 +130,14 @@ def work(model: str, lane: str, tenant: str) -> str:
     return f"{PREFIX}work:{quoted(model)}:{lane}:{quoted(tenant)}"
 
 
-def ring(model: str, lane: str) -> str:
-    """List of the tenants whose turn will come."""
-    return f"{PREFIX}ring:{quoted(model)}:{lane}"
+def turns(model: str, lane: str) -> str:
+    """Sorted set of the tenants whose turn will come."""
+    return f"{PREFIX}turns:{quoted(model)}:{lane}"
 
 
-def ringset(model: str, lane: str) -> str:
-    """Set of the tenants in the ring."""
-    return f"{PREFIX}ringset:{quoted(model)}:{lane}"
+def given(model: str, lane: str) -> str:
+    """Hash of the tokens that tenants were given."""
+    return f"{PREFIX}given:{quoted(model)}:{lane}"
 
 
 def depth_field(model: str, lane: str) -> str:

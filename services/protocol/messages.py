@@ -277,6 +277,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parameters: the request parameters (OpenAI's spelling) that really act on this engine.
         resumes: which kinds of generation can be continued exactly by another worker.
         image_recipe: None where the input size depends on the image.
+        image_tokens: tokens of the context that one image takes; 0: it depends on the image.
     """
 
     id: str
@@ -289,6 +290,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: int = 0
     adapters: tuple[AdapterCard, ...] = ()
     provenance: Provenance = Provenance()
+    image_tokens: int = 0
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

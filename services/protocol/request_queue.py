@@ -5,16 +5,18 @@ are Lua scripts beside this file, so each happens wholly or not at all. What doe
 the answers (`event_stream.py`), leases and the death of workers (`worker_directory.py`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from services.protocol import keys
 from services.protocol.connection import Script, as_text
-from services.protocol.messages import PROTOCOL_VERSION, GenerationRequest, encode
+from services.protocol.messages import PROTOCOL_VERSION, GenerationRequest, Lane, encode
 from services.protocol.wire import RedisWire
 
-_ENQUEUE = Script("enqueue")
+_ENQUEUE = Script("room", "enqueue")
+_CHECK_ROOM = Script("room", "check_room")
+_SETTLE = Script("settle")
 _CLOSE_LANES = Script("release_lanes", "close_lanes")
 _CLAIM = Script("claim")
 _HELD = Script("held")
@@ -90,6 +92,15 @@ class Candidate:
     slots: int
 
 
+@dataclass(frozen=True, slots=True)
+class LanePlace:
+    """Where a request would wait."""
+
+    model: str
+    lane: Lane
+    tenant_id: str
+
+
 class UnloadedError(Exception):
     """The model was unloaded: nobody will run what is sent to it."""
 
@@ -109,13 +120,16 @@ class RequestQueue:
         request: GenerationRequest,
         *,
         max_waiting: int = 0,
+        cost_tokens: int = 1,
         candidates: Sequence[Candidate] = (),
     ) -> QueueFull | None:
         """Put a request into its sub-queue; safe to repeat, a request enters once per attempt.
 
         Args:
             request: with attempt > 1 it goes before first attempts, alone if it says so.
-            max_waiting: refuse beyond so many waiting requests in the lane; 0: never.
+            max_waiting: refuse beyond so many waiting requests in the lane, unless its tenant has
+                less than its share of them; 0: never.
+            cost_tokens: what its tenant is charged when a worker takes it.
             candidates: of a first attempt: workers of the model, first the one that should run it.
                 It goes to the own lane of the first that is below its bound, else to the shared
                 lane, as it does where requests of other tenants wait there.
@@ -153,11 +167,57 @@ class RequestQueue:
             keys.GATEWAY_STATE_MS,
             keys.CONTROL_TTL_S * 1000,
             LOAD_FACTOR,
+            cost_tokens,
             *_bounded(candidates if lane == request.lane else ()),
         )
         if as_text(status) == "UNLOADED":
             raise UnloadedError(model)
         return None if as_text(status) == "OK" else QueueFull(int(waiting))
+
+    async def check_room(
+        self,
+        place: LanePlace,
+        max_waiting: int,
+        *,
+        before: int = 0,
+        workers: Sequence[Candidate] = (),
+    ) -> QueueFull | None:
+        """Say whether a first attempt would find room; raises as `enqueue` does.
+
+        Args:
+            before: requests that were told so and are not queued yet.
+            workers: of the model; what they have free is room, too.
+        """
+        model, lane = place.model, place.lane
+        status, waiting = await _CHECK_ROOM.run(
+            self._wire,
+            (keys.DEPTH, keys.UNLOADED),
+            keys.PREFIX,
+            model,
+            keys.quoted(model),
+            lane,
+            keys.quoted(place.tenant_id),
+            max_waiting,
+            keys.GROUP,
+            before,
+            *(part for each in workers for part in (each.worker_id, each.slots)),
+        )
+        if as_text(status) == "UNLOADED":
+            raise UnloadedError(model)
+        return None if as_text(status) == "OK" else QueueFull(int(waiting))
+
+    async def settle(self, model: str, lane: Lane, corrections: Mapping[str, int]) -> None:
+        """Correct what tenants were charged by what their requests really were.
+
+        Args:
+            corrections: tenant -> tokens more (or less) than `cost_tokens` said.
+        """
+        pairs = [(keys.quoted(tenant), tokens) for tenant, tokens in corrections.items()]
+        await _SETTLE.run(
+            self._wire,
+            (keys.given(model, lane), keys.turns(model, lane)),
+            *(part for pair in pairs for part in pair),
+        )
 
     async def revoke(
         self, gateway_id: str, request_id: str

@@ -150,8 +150,15 @@ class WorkerDirectory:
 
     async def waiting(self) -> dict[str, int]:
         """Return the number of waiting requests per `model|lane` (quoted)."""
-        depth = await self._hash(keys.DEPTH)
-        return {as_text(field): int(count) for field, count in depth.items()}
+        return await self._counts(keys.DEPTH)
+
+    async def claimed(self) -> dict[str, int]:
+        """Return the number of requests that workers ever took, per `model|lane` (quoted)."""
+        return await self._counts(keys.CLAIMED)
+
+    async def _counts(self, key: str) -> dict[str, int]:
+        counts = await self._hash(key)
+        return {as_text(field): int(count) for field, count in counts.items()}
 
     async def _hash(self, key: str) -> dict[bytes, bytes]:
         flat: list[bytes] = await self._wire.execute_command("HGETALL", key)

@@ -46,8 +46,7 @@ async def test_entry_that_is_no_request_is_buried_and_the_worker_goes_on(
         work = keys.work(MODEL, "interactive", "noise")
         stack.redis.xgroup_create(work, keys.GROUP, id="0", mkstream=True)
         stack.redis.xadd(work, {"request_id": "x", "payload": b"\xc1"})
-        if stack.redis.sadd(keys.ringset(MODEL, "interactive"), "noise"):
-            stack.redis.rpush(keys.ring(MODEL, "interactive"), "noise")
+        stack.redis.zadd(keys.turns(MODEL, "interactive"), {"noise": 0})
         records = await load.ended()
     await eventually(lambda: len(stack.dead_letters()) > letters_before, 5.0, "a dead letter")
     assert stack.dead_letters()[-1]["reason"] == "malformed_entry"

@@ -15,6 +15,7 @@ from services.gateway.error_handlers import (
     install_error_handlers,
     status_and_type,
 )
+from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.protocol.errors import (
@@ -135,7 +136,7 @@ def door(metrics: GatewayMetrics) -> FrontDoor:
     for name, handler in FAILURES.items():
         app.add_route(f"/framework/{name}", handler)
     direct = {("GET", f"/direct/{name}"): handler for name, handler in FAILURES.items()}
-    return FrontDoor(app, direct, metrics)
+    return FrontDoor(app, direct, metrics, MemoryGuard(0, 0.8, 0.92))
 
 
 async def get(door: FrontDoor, path: str, **headers: str) -> httpx.Response:

@@ -12,11 +12,11 @@ from PIL import Image
 from modeling.image_processing import (
     MOST_PADDED_PX,
     keep_aspect,
-    kept_size,
     pad_to_square,
     resize_to_square,
 )
 from modeling.image_recipe import CheckpointRecipe, ImageMode, apply_recipe
+from modeling.image_sizes import kept_size
 from tests.golden_files import GoldenFiles
 
 FILL = (122, 116, 104)  # CLIP's mean colour, as LLaVA rounds it

@@ -108,7 +108,7 @@ async def test_request_goes_to_the_shared_lane_where_all_have_enough_waiting(wir
     most = 2 * (LOOK_AHEAD - 1) * SLOTS
     await send(wire, *(f"r{index}" for index in range(most + 1)))
     assert await waiting(wire, "w1") + await waiting(wire, "w2") == most
-    assert await wire.client.llen(keys.ring(MODEL, "interactive")) == 1
+    assert await wire.client.zcard(keys.turns(MODEL, "interactive")) == 1
 
 
 async def test_only_one_worker_means_the_shared_lane(wire: Wire):

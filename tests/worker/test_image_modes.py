@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from modeling.image_recipe import apply_recipe, pixel_values
 from modeling.tiny import IMAGE_ID
+from services.gateway.prompt_costs import image_tokens
 from services.protocol.messages import ImageRecipe
 from services.worker.engines.base import EngineJob, EngineStartError
 from services.worker.engines.image_inputs import expand
@@ -63,6 +64,26 @@ async def test_images_are_taken_as_sent_or_as_the_gateway_prepared_them(
         sent = await started.run(*jobs())
         again = await started.run(*(prepared(each, recipe) for each in jobs()))
     assert answers(sent) == answers(again)
+
+
+async def test_gateway_counts_an_images_tokens_as_the_engine_does(
+    tiny_llava: Path, tmp_path: Path, mode: str
+) -> None:
+    """From the size of the file alone; what the engine counts includes the text."""
+    path = with_config(tiny_llava, tmp_path / mode, image_aspect_ratio=mode)
+    async with running(lambda: engine(path)) as started:
+        alone, *shown = await started.run(
+            job("text", PROMPTS[0], max_tokens=1),
+            *(job(f"shown-{n}", PROMPTS[0], pictures(n), max_tokens=1) for n in range(len(SHAPES))),
+        )
+        counted = [image_tokens(started.card, shape) for shape in SHAPES]
+    assert all(is_certain for _, is_certain in counted)
+    beside = {
+        each.finished.prompt_tokens - alone.finished.prompt_tokens - tokens
+        for each, (tokens, _) in zip(shown, counted, strict=True)
+    }
+    assert len(beside) == 1  # what the template puts around an image
+    assert 0 <= beside.pop() <= 4
 
 
 async def test_modes_are_those_of_the_model_on_prepared_images(

@@ -49,13 +49,10 @@ from services.gateway.media.decode_messages import (
     encoder,
     job_decoder,
 )
+from services.gateway.media.header_size import Size, check_size, too_large
 from services.gateway.media.image_format import ImageFormat, sniff_format, webp_size
 from services.protocol.errors import ErrorCode, RequestError
 
-MIN_SIDE_PX = 28
-"""One patch of the largest grid among the served models (14 px, merged 2 x 2: Qwen2-VL)."""
-MAX_ASPECT_RATIO = 200
-"""As Qwen2-VL's `smart_resize`; also bounds what resizing the shorter side can blow up."""
 MAX_WEBP_PIXELS = 28_000_000
 """libwebp's animation decoder holds four copies of the canvas (measured: 480 MiB at this size)."""
 MEMORY_HEADROOM_BYTES = 1024 * 1024 * 1024
@@ -125,7 +122,7 @@ def _answer(job: DecodeJob, payload: bytes) -> Answer:
     except MedicalImageError as error:
         return Refusal(error.code, error.message, error.field)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Refusal(ErrorCode.IMAGE_TOO_LARGE, _too_large(job.max_pixels))
+        return Refusal(ErrorCode.IMAGE_TOO_LARGE, too_large(job.max_pixels))
     except Exception:  # noqa: BLE001 - the border of a job: a decoder raises whatever it likes
         return Refusal(
             ErrorCode.INVALID_IMAGE, "the image cannot be decoded: it is damaged or truncated"
@@ -147,7 +144,7 @@ def _read(file: bytes, job: DecodeJob) -> tuple[Image.Image, Facts]:
         reading, preparation = _load_medical(), job.preparation
         policy = reading.Policy(job.max_pixels, preparation.burned_in, preparation.is_heuristic)
         image, facts = reading.read_medical(file, preparation.choice, policy)
-        _check_size(image.width, image.height, job.max_pixels)
+        check_size(Size(*image.size), job.max_pixels)
         return image, facts
     if job.preparation.choice != AS_IT_IS:
         raise RequestError(
@@ -185,32 +182,11 @@ def _open_image(file: bytes, found: ImageFormat, max_pixels: int) -> Image.Image
     """Read the header only, and refuse what its size forbids."""
     if found == "WEBP":  # its decoder allocates the canvas when it is opened
         max_pixels = min(max_pixels, MAX_WEBP_PIXELS)
-        _check_size(*webp_size(file), max_pixels)
+        check_size(Size(*webp_size(file)), max_pixels)
     Image.MAX_IMAGE_PIXELS = max_pixels
     image = Image.open(io.BytesIO(file), formats=[found])
-    _check_size(image.width, image.height, max_pixels)
+    check_size(Size(*image.size), max_pixels)
     return image
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise RequestError(ErrorCode.IMAGE_TOO_LARGE, _too_large(max_pixels))
-    short, long = sorted((width, height))
-    if short < MIN_SIDE_PX:
-        raise RequestError(
-            ErrorCode.IMAGE_TOO_SMALL,
-            f"the image is {width} x {height} pixels; each side needs at least {MIN_SIDE_PX}",
-        )
-    if long > short * MAX_ASPECT_RATIO:
-        raise RequestError(
-            ErrorCode.IMAGE_TOO_SMALL,
-            f"the image is {width} x {height} pixels; its shorter side needs at least"
-            f" 1/{MAX_ASPECT_RATIO} of the longer one",
-        )
-
-
-def _too_large(max_pixels: int) -> str:
-    return f"the image has more than the {max_pixels} pixels that are taken; scale it down"
 
 
 def _fit(image: Image.Image, preparation: Preparation) -> Image.Image:

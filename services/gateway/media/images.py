@@ -85,7 +85,7 @@ class ImageResolver:
     ) -> None:
         self._decoder = decoder
         self._store = store
-        self._limits = limits or ImageLimits()
+        self.limits = limits or ImageLimits()
         self._cache: ByteBoundedCache[_Prepared] = ByteBoundedCache(cache_bytes)
         self._preparing: dict[str, asyncio.Task[_Prepared]] = {}
 
@@ -109,13 +109,13 @@ class ImageResolver:
         """
         if not images:
             return []
-        self._check_count(images, max_images)
+        check_count(images, self.limits, max_images)
         urls = [
-            parse_data_url(image.url, max_bytes=self._limits.max_image_bytes, param=image.param)
+            parse_data_url(image.url, max_bytes=self.limits.max_image_bytes, param=image.param)
             for image in images
         ]
         digests = await _cache_keys(urls, images, tenant_id)
-        budget = _PixelBudget(self._limits.max_total_pixels)
+        budget = PixelBudget(self.limits.max_total_pixels)
         repeats = {digest: digests.count(digest) for digest in digests}
         first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         try:
@@ -134,20 +134,9 @@ class ImageResolver:
             raise error.exceptions[0] from None
         return [tasks[digest].result() for digest in digests]
 
-    def _check_count(self, images: Sequence[ImageInput], max_images: int | None) -> None:
-        allowed = self._limits.max_images
-        if max_images is not None:
-            allowed = min(allowed, max_images)
-        if len(images) > allowed:
-            raise RequestError(
-                ErrorCode.TOO_MANY_IMAGES,
-                f"the request has {len(images)} images; at most {allowed} are taken",
-                param=images[allowed].param,
-            )
-
     async def preview(self, image: ImageInput) -> DecodedImage:
         """Return an image as its model sees it, as PNG; it is neither stored nor kept."""
-        url = parse_data_url(image.url, max_bytes=self._limits.max_image_bytes, param=image.param)
+        url = parse_data_url(image.url, max_bytes=self.limits.max_image_bytes, param=image.param)
         try:
             return await self._decoder.decode(
                 url.url, url.declared_mime, image.preparation,
@@ -156,7 +145,7 @@ class ImageResolver:
         except RequestError as error:
             raise _at(image.param, error) from None
 
-    async def _resolve_one(self, job: "_Job", tenant_id: str, budget: "_PixelBudget") -> ImageRef:
+    async def _resolve_one(self, job: "_Job", tenant_id: str, budget: "PixelBudget") -> ImageRef:
         prepared = self._cache.get(job.digest)
         if prepared is not None:
             budget.spend(prepared.source_pixels * job.repeats, job.param)
@@ -197,6 +186,17 @@ class ImageResolver:
         return prepared
 
 
+def check_count(images: Sequence[ImageInput], limits: ImageLimits, max_images: int | None) -> None:
+    """Raise RequestError where a request has more images than it, or the model, may have."""
+    allowed = limits.max_images if max_images is None else min(limits.max_images, max_images)
+    if len(images) > allowed:
+        raise RequestError(
+            ErrorCode.TOO_MANY_IMAGES,
+            f"the request has {len(images)} images; at most {allowed} are taken",
+            param=images[allowed].param,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     url: DataUrl
@@ -216,7 +216,7 @@ def _at(param: str, error: RequestError) -> RequestError:
     return RequestError(error.code, error.message, param=param)
 
 
-class _PixelBudget:
+class PixelBudget:
     """What is left of a request's pixels; spent image by image, as their sizes become known."""
 
     def __init__(self, max_pixels: int) -> None:
@@ -224,6 +224,7 @@ class _PixelBudget:
         self._left = max_pixels
 
     def spend(self, num_pixels: int, param: str) -> None:
+        """Take pixels off; raises RequestError where too few are left."""
         self._left -= num_pixels
         if self._left < 0:
             raise RequestError(

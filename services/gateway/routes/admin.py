@@ -63,7 +63,7 @@ router = APIRouter(prefix="/v1/admin", dependencies=[Depends(_check_key)])
 )
 async def list_workers(request: Request) -> Response:
     """Every worker with a lease, those of unloaded models included."""
-    state = await _fresh(request)
+    state = await fresh_state(request)
     return _json(AdminWorkerList([worker_of(record) for record in state.catalogue.workers]))
 
 
@@ -102,7 +102,7 @@ async def drain_worker(request: Request, worker_id: str) -> Response:
 @router.get("/hosts", summary="List the hosts", responses=answers(AdminHostList, "Every host"))
 async def list_hosts(request: Request) -> Response:
     """Every host whose agent can load models, with its cards and memory."""
-    return _json(AdminHostList([_host_of(record) for record in await _hosts(state_of(request))]))
+    return _json(AdminHostList([host_of(record) for record in await hosts_of(state_of(request))]))
 
 
 @router.post(
@@ -115,7 +115,7 @@ async def load_model(request: Request) -> Response:
     """Checks the checkpoint, chooses a layout and starts workers; answers before they are ready."""
     state = state_of(request)
     wanted = read_load_request(await read_json(request, state.settings))
-    host = _choose_host(await _hosts(state), wanted.host)
+    host = _choose_host(await hosts_of(state), wanted.host)
     fields = {
         name: getattr(wanted, name) for name in LoadModel.__struct_fields__ if name not in _OWN
     }
@@ -138,8 +138,8 @@ _OWN = frozenset({"model_id", "path"})
 async def unload_model(request: Request, model: str) -> Response:
     """Unknown to clients at once; what waits ends with an error, what runs may finish."""
     drain = read_drain_request(await _optional_json(request))
-    state = await _fresh(request)
-    hosts = [h for h in await _hosts(state) if any(m.id == model for m in h.models)]
+    state = await fresh_state(request)
+    hosts = [h for h in await hosts_of(state) if any(m.id == model for m in h.models)]
     workers = [record for record in state.catalogue.workers if record.model.id == model]
     if not hosts and not workers:
         entry = state.catalogue.find(model)  # raises where it was never served
@@ -217,14 +217,15 @@ def _choose_host(hosts: list[HostRecord], wanted: str | None) -> HostRecord:
     return hosts[0]
 
 
-async def _hosts(state: GatewayState) -> list[HostRecord]:
+async def hosts_of(state: GatewayState) -> list[HostRecord]:
+    """Return every host with an agent; raises UnavailableError while Redis is away."""
     try:
         return await state.admin.hosts()
     except REDIS_AWAY:
         raise _redis_away() from None
 
 
-async def _fresh(request: Request) -> GatewayState:
+async def fresh_state(request: Request) -> GatewayState:
     """Return the state with a directory as of now."""
     state = state_of(request)
     try:
@@ -241,7 +242,8 @@ async def _optional_json(request: Request) -> Any:  # noqa: ANN401 - JSON
     return await read_json(request, state_of(request).settings)
 
 
-def _host_of(record: HostRecord) -> AdminHost:
+def host_of(record: HostRecord) -> AdminHost:
+    """Return a record in the form of the API."""
     return AdminHost(
         record.host_id,
         record.host,

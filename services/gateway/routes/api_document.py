@@ -8,7 +8,9 @@ from fastapi.openapi.utils import get_openapi
 
 from services.gateway.admin_schemas import (
     AdminDone,
+    AdminErrorList,
     AdminHostList,
+    AdminStatus,
     AdminWorkerList,
     DrainRequest,
     LoadModelRequest,
@@ -36,7 +38,8 @@ from services.gateway.response_schemas import ResponseRequest
 _STRUCTS = (
     ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList,
     CompletionRequest, TextCompletion, ResponseRequest, ResponseObject, EmbeddingRequest,
-    AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
+    AdminWorkerList, AdminHostList, AdminDone, AdminStatus, AdminErrorList, DrainRequest,
+    LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
     PreviewRequest, Preview,

@@ -1,7 +1,7 @@
 -- Give a worker at most `free` requests, of them at most `batch_free` of the batch lanes: suspects by
--- themselves, else the lanes in order, each lane's tenants in turn; of `interactive` and `batch` those
--- in this worker's own lane and in the shared one by their age, then what waits for workers that have
--- no room.
+-- themselves, else the lanes in order. Of a lane's tenants that one is served which was given the
+-- fewest tokens, of its requests the oldest, whether it waits in the shared lane or in this worker's
+-- own; then what waits for workers that have no room.
 -- KEYS: leases, running:W, depth, bell for interactive, bell for batch, alone-owner, dead, affine:W,
 --       affine_workers, wake:W
 -- ARGV: prefix, model (quoted), worker_id, free, batch_free, group, dead letters kept,
@@ -13,6 +13,7 @@ local prefix, model, worker, group = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 local free, batch_free = tonumber(ARGV[4]), tonumber(ARGV[5])
 if not redis.call('ZSCORE', leases, worker) then return {'FENCED'} end
 local out, drops = {'OK'}, 0
+local NOW = '|'  -- field of `given`: tokens that the tenant served last had before; no tenant's name
 local has_own_lanes = redis.call('EXISTS', affine_workers) == 1  -- anybody's, with something in them
 
 local function taken() return (#out - 1) / 4 end
@@ -42,10 +43,10 @@ local function remove(work, entry)
   if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
 end
 
--- Read one entry of a sub-queue. Returns false where it is drained.
+-- Read one entry of a sub-queue. Returns what it costs, in tokens; nil where the sub-queue is drained.
 local function take(work, lane, owner)
   local reply = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'STREAMS', work, '>')
-  if not reply or reply.err then return false end
+  if not reply or reply.err then return nil end
   local entry = reply[1][2][1]
   local id, fields, m = entry[1], entry[2], {}
   for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
@@ -53,21 +54,22 @@ local function take(work, lane, owner)
     remove(work, id)
     redis.call('XADD', dead, 'MAXLEN', '~', ARGV[7], '*', 'version', ARGV[8],
       'reason', 'malformed_entry', 'work', work)
-    return true
+    return 0
   end
   count_down(lane, owner, 1)
   if redis.call('EXISTS', prefix .. 'gateway:' .. m.gateway_id) == 0 then  -- nobody waits for it
     remove(work, id)
     drops = drops + 1
-    return true
+    return 0
   end
   redis.call('HSET', running, m.request_id,
     m.attempt .. '|' .. m.strikes .. '|' .. id .. '|' .. m.gateway_id .. '|' .. work)
   for _, v in ipairs({m.request_id, m.attempt, m.gateway_id, m.payload}) do out[#out + 1] = v end
-  return true
+  redis.call('HINCRBY', prefix .. 'claimed', model .. '|' .. lane, 1)
+  return tonumber(m.cost) or 0
 end
 
--- An empty ring means that nothing waits, whatever the count says (a sub-queue may have expired).
+-- No turns means that nothing waits, whatever the count says (a sub-queue may have expired).
 local function set_count_right(lane, owner)
   local counted
   if owner then
@@ -82,17 +84,32 @@ local function set_count_right(lane, owner)
   if counted ~= 0 then count_down(lane, owner, counted) end
 end
 
--- Serve the next tenant of a lane. Returns false where its ring is empty.
+-- Whose turn it is, and how many tokens it was given; nil where nobody waits. A score is no more than
+-- what was last known: where the tenant was served meanwhile, here or in another lane, it is set right.
+local function next_tenant(lane, owner)
+  local turns = key('turns', lane, owner)
+  while true do
+    local first = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')
+    if not first[1] then return nil end
+    local tokens = tonumber(redis.call('HGET', key('given', lane), first[1]) or '0')
+    if tokens <= tonumber(first[2]) then return first[1], tokens end
+    redis.call('ZADD', turns, string.format('%.0f', tokens), first[1])
+  end
+end
+
+-- Serve the next tenant of a lane. Returns false where nobody waits.
 local function serve(lane, owner)
-  local tenant = redis.call('LPOP', key('ring', lane, owner))
+  local tenant, tokens = next_tenant(lane, owner)
   if not tenant then
     set_count_right(lane, owner)
     return false
   end
-  if take(key('work', lane, owner) .. ':' .. tenant, lane, owner) then
-    redis.call('RPUSH', key('ring', lane, owner), tenant)
-  else
-    redis.call('SREM', key('ringset', lane, owner), tenant)
+  local cost = take(key('work', lane, owner) .. ':' .. tenant, lane, owner)
+  if not cost then
+    redis.call('ZREM', key('turns', lane, owner), tenant)
+  elseif cost > 0 then
+    redis.call('HSET', key('given', lane), NOW, string.format('%.0f', tokens),
+      tenant, string.format('%.0f', tokens + cost))
   end
   return true
 end
@@ -102,13 +119,11 @@ local function drain(lane, most, owner)
   while taken() < most and drops < 256 do
     if not serve(lane, owner) then return false end
   end
-  return redis.call('LLEN', key('ring', lane, owner)) > 0
+  return redis.call('EXISTS', key('turns', lane, owner)) == 1
 end
 
--- When the request whose turn it is was queued: nil for an empty ring, {0, 0} for a drained sub-queue.
-local function queued_at(lane, owner)
-  local tenant = redis.call('LINDEX', key('ring', lane, owner), 0)
-  if not tenant then return nil end
+-- When a tenant's oldest request was queued; {0, 0} for a drained sub-queue.
+local function queued_at(lane, owner, tenant)
   local work = key('work', lane, owner) .. ':' .. tenant
   local groups = redis.pcall('XINFO', 'GROUPS', work)
   if groups.err or not groups[1] then return {0, 0} end
@@ -122,13 +137,20 @@ local function queued_at(lane, owner)
   return {tonumber(ms), tonumber(number)}
 end
 
--- Drain this worker's own lane and the shared one, the older request first: none can starve the other.
-local function drain_by_age(lane, most)
+-- Whether the next request is that of the own lane: its tenant was given less, or it is the older one.
+local function is_own_next(lane)
+  local own_tenant, own_tokens = next_tenant(lane, worker)
+  local tenant, tokens = next_tenant(lane)
+  if not own_tenant or not tenant then return not tenant end
+  if own_tokens ~= tokens then return own_tokens < tokens end
+  local own, shared = queued_at(lane, worker, own_tenant), queued_at(lane, nil, tenant)
+  return own[1] < shared[1] or (own[1] == shared[1] and own[2] <= shared[2])
+end
+
+-- Drain this worker's own lane and the shared one: none can starve the other.
+local function drain_both(lane, most)
   while waiting_for(worker, lane) > 0 and taken() < most and drops < 256 do
-    local own, shared = queued_at(lane, worker), queued_at(lane)
-    local is_own = not shared
-      or (own and (own[1] < shared[1] or (own[1] == shared[1] and own[2] <= shared[2])))
-    serve(lane, is_own and worker or nil)
+    serve(lane, is_own_next(lane) and worker or nil)
   end
   local left = drain(lane, most)
   return left or waiting_for(worker, lane) > 0
@@ -158,7 +180,7 @@ local function set_room(interactive, batch)
     'room.batch', math.max(0, math.min(interactive, batch)))
 end
 
-if redis.call('LLEN', prefix .. 'ring:' .. model .. ':alone') > 0 then
+if redis.call('EXISTS', key('turns', 'alone')) == 1 then
   local owner = redis.call('GET', owner_key)
   if owner and not redis.call('ZSCORE', leases, owner) then redis.call('DEL', owner_key) end
   redis.call('SET', owner_key, worker, 'NX', 'PX', 10000)
@@ -189,7 +211,7 @@ for i = 9, #ARGV do
   end
   local is_left
   if has_own_lanes and (lane == 'interactive' or lane == 'batch') then
-    is_left = drain_by_age(lane, most)
+    is_left = drain_both(lane, most)
     steal(lane, most)
   else
     is_left = drain(lane, most)

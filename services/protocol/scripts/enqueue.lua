@@ -3,7 +3,7 @@
 -- KEYS: depth, inflight, unloaded, leases, affine_workers, bell
 -- ARGV: prefix, model, model (quoted), lane, request_id, attempt, strikes, gateway_id,
 --       tenant (quoted), max depth (0: any), bell cap, group, payload, lifetimes of the sub-queue, of
---       inflight and of a wake-up in ms, load factor, then per worker, the best first: worker_id, most
+--       inflight and of a wake-up in ms, load factor, cost in tokens, then per worker, the best first: worker_id, most
 -- Returns {'OK', waiting}, {'FULL', waiting} or {'UNLOADED', 0}.
 redis.replicate_commands()
 local depth, inflight, unloaded, leases, affine_workers, bell = unpack(KEYS)
@@ -14,7 +14,9 @@ local waiting = tonumber(redis.call('HGET', depth, field) or '0')
 local held = redis.call('HGET', inflight, request_id)
 if held and string.match(held, '^(%d+)|') == attempt then return {'OK', waiting} end
 if redis.call('SISMEMBER', unloaded, ARGV[2]) == 1 then return {'UNLOADED', 0} end
-if max > 0 and waiting >= max then return {'FULL', waiting} end
+if not has_room(prefix, ARGV[12], model .. ':' .. lane, tenant, max, waiting) then
+  return {'FULL', waiting}
+end
 
 local function waiting_for(worker, of_lane)
   return tonumber(redis.call('HGET', prefix .. 'affine:' .. worker, of_lane) or '0')
@@ -22,7 +24,7 @@ end
 
 -- Whether requests of other tenants wait in the shared lane: nobody may pass them by.
 local function others_wait()
-  local tenants = redis.call('LRANGE', prefix .. 'ring:' .. model .. ':' .. lane, 0, 1)
+  local tenants = redis.call('ZRANGE', prefix .. 'turns:' .. model .. ':' .. lane, 0, 1)
   if #tenants == 0 or (#tenants == 1 and tenants[1] == tenant) then return false end
   local in_own_lanes = 0
   for _, worker in ipairs(redis.call('SMEMBERS', affine_workers)) do
@@ -34,9 +36,9 @@ end
 -- Consistent hashing with bounded loads (arXiv:1608.01350): none beyond ceil(factor * average), the
 -- new request counted. Interactive requests pass those of batch that wait, so these do not count.
 local function choose()
-  if #ARGV < 21 or others_wait() then return nil end
+  if #ARGV < 22 or others_wait() then return nil end
   local ranked, total = {}, 1
-  for i = 18, #ARGV, 2 do
+  for i = 19, #ARGV, 2 do
     local worker = ARGV[i]
     local room = redis.call('HGET', prefix .. 'affine:' .. worker, 'room.' .. lane)
     if room and tonumber(room) >= 0 and redis.call('ZSCORE', leases, worker) then
@@ -61,14 +63,21 @@ if redis.call('EXISTS', work) == 0 then
   redis.call('XGROUP', 'CREATE', work, ARGV[12], '0', 'MKSTREAM')
 end
 local entry = redis.call('XADD', work, '*', 'request_id', request_id, 'attempt', attempt,
-  'strikes', ARGV[7], 'gateway_id', ARGV[8], 'payload', ARGV[13])
+  'strikes', ARGV[7], 'gateway_id', ARGV[8], 'cost', ARGV[18], 'payload', ARGV[13])
 redis.call('PEXPIRE', work, ARGV[14])
 redis.call('HSET', inflight, request_id, attempt .. '|' .. entry .. '|' .. field .. '|' .. work)
 if redis.call('PTTL', inflight) == -1 then redis.call('PEXPIRE', inflight, ARGV[15]) end
 redis.call('HINCRBY', depth, field, 1)
-if redis.call('SADD', prefix .. 'ringset:' .. name, tenant) == 1 then
-  redis.call('RPUSH', prefix .. 'ring:' .. name, tenant)
+local turns, given = prefix .. 'turns:' .. name, prefix .. 'given:' .. model .. ':' .. lane
+if not redis.call('ZSCORE', turns, tenant) then
+  -- Nobody saves up turns by staying away: who comes (back) begins where the others are.
+  local had = redis.call('HMGET', given, tenant, '|')
+  local tokens = math.max(tonumber(had[1] or '0'), tonumber(had[2] or '0'))
+  local text = string.format('%.0f', tokens)
+  redis.call('ZADD', turns, text, tenant)
+  redis.call('HSET', given, tenant, text)
 end
+redis.call('PEXPIRE', given, ARGV[14])
 if worker then
   redis.call('HINCRBY', prefix .. 'affine:' .. worker, lane, 1)
   redis.call('SADD', affine_workers, worker)

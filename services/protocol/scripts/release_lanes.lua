@@ -38,15 +38,17 @@ local function release_lanes(prefix, group, worker, lifetime_ms)
   local total = 0
   for _, lane in ipairs({'interactive', 'batch'}) do
     local from, to, moved = model .. ':' .. lane .. '.' .. worker, model .. ':' .. lane, 0
-    for _, tenant in ipairs(redis.call('LRANGE', prefix .. 'ring:' .. from, 0, -1)) do
+    local turns = redis.call('ZRANGE', prefix .. 'turns:' .. from, 0, -1, 'WITHSCORES')
+    for i = 1, #turns, 2 do
+      local tenant = turns[i]
       local count = move_all(prefix .. 'work:' .. from .. ':' .. tenant,
         prefix .. 'work:' .. to .. ':' .. tenant, model .. '|' .. lane)
-      if count > 0 and redis.call('SADD', prefix .. 'ringset:' .. to, tenant) == 1 then
-        redis.call('RPUSH', prefix .. 'ring:' .. to, tenant)
+      if count > 0 then
+        redis.call('ZADD', prefix .. 'turns:' .. to, 'NX', turns[i + 1], tenant)
       end
       moved = moved + count
     end
-    redis.call('DEL', prefix .. 'ring:' .. from, prefix .. 'ringset:' .. from)
+    redis.call('DEL', prefix .. 'turns:' .. from)
     local counted = tonumber(redis.call('HGET', affine, lane) or '0')
     if counted ~= moved then  -- a sub-queue has expired
       redis.call('HINCRBY', prefix .. 'depth', model .. '|' .. lane, moved - counted)

@@ -28,7 +28,7 @@ end
 
 local function empty(name)
   local lane = model .. ':' .. name
-  for _, tenant in ipairs(redis.call('LRANGE', prefix .. 'ring:' .. lane, 0, -1)) do
+  for _, tenant in ipairs(redis.call('ZRANGE', prefix .. 'turns:' .. lane, 0, -1)) do
     local work = prefix .. 'work:' .. lane .. ':' .. tenant
     while true do
       local reply = redis.pcall('XREADGROUP', 'GROUP', group, 'unload', 'COUNT', 64,
@@ -38,7 +38,7 @@ local function empty(name)
     end
     if redis.call('XLEN', work) == 0 then redis.call('DEL', work) end
   end
-  redis.call('DEL', prefix .. 'ring:' .. lane, prefix .. 'ringset:' .. lane)
+  redis.call('DEL', prefix .. 'turns:' .. lane, prefix .. 'given:' .. lane)
 end
 
 for i = 8, #ARGV do

@@ -120,6 +120,7 @@ class FakeEngine:
             parameters=_PARAMETERS,
             resumes=frozenset({"greedy", "sampling", "logprobs"}),
             image_recipe=_RECIPE,
+            image_tokens=(_RECIPE.crop_width_px // _PATCH_PX) ** 2,
             created=int(time.time()),  # noqa: TID251 - a calendar date for clients
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import LlavaProcessor
 
 from modeling.image_recipe import ImageRecipe, pixel_values
 
@@ -51,12 +52,27 @@ def num_image_tokens(inputs: Mapping[str, torch.Tensor], processor: Any) -> Iter
         processor: a LlavaProcessor, which says the side of a patch, and whether the class token is
             among the features.
     """
-    patch_px = processor.patch_size
-    more = processor.num_additional_image_tokens
-    more -= processor.vision_feature_select_strategy == "default"
     for name in sorted(inputs, key=_number):
         count, _, height, width = inputs[name].shape
-        yield from [(height // patch_px) * (width // patch_px) + more] * count
+        yield from [_tokens(height, width, processor)] * count
+
+
+def tokens_per_image(processor: Any, recipe: ImageRecipe | None) -> int:
+    """Return how many tokens each image is, whatever its size; 0 where that depends on it.
+
+    Args:
+        recipe: that of the processor's checkpoint.
+    """
+    if type(processor) is not LlavaProcessor or recipe is None or recipe.mode == "keep":
+        return 0
+    return _tokens(recipe.crop_height_px, recipe.crop_width_px, processor)
+
+
+def _tokens(height_px: int, width_px: int, processor: Any) -> int:
+    more = processor.num_additional_image_tokens
+    more -= processor.vision_feature_select_strategy == "default"
+    patch_px = processor.patch_size
+    return (height_px // patch_px) * (width_px // patch_px) + more
 
 
 def expand(token_ids: Iterable[int], image_token_id: int, counts: Iterable[int]) -> list[int]:

@@ -48,6 +48,7 @@ from services.worker.engines.checkpoint import (
 )
 from services.worker.engines.endings import failure_of
 from services.worker.engines.guidance import Guide, GuideMaker
+from services.worker.engines.image_inputs import tokens_per_image
 from services.worker.engines.model_runner import ModelRunner, check_batching
 from services.worker.engines.provenance import provenance_of
 from services.worker.engines.tensor_parallel import RankGroup, ShardedRunner
@@ -304,6 +305,7 @@ class TransformersEngine:
             parameters=PARAMETERS,
             resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
             image_recipe=checkpoint.image_recipe,
+            image_tokens=tokens_per_image(checkpoint.processor, checkpoint.image_recipe),
             created=checkpoint.created,
             provenance=provenance_of(
                 self._model_path,

@@ -54,6 +54,7 @@ from services.worker.engines.checkpoint import (
     stop_strings_of,
 )
 from services.worker.engines.endings import failure_of, internal_failure
+from services.worker.engines.image_inputs import tokens_per_image
 from services.worker.engines.provenance import provenance_of
 from services.worker.engines.vllm_adapters import AdapterTable
 from services.worker.engines.vllm_faults import FaultLog
@@ -171,6 +172,7 @@ class VllmEngine:
             parameters=PARAMETERS,
             resumes=frozenset({"greedy", "sampling", "logprobs", "guided"}),
             image_recipe=loaded.recipe,
+            image_tokens=tokens_per_image(loaded.processor, loaded.recipe),
             created=int((loaded.files.path / "config.json").stat().st_mtime),
             provenance=loaded.provenance,
         )

@@ -1,0 +1,121 @@
+"""Sizes from the first bytes of files that Pillow and pydicom wrote, and of damaged ones."""
+
+import base64
+import struct
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from services.gateway.media.header_size import Size, check_size, header_size
+from services.protocol.errors import ErrorCode, RequestError
+from tests.gateway.media.image_files import b64, noise, png, saved
+
+SIZE = Size(123, 45)
+FORMATS = [
+    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}),
+    ("WEBP", {"lossless": True}), ("GIF", {}), ("BMP", {}), ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+]  # fmt: skip
+
+
+def is_rgb(name: str) -> bool:
+    return name != "GIF"
+
+
+@pytest.mark.parametrize(("name", "options"), FORMATS)
+def test_size_is_that_of_the_image(name: str, options: dict[str, object]) -> None:
+    image = noise(*SIZE) if is_rgb(name) else noise(*SIZE).convert("P")
+    file = saved(image, name, **options)
+    assert header_size(b64(file)) == SIZE
+    url = f"data:image/x;base64,{b64(file)}"
+    assert header_size(url, url.index(",") + 1) == SIZE
+
+
+def test_webp_with_an_extended_header() -> None:
+    image = noise(*SIZE).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(SIZE))
+    assert header_size(b64(saved(image, "WEBP"))) == SIZE
+
+
+def test_jpeg_behind_long_metadata() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 60_000
+    file = saved(noise(*SIZE), "JPEG", exif=exif, icc_profile=b"p" * 100_000)
+    text = b64(file)
+    tracemalloc.start()
+    try:
+        assert header_size(text) == SIZE
+        assert tracemalloc.get_traced_memory()[1] < 16_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_jpeg_that_says_its_size_too_late_is_the_childs_to_decide() -> None:
+    file = saved(noise(*SIZE), "JPEG", icc_profile=b"p" * 400_000)
+    assert header_size(b64(file)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("CT_small.dcm", (128, 128)),  # explicit little endian
+        ("MR_small.dcm", (64, 64)),
+        ("MR_small_implicit.dcm", (64, 64)),
+        ("JPEG2000.dcm", (256, 1024)),
+        ("examples_palette.dcm", (800, 350)),
+    ],
+)
+def test_dicom(name: str, size: tuple[int, int]) -> None:
+    path = get_testdata_file(name, download=False)
+    with open(str(path), "rb") as file:  # noqa: PTH123 - pydicom says a str
+        assert header_size(b64(file.read())) == size
+
+
+@given(st.sampled_from(FORMATS), st.integers(0, 400), st.binary(max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_damaged_files_never_raise(
+    kind: tuple[str, dict[str, object]], cut: int, noise_bytes: bytes
+) -> None:
+    name, options = kind
+    image = noise(*SIZE) if is_rgb(name) else noise(*SIZE).convert("P")
+    file = bytearray(saved(image, name, **options))
+    file[cut : cut + len(noise_bytes)] = noise_bytes
+    size = header_size(b64(bytes(file[: cut + 40])))
+    assert size is None or min(size) > 0
+
+
+@given(st.text(max_size=300))
+def test_text_that_is_no_base64_has_no_size(text: str) -> None:
+    assert header_size(text) is None
+
+
+@given(st.binary(max_size=600))
+@settings(max_examples=200)
+def test_dicom_of_anything_never_raises(rest: bytes) -> None:
+    header_size(base64.b64encode(bytes(128) + b"DICM" + rest).decode())
+
+
+def test_a_jpeg_of_endless_segments_is_given_up() -> None:
+    file = b"\xff\xd8" + b"\xff\xe0" + struct.pack(">H", 2) + b"\xff\xe1\x00\x02" * 60_000
+    assert header_size(b64(file)) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "code"),
+    [
+        ((7000, 7000), ErrorCode.IMAGE_TOO_LARGE),
+        ((27, 100), ErrorCode.IMAGE_TOO_SMALL),
+        ((28, 5601), ErrorCode.IMAGE_TOO_SMALL),
+    ],
+)
+def test_sizes_that_are_not_taken(size: tuple[int, int], code: ErrorCode) -> None:
+    found = header_size(b64(png(*size, pixels=b"")))
+    assert found is not None
+    assert found == size
+    with pytest.raises(RequestError) as caught:
+        check_size(found, 40_000_000, param="p")
+    assert (caught.value.code, caught.value.param) == (code, "p")
