@@ -14,6 +14,9 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from modeling.image_processing import normalise_to_rgb
+from modeling.medical_images.errors import MedicalImageError
+from modeling.medical_images.reading import read_medical
+from modeling.medical_images.signatures import is_dicom, is_nifti
 
 _MOST_BYTES = 64 * 2**20
 _SENT_AS_IT_IS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -33,14 +36,14 @@ class SentImage:
 
 
 def read_image(folder: Path, name: str) -> SentImage:
-    """Return an image; formats that endpoints do not take are sent as PNG.
+    """Return an image; formats that endpoints do not take are sent as PNG, DICOM among them.
 
     Raises:
         EvaluationError: no such file, not in the folder, no image, or too large.
     """
     content = read_file(folder, name)
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with _opened(content) as image:
             mime = _SENT_AS_IT_IS.get(image.format or "")
             if mime is None:
                 png = io.BytesIO()
@@ -59,7 +62,7 @@ def open_image(folder: Path, name: str) -> Image.Image:
     """Return an image's RGB pixels; raises EvaluationError, as `read_image` does."""
     content = read_file(folder, name)
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with _opened(content) as image:
             return normalise_to_rgb(image)
     except Exception as error:
         raise _unreadable(name, error) from error
@@ -68,15 +71,25 @@ def open_image(folder: Path, name: str) -> Image.Image:
 def check_image(name: str, content: bytes) -> None:
     """Raise EvaluationError unless bytes begin as an image whose header can be read."""
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with _opened(content) as image:
             image.verify()
     except Exception as error:
         raise _unreadable(name, error) from error
 
 
+def _opened(content: bytes) -> Image.Image:
+    """Return an image whose header was read; of a medical file its default frame, decoded."""
+    if is_dicom(content) or is_nifti(content):
+        return read_medical(content)[0]
+    return Image.open(io.BytesIO(content), formats=_FORMATS)
+
+
 def _unreadable(name: str, error: Exception) -> EvaluationError:
+    if isinstance(error, MedicalImageError):
+        return EvaluationError(f"image {name!r} cannot be read: {error.message}")
     return EvaluationError(
-        f"image {name!r} cannot be read as one of {', '.join(_FORMATS)} ({type(error).__name__})"
+        f"image {name!r} cannot be read as one of {', '.join(_FORMATS)}, DICOM, NIfTI"
+        f" ({type(error).__name__})"
     )
 
 

@@ -18,6 +18,8 @@ from evaluation.run_folder import EVALUATION, RECEIPT_FILE
 from evaluation.scoring import Scores, Verdict
 from evaluation.uncertainty import Difference, difference
 from evaluation.vqa_items import Item
+from modeling.medical_images.choice import AS_IT_IS
+from modeling.medical_images.recipes import fingerprint
 from services.endpoint_client.identity import short
 
 VERSION = 2
@@ -44,7 +46,8 @@ def images_hash(hashes: Mapping[str, str]) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what decides a figure."""
-    return {name: version(name) for name in ("galen", "nltk", "numpy", "openai")}
+    found = {name: version(name) for name in ("galen", "nltk", "numpy", "openai")}
+    return found | {"medical-images": fingerprint(AS_IT_IS, "sent as PNG")}
 
 
 def candidates_hash(candidates: Sequence[str] | None) -> str | None:

@@ -12,7 +12,7 @@ def dicom(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **tags: obje
     """Return a grey or RGB file of these stored values; `tags` are DICOM keywords."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     meta.TransferSyntaxUID = UID(syntax)
     data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     is_colour = pixels.shape[-1] == 3 and pixels.ndim >= 3
