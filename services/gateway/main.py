@@ -24,18 +24,28 @@ import uvicorn
 from fastapi import FastAPI
 from setproctitle import setproctitle
 
+from services.gateway.access.parts import Access, make_access, why_not_to_start
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
 from services.gateway.http_protocol import LimitedHttpProtocol
 from services.gateway.job_sender import JobSender
-from services.gateway.job_store import JobStore
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
-from services.gateway.routes import admin, batches, chat, evaluations, files, health, models
+from services.gateway.routes import (
+    admin,
+    batches,
+    chat,
+    evaluations,
+    files,
+    health,
+    keys,
+    models,
+    usage,
+)
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
@@ -60,28 +70,26 @@ _SERVER_PATIENCE_S = 2.0
 """uvicorn cancels whatever it still runs so long after the drain: later than all of ours."""
 
 
-def create_app(
-    settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
-) -> FastAPI:
+def create_app(settings: GatewaySettings, access: Access, metrics: GatewayMetrics) -> FastAPI:
     """Return the application; its parts begin and end with its lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with _gateway(settings, store_settings, metrics) as state:
+        async with _gateway(settings, access, metrics) as state:
             app.state.galen = state
             yield
 
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
     install_api_document(app)
-    for routes in (chat, models, health, files, batches, evaluations, admin):
+    for routes in (chat, models, health, files, batches, evaluations, usage, admin, keys):
         app.include_router(routes.router)
     return app
 
 
 @asynccontextmanager
 async def _gateway(
-    settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
+    settings: GatewaySettings, access: Access, metrics: GatewayMetrics
 ) -> AsyncGenerator[GatewayState]:
     """Begin the gateway's parts, and end them in the opposite order."""
     url = settings.redis_url.get_secret_value()
@@ -98,8 +106,8 @@ async def _gateway(
     images = ImageResolver(
         decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
     )
-    store = JobStore(store_settings)
     await decoder.start()
+    await access.open()
     try:
         await pulse.beat()
         dispatcher.is_redis_up = True
@@ -111,12 +119,13 @@ async def _gateway(
         pulse.beat_forever(),
         pulse.watch_replies(),
         pulse.measure_lag(),
+        *access.loops(),
     )
     tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
     try:
         yield GatewayState(
             settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
-            store, JobSender(url),
+            access.store, JobSender(url), access,
         )  # fmt: skip
     finally:
         await dispatcher.settled()
@@ -128,7 +137,8 @@ async def _gateway(
         except REDIS_AWAY:
             _log.warning("gateway.left.unannounced")
         await decoder.close()
-        await store.close()
+        await access.close()
+        await access.store.close()
         for client in (commands, beats, pictures, blocking):
             await client.aclose()
 
@@ -218,13 +228,16 @@ def main() -> None:
     configure_logging("gateway", settings.log_format, settings.log_level)
     setproctitle("galen gateway")
     os.umask(0o077)  # what is uploaded may be patients' data
+    if problem := why_not_to_start(settings, store_settings):
+        sys.exit(problem)
     metrics = GatewayMetrics()
-    app = create_app(settings, store_settings, metrics)
+    access = make_access(settings, store_settings)
+    app = create_app(settings, access, metrics)
     direct = {("POST", "/v1/chat/completions"): chat.create_chat_completion}
     _spare_the_collector()
     _give_memory_back()
     config = uvicorn.Config(
-        FrontDoor(app, direct, metrics),
+        FrontDoor(app, direct, metrics, access),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -1,6 +1,6 @@
 """Settings of the gateway: environment variables with the prefix `GALEN_GATEWAY_`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -9,6 +9,8 @@ from services.protocol.keys import why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_GATEWAY_"
+
+AuthMode = Literal["auto", "required", "off"]
 
 
 def _redis_address(url: SecretStr) -> SecretStr:
@@ -82,5 +84,11 @@ class GatewaySettings(BaseSettings):
         min_length=16,
         description="Key of the routes under /v1/admin, which answer 403 without it",
     )
+    auth: AuthMode = Field(
+        default="auto",
+        description="required: a key for every request; off: for none; auto: required once the "
+        "first key was made, and wherever others than this machine can reach",
+    )
+    open_metrics: bool = Field(default=False, description="/metrics asks for no key")
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

@@ -10,6 +10,7 @@ from typing import Literal
 from sqlalchemy import exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.protocol.key_limits import NO_LIMITS, KeyLimits
 from services.store.clock import now_ms
 from services.store.file_records import Page
 from services.store.key_secrets import KeySecrets, new_key
@@ -25,31 +26,13 @@ class TooManyKeysError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyLimits:
-    """What a key may use; None: as much as it likes."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_requests: int | None = None
-    tokens_per_month: int | None = None
-
-    @property
-    def are_any(self) -> bool:
-        """Whether there is one."""
-        return self != _NO_LIMITS
-
-
-_NO_LIMITS = KeyLimits()
-
-
-@dataclass(frozen=True, slots=True)
 class NewKey:
     """What a key is made of; `expires_in_s` None: it does not expire."""
 
     name: str
     tenant_id: str
     scopes: tuple[str, ...]
-    limits: KeyLimits = _NO_LIMITS
+    limits: KeyLimits = NO_LIMITS
     burned_in: BurnedIn | None = None
     expires_in_s: int | None = None
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from services.protocol.key_limits import KeyLimits
 from services.store.database import Database
 from services.store.file_records import Page
 from services.store.key_records import (
-    KeyLimits,
     NewKey,
     add_key,
     changed_keys,

@@ -25,6 +25,14 @@ from services.gateway.job_schemas import (
     FileList,
     FileObject,
 )
+from services.gateway.key_schemas import (
+    ApiKey,
+    ApiKeyList,
+    CreateKeyRequest,
+    IssuedKey,
+    RotateKeyRequest,
+    UsageList,
+)
 from services.gateway.openai_schemas import ChatCompletionRequest
 
 _STRUCTS = (
@@ -32,6 +40,7 @@ _STRUCTS = (
     AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
+    ApiKey, ApiKeyList, IssuedKey, CreateKeyRequest, RotateKeyRequest, UsageList,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Receive
 
+from services.gateway.access.expected_tokens import expected_tokens
 from services.gateway.admission import admit
 from services.gateway.body import read_json
 from services.gateway.caller import caller_of
@@ -55,6 +56,9 @@ async def create_chat_completion(request: Request) -> Response:
     entry = admit(chat, state.catalogue)
     # 2. Images go to the store, once; the request only names them.
     inputs = [ImageInput(url, param) for url, param in image_urls(chat)]
+    charge = await state.access.meter.begin(
+        request.scope, caller, chat.model, expected_tokens(chat, len(inputs))
+    )
     refs: list[ImageRef] = []
     if inputs:
         refs = await state.images.resolve(
@@ -68,7 +72,9 @@ async def create_chat_completion(request: Request) -> Response:
         request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane
     )
     target = Target(entry.card.id, entry.adapter.name if entry.adapter is not None else None)
-    reply = Reply(stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s)
+    reply = charge.reply = Reply(
+        stream=bool(chat.stream), timeout_s=state.settings.request_timeout_s
+    )
     stream: ChatStream | None = None
     try:
         await state.dispatcher.submit(reply, generation_requests(chat, refs, origin, target))
