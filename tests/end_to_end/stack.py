@@ -81,6 +81,11 @@ class RunningStack:
     def _client_options(self, options: dict) -> dict:
         return {"base_url": f"{self.base_url}/v1", "api_key": "none", "max_retries": 0, **options}
 
+    @property
+    def store_folder(self) -> Path:
+        """Where database and files are."""
+        return self._stack.folder / "store"
+
     def num_running(self) -> int:
         """Requests in the engine."""
         return int(self.worker_count("galen_worker_running_requests"))
