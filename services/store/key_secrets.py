@@ -19,7 +19,6 @@ import msgspec
 from services.store.settings import StoreSettings
 
 KEY_PREFIX = "galen_"
-ID_LENGTH = len(KEY_PREFIX) + 16
 JOB_PREFIX = "galenjob_"
 
 _FILE = "key_pepper"

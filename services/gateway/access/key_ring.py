@@ -2,8 +2,9 @@
 
 The database is asked every `REFRESH_S` what has changed, so that a key that was revoked elsewhere
 is of no use after that time at most, and at once at the gateway that revoked it. What is not known
-is looked for once more before it is refused, so that a new key works everywhere at once. Bad keys
-all go the same way, whatever part of them is right: no time tells which keys there are.
+is looked for once more before it is refused, so that a new key works everywhere at once. Keys are
+looked up by their hash, which nobody can foresee without the pepper: a bad key goes the same way
+whatever part of it is right, and no time tells which keys there are.
 
 While the database is away, what was known stays good for `MOST_STALE_S`: nobody can revoke a key
 then, either.
@@ -28,7 +29,7 @@ from services.store.key_records import (
     limits_of,
     note_use,
 )
-from services.store.key_secrets import ID_LENGTH, KeySecrets, load_secrets
+from services.store.key_secrets import KeySecrets, load_secrets
 from services.store.models import KeyRow
 from services.store.settings import StoreSettings
 
@@ -61,7 +62,8 @@ class KeyRing:
         self._store = store
         self._settings = settings
         self._secrets: KeySecrets | None = None
-        self._keys: dict[bytes, _Known] = {}
+        self._by_id: dict[str, _Known] = {}
+        self._by_hash: dict[bytes, _Known] = {}
         self._used: set[str] = set()
         self._seen_ms = 0
         self._heard = -math.inf
@@ -85,8 +87,9 @@ class KeyRing:
         """Return whose key it is; None: it is none, or not any more."""
         if self._secrets is None:
             return None
-        known = self._keys.get(key[:ID_LENGTH], _NOBODY)
-        is_right = hmac.compare_digest(self._secrets.hash_of(key), known.hash)
+        digest = self._secrets.hash_of(key)
+        known = self._by_hash.get(digest, _NOBODY)
+        is_right = hmac.compare_digest(digest, known.hash)
         if not is_right or time.monotonic() >= known.until or not self.is_reliable:
             return None
         self._used.add(known.caller.key_id or "")
@@ -100,7 +103,7 @@ class KeyRing:
         grant = self._secrets.grant_of(token) if self._secrets is not None else None
         if grant is None:
             return None
-        payer = self._keys.get(grant.key_id.encode())
+        payer = self._by_id.get(grant.key_id)
         budget = payer.caller.limits.tokens_per_month if payer else None
         return Caller(
             grant.tenant_id,
@@ -161,7 +164,8 @@ class KeyRing:
     def _take(self, row: KeyRow, now_ms: int) -> None:
         left_s = math.inf if row.expires_ms is None else (row.expires_ms - now_ms) / 1000
         if row.revoked_ms is not None or left_s <= 0:
-            self._keys.pop(row.id.encode(), None)
+            if (gone := self._by_id.pop(row.id, None)) is not None:
+                del self._by_hash[gone.hash]
             return
         caller = Caller(
             row.tenant_id,
@@ -171,4 +175,5 @@ class KeyRing:
             burned_in_of(row),
         )
         until = time.monotonic() + left_s
-        self._keys[row.id.encode()] = _Known(bytes.fromhex(row.hash), caller, until)
+        known = _Known(bytes.fromhex(row.hash), caller, until)
+        self._by_id[row.id] = self._by_hash[known.hash] = known
