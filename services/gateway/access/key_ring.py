@@ -37,8 +37,8 @@ _log = structlog.get_logger()
 
 REFRESH_S = 2.0
 MOST_STALE_S = 600.0
-_LEAST_GAP_S = 0.25
-"""Between two looks that bad keys cause."""
+_LEAST_GAP_S = 0.03
+"""Between two looks that bad keys cause: what these wait for, and what a flood of them costs."""
 _OVERLAP_MS = 30_000
 """What is asked again: transactions may come to be seen later than they began."""
 
@@ -67,7 +67,7 @@ class KeyRing:
         self._used: set[str] = set()
         self._seen_ms = 0
         self._heard = -math.inf
-        self._tried = -math.inf
+        self._began = -math.inf  # the last look
         self._looking: asyncio.Task[None] | None = None
         self.is_empty = False
         """No key was ever made, as far as is known."""
@@ -115,22 +115,27 @@ class KeyRing:
         )
 
     async def look(self) -> None:
-        """Ask the database what has changed, unless that was done a moment ago."""
-        if self._looking is None:
-            if time.monotonic() - self._tried < _LEAST_GAP_S:
-                return
-            self._looking = asyncio.create_task(self.refresh())
-        await asyncio.shield(self._looking)
+        """Return when the database was asked anew, since this was called; all who wait share it."""
+        called = time.monotonic()
+        while self._began < called:
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look_soon())
+            await asyncio.shield(self._looking)
+
+    async def _look_soon(self) -> None:
+        try:
+            await asyncio.sleep(self._began + _LEAST_GAP_S - time.monotonic())
+            await self.refresh()
+        finally:
+            self._looking = None
 
     async def refresh(self) -> None:
         """Ask the database what has changed; where it is away, what was known stays."""
-        self._tried = time.monotonic()
+        self._began = time.monotonic()
         try:
             await self._read()
         except (UnavailableError, OSError) as error:
             _log.warning("keys.unread", cause=type(error).__name__)
-        finally:
-            self._looking = None
 
     async def watch_forever(self) -> None:
         """Hear of changes; cancelled at the gateway's end."""
