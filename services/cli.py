@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from services.launcher.admin_options import adapters_app, models_app, workers_app
+from services.launcher.key_options import ApiKey, keys_app
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.tools import data_app, datagen_app, tools_app
 
@@ -36,6 +37,7 @@ app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
 app.add_typer(data_app, name="data", help="Make data to train on.")
 app.add_typer(datagen_app, name="datagen", help="Make instruction data with a teacher model.")
+app.add_typer(keys_app, name="keys", help="Make, list, revoke and rotate API keys.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
 app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")
 
@@ -299,8 +301,9 @@ def ask(  # noqa: PLR0913 - one parameter per option
         float | None, typer.Option(min=0.0, max=2.0, help="0: always the likeliest token.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    key: ApiKey = None,
 ) -> None:
-    """Ask a running gateway about images.
+    """Ask a running gateway about images, with the key in GALEN_API_KEY where one is needed.
 
     For example:
 
@@ -316,7 +319,7 @@ def ask(  # noqa: PLR0913 - one parameter per option
 
     async def print_answer() -> None:
         try:
-            await Terminal().answer(answer_pieces(api_url(url), asked, stream=stream))
+            await Terminal().answer(answer_pieces(api_url(url), asked, stream=stream, key=key))
         except BrokenPipeError:  # `| head`: nobody is left to tell how the client closes
             os._exit(_EXIT_BROKEN_PIPE)
 

@@ -19,7 +19,7 @@ S = TypeVar("S", bound=BaseSettings)
 _OURS = "GALEN_"
 _NO_SERVICE = ("GALEN_BENCH_",)
 """Prefixes of programs beside the services."""
-_OF_COMMANDS = ("GALEN_ADMIN_KEY", "GALEN_UP_WORKER_PYTHON")
+_OF_COMMANDS = ("GALEN_ADMIN_KEY", "GALEN_API_KEY", "GALEN_UP_WORKER_PYTHON")
 """Variables of `galen` itself."""
 
 

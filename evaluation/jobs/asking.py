@@ -28,6 +28,7 @@ _BATCH_LANE = {"x-galen-lane": "batch", "content-type": "application/json"}
 _WAITED_OUT = frozenset({
     ErrorCode.OVERLOADED, ErrorCode.BACKEND_UNAVAILABLE, ErrorCode.SHUTTING_DOWN,
     ErrorCode.MODEL_UNLOADED, ErrorCode.MODEL_NOT_FOUND,  # it was there when the job was made
+    ErrorCode.STORAGE_UNAVAILABLE,  # of its keys
 })  # fmt: skip
 _OURS = frozenset(ErrorCode)
 _FULL = frozenset({HTTPStatus.TOO_MANY_REQUESTS})
@@ -69,13 +70,14 @@ class GatewayClient:
     Args:
         url: of the gateway, with `/v1`.
         at_once: requests, at most.
+        token: for whom is asked (`services.store.key_secrets`).
     """
 
-    def __init__(self, url: str, at_once: int, timeout_s: float) -> None:
+    def __init__(self, url: str, at_once: int, timeout_s: float, token: str) -> None:
         self._pace = Pace(at_once)
         self._client = httpx.AsyncClient(
             base_url=url,
-            headers=_BATCH_LANE,
+            headers={**_BATCH_LANE, "authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(timeout_s, connect=5.0, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=at_once),
             trust_env=False,

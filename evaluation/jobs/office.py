@@ -17,6 +17,7 @@ from services.protocol.jobs import FINISH_TASK, SHARD_TASK, START_TASK
 from services.store.database import Database
 from services.store.file_store import FileStore
 from services.store.job_records import unsent_jobs
+from services.store.key_secrets import JobGrant, KeySecrets, load_secrets
 from services.store.models import JobRow
 from services.store.settings import StoreSettings
 from services.store.shard_records import unsent_shards
@@ -39,6 +40,11 @@ class Office:
     files: FileStore
     place: WorkPlace
     send: Send
+    secrets: KeySecrets
+
+    def token_for(self, job: JobRow) -> str:
+        """Return what a gateway lets us in with: for the job's tenant, and its key pays."""
+        return self.secrets.job_token(JobGrant(job.tenant_id, job.key_id or "", job.id))
 
     def kind_of(self, job: JobRow) -> LineKind:
         """Return what is particular to a job."""
@@ -65,9 +71,14 @@ class Office:
 async def open_office(
     settings: JobSettings, store: StoreSettings, place: WorkPlace, send: Send
 ) -> AsyncGenerator[Office]:
-    """Open the database for as long as the context lasts; its schema is up to date already."""
+    """Open the database for as long as the context lasts; its schema is up to date already.
+
+    Raises:
+        OSError: the pepper that tokens are signed with can be neither read nor kept.
+    """
+    secrets = await asyncio.to_thread(load_secrets, store)
     database = Database(store.database)
     try:
-        yield Office(settings, database, FileStore(store.files), place, send)
+        yield Office(settings, database, FileStore(store.files), place, send, secrets)
     finally:
         await database.close()

@@ -168,7 +168,9 @@ async def _ask(office: Office, claim: Claim, journal: Journal, watch: _Watch) ->
         watch.is_asked = True
         return
     at_once = settings.at_once
-    async with GatewayClient(settings.gateway_url, at_once, settings.request_timeout_s) as client:
+    token = office.token_for(claim.job)
+    limit_s = settings.request_timeout_s
+    async with GatewayClient(settings.gateway_url, at_once, limit_s, token) as client:
         waiting = iter(lines)  # shared: each task takes the next one
         async with asyncio.TaskGroup() as group:
             for _ in range(min(at_once, len(lines))):

@@ -34,6 +34,14 @@ async def read_json(request: Request, settings: GatewaySettings) -> Any:
     return await in_thread(cut.parse)
 
 
+async def read_optional_json(request: Request, settings: GatewaySettings) -> Any:
+    """Return the body's JSON value, as `read_json`, or {} without a body; raises GalenError."""
+    has_body = request.headers.get("content-length", "0") != "0"
+    if not has_body and "transfer-encoding" not in request.headers:
+        return {}
+    return await read_json(request, settings)
+
+
 async def _read(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0

@@ -133,6 +133,7 @@ class Dispatcher:
             if self._tickets.pop(ticket.request.request_id, None) is not None:
                 self._metrics.cancelled.inc()
                 self._spawn(self._revoke(ticket.request.request_id))
+        reply.completion_tokens += sum(ticket.next_index for ticket in reply.tickets)
         reply.tickets.clear()  # they point back: without them nothing waits for the collector
 
     async def _revoke(self, request_id: str) -> None:
@@ -230,6 +231,8 @@ class Dispatcher:
                     return
                 self._charges.ended(ticket.request, ticket.charged, event)
                 del self._tickets[event.request_id]
+                ticket.reply.prompt_tokens = event.prompt_tokens
+                ticket.reply.image_tokens = event.image_tokens
                 ticket.reply.put((ticket.choice, event))
             case Failed():
                 del self._tickets[event.request_id]

@@ -1,5 +1,8 @@
 """From our errors to HTTP: the one place that knows status codes and OpenAI's error types."""
 
+import math
+from http import HTTPStatus
+
 import msgspec
 import structlog
 from fastapi import FastAPI, Request
@@ -15,6 +18,9 @@ _log = structlog.get_logger()
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
+_AUTHENTICATION = "authentication_error"
+_PERMISSION = "permission_error"
+_RATE_LIMIT = "rate_limit_error"
 
 STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.NOT_FOUND: (404, _INVALID),
@@ -25,8 +31,13 @@ STATUS_BY_CODE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.BATCH_NOT_FOUND: (404, _INVALID),
     ErrorCode.EVALUATION_NOT_FOUND: (404, _INVALID),
     ErrorCode.FILE_IN_USE: (409, _INVALID),
-    ErrorCode.LOCAL_ONLY: (403, _INVALID),
-    ErrorCode.ADMIN_FORBIDDEN: (403, _INVALID),
+    ErrorCode.LOCAL_ONLY: (403, _PERMISSION),
+    ErrorCode.MISSING_API_KEY: (401, _AUTHENTICATION),
+    ErrorCode.INVALID_API_KEY: (401, _AUTHENTICATION),
+    ErrorCode.INSUFFICIENT_SCOPE: (403, _PERMISSION),
+    ErrorCode.ADMIN_FORBIDDEN: (403, _PERMISSION),
+    ErrorCode.RATE_LIMIT_EXCEEDED: (429, _RATE_LIMIT),
+    ErrorCode.KEY_NOT_FOUND: (404, _INVALID),
     ErrorCode.MODEL_LOAD_REFUSED: (409, _INVALID),
     ErrorCode.METHOD_NOT_ALLOWED: (405, _INVALID),
     ErrorCode.REQUEST_TIMEOUT: (408, _INVALID),
@@ -87,7 +98,9 @@ def error_response(error: GalenError) -> Response:
     status, _ = status_and_type(error.code)
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"  # which a 401 must have (RFC 9110, 15.5.2)
     if error.code in _NOT_AGAIN:
         headers["x-should-retry"] = "false"
     if error.code in _BODY_UNREAD:

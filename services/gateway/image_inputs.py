@@ -40,7 +40,7 @@ def image_inputs(
     Raises:
         RequestError: a choice that fits no file.
     """
-    burned_in = settings.burned_in if caller.key_id is None else caller.burned_in
+    burned_in = caller.burned_in or settings.burned_in
     inputs: list[ImageInput] = []
     for image, param in images:
         choice = _choice(image.preprocess, settings.image_recipes.get(card.id), image.url, param)

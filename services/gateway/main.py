@@ -25,12 +25,12 @@ from fastapi import FastAPI
 from setproctitle import setproctitle
 from starlette.types import ASGIApp
 
+from services.gateway.access.parts import Access, make_access, why_not_to_start
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
 from services.gateway.http_protocol import LimitedHttpProtocol
 from services.gateway.job_sender import JobSender
-from services.gateway.job_store import JobStore
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.memory import MemoryGuard
@@ -48,9 +48,11 @@ from services.gateway.routes import (
     evaluations,
     files,
     health,
+    keys,
     models,
     preview,
     responses,
+    usage,
 )
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
@@ -61,6 +63,7 @@ from services.protocol.errors import ErrorCode
 from services.protocol.event_stream import EventReader
 from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import RequestQueue
+from services.protocol.wire import RedisWire
 from services.protocol.worker_directory import WorkerDirectory
 from services.settings_guard import settings_or_exit
 from services.store.settings import StoreSettings
@@ -76,9 +79,7 @@ _SERVER_PATIENCE_S = 2.0
 """uvicorn cancels whatever it still runs so long after the drain: later than all of ours."""
 
 
-def create_app(
-    settings: GatewaySettings, store_settings: StoreSettings, metrics: GatewayMetrics
-) -> FastAPI:
+def create_app(settings: GatewaySettings, access: Access, metrics: GatewayMetrics) -> FastAPI:
     """Return the application; its parts begin and end with its lifespan."""
     memory = MemoryGuard(
         settings.memory_limit_bytes, settings.memory_soft_share, settings.memory_hard_share
@@ -86,7 +87,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with _gateway(settings, store_settings, metrics, memory) as state:
+        async with _gateway(settings, access, metrics, memory) as state:
             app.state.galen = state
             yield
 
@@ -96,7 +97,7 @@ def create_app(
     install_api_document(app)
     for routes in (chat, completions, responses, embeddings, models, health):
         app.include_router(routes.router)
-    for routes in (files, batches, evaluations, admin, admin_status, preview):
+    for routes in (files, batches, evaluations, usage, admin, admin_status, keys, preview):
         app.include_router(routes.router)
     return app
 
@@ -104,7 +105,7 @@ def create_app(
 @asynccontextmanager
 async def _gateway(
     settings: GatewaySettings,
-    store_settings: StoreSettings,
+    access: Access,
     metrics: GatewayMetrics,
     memory: MemoryGuard,
 ) -> AsyncGenerator[GatewayState]:
@@ -118,14 +119,10 @@ async def _gateway(
     dispatcher = Dispatcher(settings, queue, reader, catalogue, metrics, gateway_id)
     directory = WorkerDirectory(beats)
     pulse = Pulse(settings, dispatcher, directory, catalogue, metrics)
-    decoder = ImageDecoder(num_children=settings.decoder_processes)
-    limits = ImageLimits(max_images=settings.max_images, max_image_bytes=settings.max_image_bytes)
-    images = ImageResolver(
-        decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
-    )
-    store = JobStore(store_settings)
+    decoder, images = _image_path(settings, pictures)
     moderation = open_moderation(settings)
     await decoder.start()
+    await access.open()
     try:
         await pulse.beat()
         dispatcher.is_redis_up = True
@@ -137,12 +134,13 @@ async def _gateway(
         pulse.beat_forever(),
         pulse.watch_replies(),
         pulse.measure_lag(),
+        *access.loops(),
     )
     tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
     try:
         yield GatewayState(
             settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
-            store, JobSender(url), memory, moderation,
+            access.store, JobSender(url), memory, access, moderation,
         )  # fmt: skip
     finally:
         await dispatcher.settled()
@@ -154,11 +152,19 @@ async def _gateway(
         except REDIS_AWAY:
             _log.warning("gateway.left.unannounced")
         await decoder.close()
-        await store.close()
+        await access.close()
+        await access.store.close()
         if moderation is not None:
             await moderation.close()
         for client in (commands, beats, pictures, blocking):
             await client.aclose()
+
+
+def _image_path(settings: GatewaySettings, wire: RedisWire) -> tuple[ImageDecoder, ImageResolver]:
+    decoder = ImageDecoder(num_children=settings.decoder_processes)
+    limits = ImageLimits(max_images=settings.max_images, max_image_bytes=settings.max_image_bytes)
+    cache_bytes = settings.image_cache_bytes
+    return decoder, ImageResolver(decoder, ImageStore(wire), limits=limits, cache_bytes=cache_bytes)
 
 
 async def _essential(loop: Coroutine[Any, Any, None]) -> None:
@@ -250,8 +256,11 @@ def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
     configure_logging("gateway", settings.log_format, settings.log_level)
     setproctitle("galen gateway")
     os.umask(0o077)  # what is uploaded may be patients' data
+    if problem := why_not_to_start(settings, store_settings):
+        sys.exit(problem)
     metrics = GatewayMetrics()
-    app = create_app(settings, store_settings, metrics)
+    access = make_access(settings, store_settings)
+    app = create_app(settings, access, metrics)
     direct = {
         ("POST", "/v1/chat/completions"): chat.create_chat_completion,
         ("POST", "/v1/completions"): completions.create_completion,
@@ -260,7 +269,7 @@ def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
     _spare_the_collector()
     _give_memory_back()
     config = uvicorn.Config(
-        wrap(FrontDoor(app, direct, metrics, app.state.memory)),
+        wrap(FrontDoor(app, direct, metrics, app.state.memory, access)),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -1,4 +1,6 @@
-"""The outermost layer: a request id, one log line and one count for every HTTP response. Pure ASGI.
+"""The outermost layer: a request id, who asks, one log line and one count for every HTTP response.
+
+Pure ASGI. Nothing behind it is reached before `access/gate.py` has let the request in.
 
 The chat route is served from here directly. FastAPI's own way to it (router, exit stacks, five
 wrappers around `send`) costs more than all of our work on a request; see docs/benchmarks.md.
@@ -9,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
@@ -17,11 +19,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from services.gateway.access.parts import Access
 from services.gateway.error_handlers import error_response, respond_to_error
 from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.state import shutting_down
-from services.protocol.errors import ErrorCode, OverloadedError, RequestError
+from services.protocol.errors import ErrorCode, GalenError, OverloadedError, RequestError
+
+if TYPE_CHECKING:
+    from services.gateway.caller import Caller
 
 _log = structlog.get_logger()
 
@@ -29,7 +35,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _ROUTES = frozenset({
     "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
-    "/v1/files", "/v1/batches", "/v1/evaluations", "/healthz", "/readyz", "/metrics",
+    "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/usage", "/v1/galen/preview",
+    "/healthz", "/readyz", "/metrics",
 })  # fmt: skip
 _ID_PREFIXES = {"/v1/completions": "cmpl-", "/v1/responses": "resp_"}
 _FAMILIES = frozenset({"/v1/files", "/v1/batches", "/v1/evaluations"})
@@ -53,11 +60,13 @@ class FrontDoor:
         direct: Mapping[tuple[str, str], Handler],
         metrics: GatewayMetrics,
         memory: MemoryGuard,
+        access: Access,
     ) -> None:
         self._app = app
         self._direct = direct
         self._metrics = metrics
         self._memory = memory
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -71,17 +80,28 @@ class FrontDoor:
         try:
             if (full := self._refusal(scope)) is not None:
                 await self._serve(full, scope, receive, send, outcome)
-            elif not _has_plain_host(scope):
-                await self._serve(_refuse_host, scope, receive, send, outcome)
+            elif (refusal := await self._why_not(scope)) is not None:
+                await self._serve(_refuse(refusal), scope, receive, send, outcome)
             elif handler is not None:
                 await self._serve(handler, scope, receive, send, outcome)
             else:
-                await self._app(scope, receive, _with_id(send, request_id, outcome))
+                await self._app(scope, receive, _with_id(send, scope, outcome))
         except Exception as error:  # noqa: BLE001 - a bug; the server would log its text, too
             if "galen.code" not in scope:  # the framework raises again what it has answered
                 respond_to_error(Request(scope), error)
         finally:
             self._record(scope, request_id, outcome.status, time.monotonic() - started)
+
+    async def _why_not(self, scope: Scope) -> GalenError | None:
+        """Return why a request may not come in; None: it may."""
+        if not _has_plain_host(scope):
+            message = "the Host header is neither a name nor an address"
+            return RequestError(ErrorCode.BAD_REQUEST, message)
+        try:
+            await self._access.gate.admit(scope)
+        except GalenError as error:
+            return error
+        return None
 
     async def _serve(
         self, handler: Handler, scope: Scope, receive: Receive, send: Send, outcome: "_Outcome"
@@ -95,7 +115,7 @@ class FrontDoor:
         except Exception as error:  # noqa: BLE001 - the outermost border of a request
             response = respond_to_error(request, error)
         outcome.status = response.status_code
-        response.raw_headers.append((b"x-request-id", scope["galen.request_id"].encode()))
+        response.raw_headers += _own_headers(scope)
         await response(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Handler | None:
@@ -115,12 +135,16 @@ class FrontDoor:
         path = scope["path"]
         route = _route_of(path)
         code = scope.get("galen.code")
+        self._access.meter.end(scope, status)
         self._metrics.responses.labels(route, str(status)).inc()
         if code:
             self._metrics.failed.labels(code).inc()
             self._metrics.recent_errors.add(code, scope.get("galen.model", ""), status)
         if path not in _QUIET:
             fields: dict[str, Any] = scope.get("galen.fields", {})
+            caller: Caller | None = scope.get("galen.caller")
+            if caller is not None and caller.key_id is not None:
+                fields = {**fields, "key_id": caller.key_id, "tenant": caller.tenant_id}
             _log.info(
                 "request.finished",
                 request_id=request_id,
@@ -150,8 +174,11 @@ def _has_plain_host(scope: Scope) -> bool:
     return all(_PLAIN_HOST.fullmatch(v) for name, v in scope["headers"] if name == b"host")
 
 
-async def _refuse_host(_request: Request) -> Response:
-    raise RequestError(ErrorCode.BAD_REQUEST, "the Host header is neither a name nor an address")
+def _refuse(error: GalenError) -> Handler:
+    async def refuse(_request: Request) -> Response:
+        raise error
+
+    return refuse
 
 
 def _answer_of(response: Response) -> Handler:
@@ -167,12 +194,17 @@ class _Outcome:
     status = 0
 
 
-def _with_id(send: Send, request_id: str, outcome: _Outcome) -> Send:
+def _own_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return what every response has: its id, and what is left of the key's limits."""
+    identity = (b"x-request-id", scope["galen.request_id"].encode())
+    return [identity, *scope.get("galen.headers", ())]
+
+
+def _with_id(send: Send, scope: Scope, outcome: _Outcome) -> Send:
     async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
             outcome.status = message["status"]
-            identity = (b"x-request-id", request_id.encode())
-            message["headers"] = [*message.get("headers", ()), identity]
+            message["headers"] = [*message.get("headers", ()), *_own_headers(scope)]
         await send(message)
 
     return send_with_id

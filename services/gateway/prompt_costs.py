@@ -7,7 +7,7 @@ What does *not* live here: what of it is refused (`admission.py`) and who is cha
 from modeling.image_sizes import kept_size
 from services.protocol.messages import GenerationRequest, ModelCard, TextPart
 
-_CHARACTERS_PER_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 """Of English text in the served models' tokenizers, about (OpenAI's help centre says the same)."""
 _PX_PER_TOKEN = 28
 """Side of the square that is one token where the card says nothing: Qwen2-VL's merged patches."""
@@ -41,4 +41,4 @@ def prompt_tokens(request: GenerationRequest, card: ModelCard | None) -> int:
             else:
                 size = (part.image.width, part.image.height)
                 of_images += image_tokens(card, size)[0]
-    return 1 + characters // _CHARACTERS_PER_TOKEN + of_images
+    return 1 + characters // CHARACTERS_PER_TOKEN + of_images

@@ -57,11 +57,13 @@ class Reply:
 
     Args:
         deadline: monotonic seconds at which the request is given up.
+        prompt_tokens, image_tokens: known once a choice has ended.
+        completion_tokens: known once the reply is given up or over.
     """
 
     __slots__ = (
-        "_items", "_waiter", "abandoned", "deadline", "heard", "received", "response_task",
-        "sending_since", "stream", "tickets", "watch",
+        "_items", "_waiter", "abandoned", "completion_tokens", "deadline", "heard", "image_tokens",
+        "prompt_tokens", "received", "response_task", "sending_since", "stream", "tickets", "watch",
     )  # fmt: skip
 
     def __init__(self, *, stream: bool, timeout_s: float) -> None:
@@ -73,6 +75,7 @@ class Reply:
         self.sending_since = 0.0
         self.tickets: list[Ticket] = []
         self.abandoned = False
+        self.prompt_tokens = self.image_tokens = self.completion_tokens = 0
         self.response_task: asyncio.Task[object] | None = None
         self.watch: asyncio.Task[None] | None = None
         self._items: list[ReplyItem] = []

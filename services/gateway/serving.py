@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive
 
+from services.gateway.access.expected_tokens import expected_tokens
 from services.gateway.admission import admit, admitted_images
 from services.gateway.body import read_json
 from services.gateway.caller import Caller, caller_of
@@ -52,6 +53,12 @@ async def _serve(
 ) -> Response:
     entry = admit(question.chat, state.catalogue, question.needs)
     request.scope["galen.model"] = entry.id
+    charge = await state.access.meter.begin(
+        request.scope,
+        caller,
+        question.chat.model,
+        expected_tokens(question.chat, len(question.images), entry.card),
+    )
     if state.moderation is not None:
         await state.moderation.check(question.chat)
     # 2. Images go to the store, once; the request only names them.
@@ -69,7 +76,7 @@ async def _serve(
     )
     target = Target(entry.card.id, entry.adapter.name if entry.adapter is not None else None)
     is_streamed = bool(question.chat.stream)
-    reply = Reply(stream=is_streamed, timeout_s=state.settings.request_timeout_s)
+    reply = charge.reply = Reply(stream=is_streamed, timeout_s=state.settings.request_timeout_s)
     stream: AnswerStream | None = None
     try:
         await state.dispatcher.submit(reply, question.requests(refs, origin, target))

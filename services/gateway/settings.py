@@ -13,6 +13,8 @@ from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_GATEWAY_"
 
+AuthMode = Literal["auto", "required", "off"]
+
 
 def _redis_address(url: SecretStr) -> SecretStr:
     if problem := why_no_redis_address(url.get_secret_value()):
@@ -141,5 +143,11 @@ class GatewaySettings(BaseSettings):
         default="closed",
         description="Where a check cannot be made: closed refuses with 503, open lets pass",
     )
+    auth: AuthMode = Field(
+        default="auto",
+        description="required: a key for every request; off: for none; auto: required once the "
+        "first key was made, and wherever others than this machine can reach",
+    )
+    open_metrics: bool = Field(default=False, description="/metrics asks for no key")
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

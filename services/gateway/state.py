@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from services.gateway.access.parts import Access
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.job_sender import JobSender
@@ -33,6 +34,7 @@ class GatewayState:
     store: JobStore
     jobs: JobSender
     memory: MemoryGuard
+    access: Access
     moderation: Moderation | None = None
     is_draining: bool = False
 

@@ -43,7 +43,9 @@ class Question:
     temperature: float | None = None
 
 
-async def answer_pieces(url: str, question: Question, *, stream: bool) -> AsyncIterator[str]:
+async def answer_pieces(
+    url: str, question: Question, *, stream: bool, key: str | None = None
+) -> AsyncIterator[str]:
     """Yield the answer as it comes: token by token, or in one piece without `stream`.
 
     Args:
@@ -53,7 +55,7 @@ async def answer_pieces(url: str, question: Question, *, stream: bool) -> AsyncI
         CommandError: an image cannot be used, the gateway cannot be reached, or it refuses.
     """
     messages = _messages(question)
-    async with _client(url) as client:
+    async with _client(url, key) as client:
         try:
             model = question.model or await _first_model(client, url)
             if stream:
@@ -124,13 +126,13 @@ def _messages(question: Question) -> list[ChatCompletionMessageParam]:
     return messages
 
 
-def _client(url: str) -> AsyncOpenAI:
-    """Return a client without an account; a proxy is not asked for what runs on this machine."""
+def _client(url: str, key: str | None) -> AsyncOpenAI:
+    """Return a client; a proxy is not asked for what runs on this machine."""
     host = urlsplit(url).hostname or ""
     timeout = openai.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
     http = DefaultAsyncHttpxClient(trust_env=not _is_loopback(host), timeout=timeout)
     return AsyncOpenAI(
-        base_url=url, api_key="none", max_retries=0, timeout=timeout, http_client=http
+        base_url=url, api_key=key or "none", max_retries=0, timeout=timeout, http_client=http
     )
 
 

@@ -16,23 +16,30 @@ _MAX_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class FirstQuestion:
-    """What to ask whom; `right_answer` is empty where it is not known."""
+    """What to ask whom; `right_answer` is empty where it is not known.
+
+    Args:
+        key: None: none is asked for.
+    """
 
     url: str
     model_id: str
     image: Path
     text: str
     right_answer: str = ""
+    key: str | None = None
 
 
-def first_question(url: str, model_id: str, image: Path | None, text: str | None) -> FirstQuestion:
+def first_question(
+    url: str, model_id: str, image: Path | None, text: str | None, key: str | None
+) -> FirstQuestion:
     """Return the question to ask; without an image, it is about a scan that ships with Galen."""
     scan = demo_scan()
     text = text or scan.question
     if image is not None:
-        return FirstQuestion(url, model_id, image.resolve(), text)
+        return FirstQuestion(url, model_id, image.resolve(), text, key=key)
     is_known = model_id == DEMO_MODEL_ID and text == scan.question
-    return FirstQuestion(url, model_id, scan.image, text, scan.answer if is_known else "")
+    return FirstQuestion(url, model_id, scan.image, text, scan.answer if is_known else "", key)
 
 
 async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:
@@ -47,7 +54,8 @@ async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:
         first.text, (first.image,), first.model_id, max_tokens=_MAX_TOKENS, temperature=0.0
     )
     terminal.result(f"\n{first.text}  ({first.image})", "bold")
-    if not await terminal.answer(chat.answer_pieces(first.url, question, stream=True)):
+    pieces = chat.answer_pieces(first.url, question, stream=True, key=first.key)
+    if not await terminal.answer(pieces):
         raise CommandError("the answer is empty")
     if first.right_answer:
         terminal.result(f"(Drawn: {first.right_answer})", "dim")
@@ -57,7 +65,9 @@ def print_commands(terminal: Terminal, first: FirstQuestion, *, is_only_model: b
     """Print two ways to ask; a model that others stand beside is named."""
     model = None if is_only_model else first.model_id
     terminal.result("\nAsk it yourself:", "bold")
-    terminal.result(ask_command(first.url, model, first.image, first.text))
+    terminal.result(ask_command(first.url, model, first.image, first.text, first.key))
     terminal.result("\nor with nothing but curl (bash):", "bold")
     mime = image_mime(first.image)
-    terminal.result(curl_command(first.url, first.model_id, first.image, mime, first.text) + "\n")
+    terminal.result(
+        curl_command(first.url, first.model_id, first.image, mime, first.text, first.key)
+    )

@@ -1,5 +1,6 @@
 """Shell commands that the launcher prints for the user to paste: pure.
 
+A key goes through a variable or a pipe: who lists processes sees what stands in a command line.
 They ask at temperature 0: drawn answers of the demo's tiny model are wrong more often.
 """
 
@@ -14,7 +15,9 @@ DEFAULT_URL = "http://127.0.0.1:8000/v1"
 _HERE_GOES_THE_IMAGE = "\0"
 
 
-def curl_command(url: str, model: str, image: Path, mime: str, question: str) -> str:
+def curl_command(
+    url: str, model: str, image: Path, mime: str, question: str, key: str | None = None
+) -> str:
     """Return one line for bash or zsh; the image is read from its file and may be of any size.
 
     The body goes through stdin: an argument ends at 128 KiB (MAX_ARG_STRLEN, execve(2)).
@@ -32,13 +35,16 @@ def curl_command(url: str, model: str, image: Path, mime: str, question: str) ->
     }
     before, after = json.dumps(body).split(json.dumps(_HERE_GOES_THE_IMAGE).strip('"'))
     read_image = f"\"$(base64 < {shlex.quote(str(image))} | tr -d '\\n')\""
+    header = "" if key is None else f"-H @<(echo 'authorization: Bearer {key}') "
     return (
-        f"curl -sSN {url}/chat/completions -H 'content-type: application/json' -d @- "
+        f"curl -sSN {url}/chat/completions {header}-H 'content-type: application/json' -d @- "
         f"<<< {shlex.quote(before)}{read_image}{shlex.quote(after)}"
     )
 
 
-def ask_command(url: str, model: str | None, image: Path, question: str) -> str:
+def ask_command(
+    url: str, model: str | None, image: Path, question: str, key: str | None = None
+) -> str:
     """Return a `galen ask` that works in the user's shell, even where `galen` is not on PATH.
 
     Args:
@@ -49,7 +55,8 @@ def ask_command(url: str, model: str | None, image: Path, question: str) -> str:
         words += ["--model", model]
     if url != DEFAULT_URL:
         words += ["--url", url]
-    return shlex.join([*words, question])
+    variable = "" if key is None else f"GALEN_API_KEY={key} "
+    return variable + shlex.join([*words, question])
 
 
 def _galen() -> list[str]:

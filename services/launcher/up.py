@@ -8,10 +8,8 @@ with it, and its folder goes with the next start.
 """
 
 import asyncio
-import errno
 import importlib
 import signal
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +34,7 @@ from services.launcher.first_question import (
 from services.launcher.fleet import Fleet
 from services.launcher.host_agent import HostAgent
 from services.launcher.layouts import choose_layouts, find_machine
+from services.launcher.listening import free_port, local_url
 from services.launcher.redis_server import (
     check_redis,
     embedded_url,
@@ -46,6 +45,7 @@ from services.launcher.run_folder import run_folder
 from services.launcher.service_process import service_process, store_environment
 from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.launcher.terminal import CommandError, Terminal
+from services.launcher.up_key import UpKey, give_back, say_who_may_ask, take_key
 from services.launcher.wishes import MODEL_VARIABLES, EngineChoice, demo_wish, read_wishes
 from services.protocol.admin import LoadModel
 from services.settings_guard import set_variables
@@ -63,7 +63,6 @@ _OWN_VARIABLES = (
     "GALEN_WORKER_DRAIN_TIMEOUT_S",
     "GALEN_WORKER_NAME",
 )
-_ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - no listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +182,8 @@ class _Launcher:
     terminal: Terminal
     family: Family
     is_serving: bool = False
+    _admin_key: str = ""
+    _key: UpKey | None = None
     _agent: HostAgent | None = None
     _agent_task: "asyncio.Task[None] | None" = None
     _started: float = field(default_factory=time.monotonic)
@@ -196,6 +197,7 @@ class _Launcher:
             self.wishes = [demo_wish(options.engine, options.overrides)]
         machine = find_machine(options.worker_python)
         layouts = choose_layouts(self.wishes, machine)
+        self._key = await take_key(*self._settings())
         redis_url = await self._start_redis()
         worker = _log_options(options, "WORKER") | {
             "redis_url": redis_url,
@@ -215,13 +217,15 @@ class _Launcher:
             await self._start_jobs(redis_url)
         self.terminal.progress(f"ready after {time.monotonic() - self._started:.1f} s")
         model_id = self.wishes[0].model_id
-        first = first_question(self._url(), model_id, options.image, options.question)
+        key = None if self._key is None else self._key.key
+        first = first_question(self._url(), model_id, options.image, options.question, key)
         await loaded
         with self.terminal.hold_logs():
             if options.ask:
                 await self._ask(first)
             if not options.once:
                 print_commands(self.terminal, first, is_only_model=self._is_alone())
+                say_who_may_ask(self.terminal, self._settings()[0], self._key)
         if options.once:
             return 0
         served = ", ".join(wish.model_id for wish in self.wishes)
@@ -238,8 +242,15 @@ class _Launcher:
         self._agent_task = asyncio.create_task(self._agent.run())
         self._agent_task.add_done_callback(on_end)
 
+    def _settings(self) -> tuple[GatewaySettings, StoreSettings]:
+        """Return them as the gateway will have them."""
+        gateway, store = _gateway_options(self.options), _store_options(self.options)
+        return GatewaySettings(**gateway), StoreSettings(**store)  # pyright: ignore[reportArgumentType] - they convert
+
     async def stop_agent(self) -> None:
-        """Take no orders any more."""
+        """Take no orders any more, and take our key back."""
+        if self._key is not None:
+            await give_back(self._key, self._settings()[1])
         if self._agent is not None and self._agent_task is not None:
             self._agent_task.cancel()
             await asyncio.gather(self._agent_task, return_exceptions=True)
@@ -257,7 +268,7 @@ class _Launcher:
 
     async def _start_gateway(self, redis_url: str) -> None:
         given = GatewaySettings().admin_key
-        key = given.get_secret_value() if given is not None else new_key()
+        key = self._admin_key = given.get_secret_value() if given is not None else new_key()
         leave_access(self.folder, AdminAccess(self._url(), key))
         gateway = _gateway_options(self.options) | {
             "port": str(self.port),
@@ -312,7 +323,8 @@ class _Launcher:
                 return False
             if self._is_alone():
                 return True
-            listed = (await client.get(self._url("v1/models"))).json()["data"]
+            key = {"authorization": f"Bearer {self._admin_key}"}
+            listed = (await client.get(self._url("v1/models"), headers=key)).json()["data"]
         except httpx.TransportError:
             return False
         states = {model["id"]: model["state"] for model in listed}
@@ -332,26 +344,7 @@ class _Launcher:
             self.terminal.failure(error)
 
     def _url(self, path: str = "v1") -> str:
-        host = _ANY_ADDRESS.get(self.options.host, self.options.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/{path}"
-
-
-def free_port(host: str, port: int) -> int:
-    """Return the port to listen on (0: any free one); raises CommandError where it is not free."""
-    try:
-        [(family, *_, address), *_] = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            message = f"port {port} is in use; choose another with --port"
-        else:
-            message = f"cannot listen on {host} port {port}: {error.strerror}"
-        raise CommandError(message) from error
+        return local_url(self.options.host, self.port, path)
 
 
 def _gateway_options(options: UpOptions) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 GalenError                     code, message, param, retry_after_s
 ├── RequestError               the caller's fault: repeating it unchanged cannot help
+│   ├── AccessError        no key, no valid one, or one that may not do this
 │   ├── NotFoundError          a model, a route or an object that does not exist
 │   └── TooLargeError          a body or a header beyond its limit
 ├── OverloadedError            nobody's fault: come back after `retry_after_s`
+├── LimitError             a limit of the caller's own: come back after `retry_after_s`
 ├── UnavailableError           ours: Redis or every worker is away, or we are shutting down
 ├── DeadlineError              ours: the request ran out of its time
 └── WorkerError                ours: the engine or its worker failed while it held the request
@@ -44,6 +46,12 @@ class ErrorCode(StrEnum):
     # moderation
     CONTENT_REFUSED = "content_refused"
     MODERATION_UNAVAILABLE = "moderation_unavailable"
+    # keys
+    MISSING_API_KEY = "missing_api_key"
+    INVALID_API_KEY = "invalid_api_key"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    KEY_NOT_FOUND = "key_not_found"
     # files, batches and evaluations
     LOCAL_ONLY = "local_only"
     FILE_NOT_FOUND = "file_not_found"
@@ -110,6 +118,10 @@ class RequestError(GalenError):
     """The request itself is at fault; not retryable."""
 
 
+class AccessError(RequestError):
+    """Who asks is not known, or may not do this; not retryable."""
+
+
 class NotFoundError(RequestError):
     """What the request names does not exist; not retryable."""
 
@@ -120,6 +132,10 @@ class TooLargeError(RequestError):
 
 class OverloadedError(GalenError):
     """The queue has no room; retryable after `retry_after_s`."""
+
+
+class LimitError(GalenError):
+    """The caller has used what it may; retryable after `retry_after_s`."""
 
 
 class UnavailableError(GalenError):
@@ -135,6 +151,12 @@ class WorkerError(GalenError):
 
 
 _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
+    ErrorCode.MISSING_API_KEY: AccessError,
+    ErrorCode.INVALID_API_KEY: AccessError,
+    ErrorCode.INSUFFICIENT_SCOPE: AccessError,
+    ErrorCode.ADMIN_FORBIDDEN: AccessError,
+    ErrorCode.RATE_LIMIT_EXCEEDED: LimitError,
+    ErrorCode.KEY_NOT_FOUND: NotFoundError,
     ErrorCode.NOT_FOUND: NotFoundError,
     ErrorCode.MODEL_NOT_FOUND: NotFoundError,
     ErrorCode.WORKER_NOT_FOUND: NotFoundError,

@@ -32,6 +32,9 @@ worker W has two of its own, `interactive.W` and `batch.W`, for requests whose i
     galen:hosts               hash   host -> HostRecord
     galen:orders:H            list   orders to load and unload models for the agent of host H
     galen:order_reply:O       string the agent's reply to order O
+    galen:limit:K             hash   what key K has left of this minute: requests, tokens, as of .at
+    galen:limit_running:K     zset   request of key K under way -> when it counts no more, in ms
+    galen:limit_spent:K:YM    string tokens that key K has used in a month
     galen:dead                stream of dead letters (no payload: it would hold a patient's text)
     galen:epoch               string drawn once per data set; another value: data were lost
     galen:fenced_writes       string count of writes refused to workers without a lease
@@ -208,3 +211,18 @@ def events(gateway_id: str) -> str:
 def image(sha256: str) -> str:
     """A packed image."""
     return f"{PREFIX}image:{sha256}"
+
+
+def limit_buckets(key_id: str) -> str:
+    """Hash of what an API key has left of this minute."""
+    return f"{PREFIX}limit:{quoted(key_id)}"
+
+
+def limit_running(key_id: str) -> str:
+    """Sorted set of an API key's requests under way."""
+    return f"{PREFIX}limit_running:{quoted(key_id)}"
+
+
+def limit_spent(key_id: str, month: str) -> str:
+    """String with the tokens that an API key has used in a month (2026-11)."""
+    return f"{PREFIX}limit_spent:{quoted(key_id)}:{month}"

@@ -159,6 +159,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
         completion_tokens: all tokens of the answer, an end-of-sequence token and those of earlier
             attempts included.
         prefill_s: from submission to the engine until the first token, seconds.
+        image_tokens: of `prompt_tokens`, those of images.
     """
 
     request_id: str
@@ -167,6 +168,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
     prompt_tokens: int
     completion_tokens: int
     prefill_s: float = 0.0
+    image_tokens: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="e"):

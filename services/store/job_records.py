@@ -33,6 +33,7 @@ class NewJob:
 
     Args:
         window_s: it expires after so long.
+        key_id: of the key that pays for it.
     """
 
     tenant_id: str
@@ -45,6 +46,7 @@ class NewJob:
     num_lines: int
     metadata: Mapping[str, str] | None = None
     spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ async def add_job(session: AsyncSession, job: NewJob) -> JobRow:
         total=job.num_lines,
         created_ms=created_ms,
         expires_ms=created_ms + job.window_s * 1000,
+        key_id=job.key_id,
     )
     session.add(row)
     return row

@@ -1,8 +1,9 @@
-"""The tables: files, jobs (batches and evaluations) and their shards. A tenant in every row.
+"""The tables: files, jobs (batches and evaluations) and their shards, API keys and their use.
+
+A tenant stands in every row.
 
 Times are milliseconds since 1970, and all of them come from the database's own clock (`clock.py`).
-What does *not* live here: how tables come to be (`migrations/`), queries (`file_records.py`,
-`job_records.py`, `shard_records.py`).
+What does *not* live here: how tables come to be (`migrations/`), queries (`*_records.py`).
 """
 
 from typing import Any, Literal, cast
@@ -73,6 +74,7 @@ class JobRow(Base):
         outcome: what it ends as when all its shards are done.
         problems: why it failed, in OpenAI's form.
         result: of an evaluation: its receipt.
+        key_id: of the key that made it, which pays for it; None: it was made without one.
     """
 
     __tablename__ = "jobs"
@@ -104,6 +106,7 @@ class JobRow(Base):
     cancelling_ms: Mapped[int | None] = mapped_column(BigInteger)
     ended_ms: Mapped[int | None] = mapped_column(BigInteger)
     sent_ms: Mapped[int | None] = mapped_column(BigInteger)
+    key_id: Mapped[str | None] = mapped_column(String(64))
 
     @property
     def state(self) -> JobStatus:
@@ -146,3 +149,66 @@ class ShardRow(Base):
     lease_until_ms: Mapped[int | None] = mapped_column(BigInteger)
     sent_ms: Mapped[int | None] = mapped_column(BigInteger)
     part_key: Mapped[str | None] = mapped_column(String(255))
+
+
+class KeyRow(Base):
+    """An API key. Its secret is not here, only what the whole key hashes to.
+
+    Args:
+        id: its public name, with which the key begins.
+        hash: hex, by `KeySecrets.hash_of`.
+        pepper_id: of the pepper that it was hashed with.
+        scopes: their names, with blanks between them.
+        burned_in: what becomes of images that may have names in their pixels; None: as the gateway
+            has it.
+        changed_ms: of the last change that gateways must hear of.
+        replaced_by: the key that it was rotated to.
+    """
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        Index("ix_api_keys_tenant", "tenant_id", "created_ms"),
+        Index("ix_api_keys_changed", "changed_ms"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(String(128))
+    hash: Mapped[str] = mapped_column(String(64))
+    pepper_id: Mapped[str] = mapped_column(String(16))
+    scopes: Mapped[str] = mapped_column(String(255))
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    concurrent_requests: Mapped[int | None]
+    tokens_per_month: Mapped[int | None] = mapped_column(BigInteger)
+    burned_in: Mapped[str | None] = mapped_column(String(16))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    changed_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+    last_used_ms: Mapped[int | None] = mapped_column(BigInteger)
+    replaced_by: Mapped[str | None] = mapped_column(String(64))
+
+
+class UsageRow(Base):
+    """What a key has used of a model on a day.
+
+    Args:
+        day: UTC, as 2026-11-29.
+        key_id: "" for requests without a key.
+        prompt_tokens: image tokens included.
+        errors: of `requests`, those that ended with an error.
+    """
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("ix_usage_tenant", "tenant_id", "day"),)
+
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    errors: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    image_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)

@@ -46,6 +46,13 @@ class StoreSettings(BaseSettings):
         "s3://BUCKET/PATH (default: `files` in the folder)",
     )
 
+    key_pepper: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Secret that API keys are hashed with, the same for all services (default: "
+        "one that is made once and kept in the folder, in `key_pepper`)",
+    )
+
     @property
     def database(self) -> str:
         """SQLAlchemy's address of the database."""

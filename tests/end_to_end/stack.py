@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.program import Program, free_port
 from tests.support.stack import Stack
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 class RunningStack:
     """One gateway and one worker that serve `model`."""
 
-    def __init__(self, stack: Stack, model: str, worker_metrics_port: int) -> None:
+    def __init__(
+        self, stack: Stack, model: str, worker_metrics_port: int, key: str | None = None
+    ) -> None:
         self._stack = stack
         self._worker_metrics = f"http://127.0.0.1:{worker_metrics_port}/metrics"
-        self._http = httpx.Client(verify=False)  # one for all: making a TLS context takes 20 ms
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        # One for all: making a TLS context takes 20 ms.
+        self._http = httpx.Client(verify=False, headers=headers)
         self.model = model
         self.base_url = f"http://127.0.0.1:{stack.port}"
 
@@ -49,6 +53,24 @@ class RunningStack:
     def redis(self) -> "redis.Redis":
         return self._stack.redis
 
+    def add_gateway(self) -> int:
+        """Start one more gateway; returns its port once it is ready."""
+        self._stack.add_gateway("g1")
+        port = self._stack.ports[-1]
+
+        def is_ready() -> bool:
+            try:
+                return self._http.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(is_ready, "the second gateway", 30)
+        return port
+
+    def add_jobs(self, **settings: str) -> None:
+        """Start a job worker."""
+        self._stack.add_jobs("jobs", **settings)
+
     def client(self, **options) -> OpenAI:
         """The official client; it repeats nothing by itself, so that each error is seen."""
         return OpenAI(**self._client_options(options))
@@ -58,6 +80,11 @@ class RunningStack:
 
     def _client_options(self, options: dict) -> dict:
         return {"base_url": f"{self.base_url}/v1", "api_key": "none", "max_retries": 0, **options}
+
+    @property
+    def store_folder(self) -> Path:
+        """Where database and files are."""
+        return self._stack.folder / "store"
 
     def num_running(self) -> int:
         """Requests in the engine."""
@@ -111,8 +138,12 @@ def running_stack(
     slots: int = 8,
     gateway: Mapping[str, str] | None = None,
     worker: Mapping[str, str] | None = None,
+    key: str | None = None,
 ) -> Iterator[RunningStack]:
-    """A platform that answers; `gateway` and `worker` are settings without their prefix."""
+    """A platform that answers; `gateway` and `worker` are settings without their prefix.
+
+    `key`: what its own questions are asked with, where one is needed.
+    """
     metrics_port = free_port()
     worker = {"MODEL_ID": model, "METRICS_PORT": str(metrics_port), **(worker or {})}
     settings = {f"GALEN_GATEWAY_{name}": value for name, value in (gateway or {}).items()}
@@ -120,7 +151,7 @@ def running_stack(
     stack = Stack(folder, num_workers=1, slots=slots, durable=False, settings=settings)
     with asyncio.Runner() as runner:
         runner.run(stack.__aenter__())
-        running = RunningStack(stack, model, metrics_port)
+        running = RunningStack(stack, model, metrics_port, key)
         try:
             runner.run(_lists_its_model(running))
             yield running

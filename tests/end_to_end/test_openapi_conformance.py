@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from services.gateway.access.parts import make_access
 from services.gateway.main import create_app
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
@@ -31,7 +32,9 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-document = create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()
+document = create_app(
+    GatewaySettings(), make_access(GatewaySettings(), StoreSettings()), GatewayMetrics()
+).openapi()
 schema = schemathesis.openapi.from_dict(document)
 
 

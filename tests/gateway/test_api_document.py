@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.gateway import openai_schemas as schemas
+from services.gateway.access.parts import make_access
 from services.gateway.error_handlers import status_and_type
 from services.gateway.http_protocol import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from services.gateway.main import create_app
@@ -19,6 +20,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.strict_json import MAX_DEPTH, MAX_VALUES
 from services.protocol.errors import ErrorCode
 from services.store.settings import StoreSettings
+
+ACCESS = make_access(GatewaySettings(), StoreSettings())
 
 TEXT = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
 
@@ -54,7 +57,7 @@ def test_parameters_are_those_of_the_schema() -> None:
 
 def test_routes_are_those_of_the_application() -> None:
     documented = {names_in(row[0])[0] for row in table_under("Routes")}
-    paths = create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()["paths"]
+    paths = create_app(GatewaySettings(), ACCESS, GatewayMetrics()).openapi()["paths"]
 
     described = {f"{verb.upper()} {path}" for path, verbs in paths.items() for verb in verbs}
     assert documented == described | {"GET /openapi.json"}

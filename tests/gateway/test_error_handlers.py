@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
 
+from services.gateway.access.parts import make_access
 from services.gateway.error_handlers import (
     STATUS_BY_CODE,
     error_response,
@@ -18,6 +19,7 @@ from services.gateway.error_handlers import (
 from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
+from services.gateway.settings import GatewaySettings
 from services.protocol.errors import (
     ErrorCode,
     GalenError,
@@ -25,6 +27,7 @@ from services.protocol.errors import (
     RequestError,
     error_from_code,
 )
+from services.store.settings import StoreSettings
 
 SECRET = "Canary-4711"
 
@@ -36,9 +39,13 @@ SECRET = "Canary-4711"
 def test_every_code_has_a_status_a_type_and_a_class_that_agree(code: ErrorCode) -> None:
     status, kind = status_and_type(code)
 
-    assert status in {400, 403, 404, 405, 408, 409, 413, 414, 415, 431, 500, 503, 504}
-    assert kind == ("server_error" if status >= 500 else "invalid_request_error")
-    assert isinstance(error_from_code(code, "x"), RequestError) == (status < 500)
+    of_status = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    good = {400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 429, 431, 500, 503, 504}
+    assert status in good
+    assert kind == of_status.get(
+        status, "server_error" if status >= 500 else "invalid_request_error"
+    )
+    assert isinstance(error_from_code(code, "x"), RequestError) == (status < 500 and status != 429)
 
 
 @pytest.mark.parametrize("code", ErrorCode)
@@ -136,7 +143,8 @@ def door(metrics: GatewayMetrics) -> FrontDoor:
     for name, handler in FAILURES.items():
         app.add_route(f"/framework/{name}", handler)
     direct = {("GET", f"/direct/{name}"): handler for name, handler in FAILURES.items()}
-    return FrontDoor(app, direct, metrics, MemoryGuard(0, 0.8, 0.92))
+    access = make_access(GatewaySettings(auth="off"), StoreSettings())
+    return FrontDoor(app, direct, metrics, MemoryGuard(0, 0.8, 0.92), access)
 
 
 async def get(door: FrontDoor, path: str, **headers: str) -> httpx.Response:

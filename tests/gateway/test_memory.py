@@ -8,10 +8,13 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.access.parts import make_access
 from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
+from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, OverloadedError
+from services.store.settings import StoreSettings
 
 SMALL, LARGE = {b"content-length": b"2000"}, {b"content-length": b"3000000"}
 
@@ -73,7 +76,8 @@ async def test_front_door_refuses_before_it_reads(
     share: float, path: str, num_bytes: int, status: int
 ) -> None:
     direct = {("POST", "/work"): fine, ("POST", "/healthz"): fine}
-    door = FrontDoor(FastAPI(), direct, GatewayMetrics(), guard_at(share))
+    access = make_access(GatewaySettings(auth="off"), StoreSettings())
+    door = FrontDoor(FastAPI(), direct, GatewayMetrics(), guard_at(share), access)
     transport = httpx.ASGITransport(door)
     async with httpx.AsyncClient(transport=transport, base_url="http://galen") as client:
         response = await client.post(path, content=b"x" * num_bytes)

@@ -4,12 +4,15 @@ import json
 
 from prometheus_client import CollectorRegistry
 
+from services.gateway.access.parts import make_access
 from services.gateway.main import create_app
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.store.settings import StoreSettings
 from services.worker.metrics import WorkerMetrics
 from tests.golden_files import GoldenFiles
+
+ACCESS = make_access(GatewaySettings(), StoreSettings())
 
 
 def described(registry: CollectorRegistry) -> list[str]:
@@ -22,14 +25,14 @@ def described(registry: CollectorRegistry) -> list[str]:
 
 
 def test_openapi_document(golden: GoldenFiles) -> None:
-    document = create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()
+    document = create_app(GatewaySettings(), ACCESS, GatewayMetrics()).openapi()
 
     golden.check("openapi.json", json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def test_openapi_document_knows_no_422() -> None:
     assert "422" not in json.dumps(
-        create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()
+        create_app(GatewaySettings(), ACCESS, GatewayMetrics()).openapi()
     )
 
 
@@ -47,7 +50,7 @@ def test_metric_labels_are_closed_sets() -> None:
 
 
 def test_openapi_document_has_every_schema_that_it_names() -> None:
-    document = create_app(GatewaySettings(), StoreSettings(), GatewayMetrics()).openapi()
+    document = create_app(GatewaySettings(), ACCESS, GatewayMetrics()).openapi()
     schemas = document["components"]["schemas"]
     text = json.dumps(document)
     named = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}

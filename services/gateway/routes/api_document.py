@@ -30,6 +30,14 @@ from services.gateway.job_schemas import (
     FileList,
     FileObject,
 )
+from services.gateway.key_schemas import (
+    ApiKey,
+    ApiKeyList,
+    CreateKeyRequest,
+    IssuedKey,
+    RotateKeyRequest,
+    UsageList,
+)
 from services.gateway.openai_schemas import ChatCompletionRequest
 from services.gateway.preview_schemas import Preview, PreviewRequest
 from services.gateway.response_answers import ResponseObject
@@ -43,6 +51,7 @@ _STRUCTS = (
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
     PreviewRequest, Preview,
+    ApiKey, ApiKeyList, IssuedKey, CreateKeyRequest, RotateKeyRequest, UsageList,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 

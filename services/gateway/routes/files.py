@@ -10,12 +10,11 @@ from typing import BinaryIO, cast
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from services.gateway.caller import caller_of
 from services.gateway.job_schemas import FileDeleted, FileList, FileObject, file_of, file_page
-from services.gateway.local_only import check_local
 from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, file_answers
 from services.gateway.state import state_of
@@ -39,7 +38,7 @@ from services.store.models import FileRow
 
 _log = structlog.get_logger()
 
-router = APIRouter(prefix="/v1/files", dependencies=[Depends(check_local)])
+router = APIRouter(prefix="/v1/files")
 
 _PURPOSES = ("batch", "evaluation")
 _MOST_LISTED = 10_000

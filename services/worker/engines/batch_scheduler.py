@@ -93,6 +93,7 @@ class _Running:
     answer: Answer
     sampling: SamplingRow
     num_prompt_tokens: int
+    num_image_tokens: int
     adapter: str = BASE
     prefill_s: float | None = None
 
@@ -247,7 +248,8 @@ class BatchScheduler:
             submission.guide.consume(answer.token_ids)
             if submission.guide.is_broken:  # another version of the grammar began the answer
                 raise GuidanceError
-        return _Running(submission, answer, row, len(prompt.token_ids), adapter), prompt
+        counts = len(prompt.token_ids), prompt.num_image_tokens
+        return _Running(submission, answer, row, *counts, adapter), prompt
 
     def _masked(self, logits_BV: torch.Tensor) -> torch.Tensor | None:
         """Return the logits with -inf where a token may not come; None where all may."""
@@ -379,6 +381,7 @@ def _finished(running: _Running, reason: FinishReason) -> Finished:
         prompt_tokens=running.num_prompt_tokens,
         completion_tokens=len(running.answer.token_ids),
         prefill_s=running.prefill_s or 0.0,
+        image_tokens=running.num_image_tokens,
     )
 
 

@@ -295,6 +295,7 @@ def _finished(sequence: _Sequence, reason: FinishReason) -> Finished:
         sequence.prompt_tokens,
         sequence.index,
         sequence.prefill_s,
+        _image_tokens(request),
     )
 
 
@@ -344,15 +345,15 @@ def _too_long(request: GenerationRequest, prompt: int, asked: int, context: int)
 
 
 def _prompt_tokens(request: GenerationRequest) -> int:
-    count = 0
-    for message in request.messages:
-        for part in message.parts:
-            match part:
-                case TextPart(text):
-                    count += len(text.split())
-                case ImagePart(image):
-                    count += (image.width // _PATCH_PX) * (image.height // _PATCH_PX)
-    return count
+    parts = [part for message in request.messages for part in message.parts]
+    num_words = sum(len(part.text.split()) for part in parts if isinstance(part, TextPart))
+    return num_words + _image_tokens(request)
+
+
+def _image_tokens(request: GenerationRequest) -> int:
+    parts = [part for message in request.messages for part in message.parts]
+    images = [part.image for part in parts if isinstance(part, ImagePart)]
+    return sum((each.width // _PATCH_PX) * (each.height // _PATCH_PX) for each in images)
 
 
 def _question(request: GenerationRequest) -> str:

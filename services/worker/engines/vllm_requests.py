@@ -72,6 +72,7 @@ class Prepared:
     core_request: EngineCoreRequest | None
     number: int
     num_prompt_tokens: int
+    num_image_tokens: int
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +135,7 @@ class RequestMaker:
         answer.replay(request.resume_token_ids)
         number = next(self._numbers)
         if answer.finish_reason is not None:
-            return Prepared(answer, None, number, num_prompt_tokens)
+            return Prepared(answer, None, number, num_prompt_tokens, num_image_tokens)
         engine_input["prompt_token_ids"] = [*prompt_ids, *request.resume_token_ids]
         params = self._sampling_params(request, max_tokens, number)
         try:
@@ -148,7 +149,7 @@ class RequestMaker:
         except VLLMValidationError as error:
             raise self._refusal(request, error) from error
         self._llm.input_processor.assign_request_id(core_request)
-        return Prepared(answer, core_request, number, num_prompt_tokens)
+        return Prepared(answer, core_request, number, num_prompt_tokens, num_image_tokens)
 
     def advance(self, live: LiveRequest, output: RequestOutput) -> list[EngineEvent]:
         """Return what an output of vLLM says; `live.prepared.answer` may have ended then."""
@@ -271,6 +272,7 @@ def finished(live: LiveRequest, reason: FinishReason) -> Finished:
         prompt_tokens=live.prepared.num_prompt_tokens,
         completion_tokens=len(live.prepared.answer.token_ids),
         prefill_s=live.prefill_s or 0.0,
+        image_tokens=live.prepared.num_image_tokens,
     )
 
 

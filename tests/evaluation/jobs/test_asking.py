@@ -29,7 +29,7 @@ def ask(
     """Ask once; returns what came, and how often the endpoint was asked for it."""
 
     async def run(url: str) -> Answered:
-        async with GatewayClient(url, 4, timeout_s) as client:
+        async with GatewayClient(url, 4, timeout_s, "token") as client:
             return await client.ask(lambda: BODY)
 
     with StubEndpoint(decide) as endpoint:
@@ -142,7 +142,7 @@ def test_a_gateway_that_is_away_is_waited_for() -> None:
         pass
 
     async def run() -> Answered:
-        async with GatewayClient(gone.url, 4, 20.0) as client:
+        async with GatewayClient(gone.url, 4, 20.0, "token") as client:
             return await client.ask(lambda: BODY)
 
     with ThreadPoolExecutor(1) as threads:
