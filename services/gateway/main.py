@@ -24,6 +24,7 @@ import uvicorn
 from fastapi import FastAPI
 from setproctitle import setproctitle
 
+from services.gateway.audit import AuditLog
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
@@ -35,7 +36,17 @@ from services.gateway.media.images import ImageLimits, ImageResolver
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.middleware import FrontDoor
 from services.gateway.pulse import Pulse
-from services.gateway.routes import admin, batches, chat, evaluations, files, health, models
+from services.gateway.routes import (
+    admin,
+    audit,
+    batches,
+    chat,
+    evaluations,
+    feedback,
+    files,
+    health,
+    models,
+)
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
@@ -74,7 +85,7 @@ def create_app(
     app = FastAPI(title="Galen", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_error_handlers(app)
     install_api_document(app)
-    for routes in (chat, models, health, files, batches, evaluations, admin):
+    for routes in (chat, models, health, files, batches, evaluations, feedback, audit, admin):
         app.include_router(routes.router)
     return app
 
@@ -99,7 +110,9 @@ async def _gateway(
         decoder, ImageStore(pictures), limits=limits, cache_bytes=settings.image_cache_bytes
     )
     store = JobStore(store_settings)
+    records = AuditLog(settings, store, metrics, gateway_id)
     await decoder.start()
+    await records.start()
     try:
         await pulse.beat()
         dispatcher.is_redis_up = True
@@ -111,12 +124,13 @@ async def _gateway(
         pulse.beat_forever(),
         pulse.watch_replies(),
         pulse.measure_lag(),
+        records.write_forever(),
     )
     tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
     try:
         yield GatewayState(
             settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
-            store, JobSender(url),
+            store, JobSender(url), records,
         )  # fmt: skip
     finally:
         await dispatcher.settled()
@@ -128,6 +142,7 @@ async def _gateway(
         except REDIS_AWAY:
             _log.warning("gateway.left.unannounced")
         await decoder.close()
+        await records.close()
         await store.close()
         for client in (commands, beats, pictures, blocking):
             await client.aclose()

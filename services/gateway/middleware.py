@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway.error_handlers import respond_to_error
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.state import shutting_down
+from services.gateway.state import GatewayState, shutting_down
 from services.protocol.errors import ErrorCode, RequestError
 
 _log = structlog.get_logger()
@@ -28,9 +28,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _ROUTES = frozenset({
     "/v1/chat/completions", "/v1/models", "/v1/files", "/v1/batches", "/v1/evaluations",
-    "/healthz", "/readyz", "/metrics",
+    "/v1/feedback", "/healthz", "/readyz", "/metrics",
 })  # fmt: skip
-_FAMILIES = frozenset({"/v1/files", "/v1/batches", "/v1/evaluations"})
+_FAMILIES = frozenset({
+    "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/feedback", "/v1/admin",
+})  # fmt: skip
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _PLAIN_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{0,255}")
 """A name or an address, and a port; anything else could change the URL it becomes a part of."""
@@ -95,6 +97,9 @@ class FrontDoor:
         self._metrics.responses.labels(route, str(status)).inc()
         if code:
             self._metrics.failed.labels(code).inc()
+        state: GatewayState | None = getattr(self._app.state, "galen", None)
+        if state is not None and route != "other":
+            state.audit.add(scope, route, status, duration_s)
         if path not in _QUIET:
             fields: dict[str, Any] = scope.get("galen.fields", {})
             _log.info(

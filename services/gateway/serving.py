@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from services.gateway.admission import admit
+from services.gateway.audit import Asked
 from services.gateway.body import read_json
 from services.gateway.caller import caller_of
 from services.gateway.questions import Question
@@ -37,9 +38,11 @@ async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
     state, caller = state_of(request), caller_of(request)
     # 1. Nothing is decoded, and no worker touched, before the request is admitted.
     state.check_open()
+    state.audit.check()
     lane = _lane(request)
     question = read(await read_json(request, state.settings))
     entry = admit(question.chat, state.catalogue)
+    asked = request.scope["galen.asked"] = Asked(entry, question.chat)
     # 2. Images go to the store, once; the request only names them.
     refs: list[ImageRef] = []
     if question.images:
@@ -58,7 +61,9 @@ async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
     reply = Reply(stream=is_streamed, timeout_s=state.settings.request_timeout_s)
     stream: AnswerStream | None = None
     try:
-        await state.dispatcher.submit(reply, question.requests(refs, origin, target))
+        requests = question.requests(refs, origin, target)
+        asked.see(requests[0].messages, refs)
+        await state.dispatcher.submit(reply, requests)
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
         if not is_streamed:
             return await _answer(request, state, reply, question, origin.request_id)

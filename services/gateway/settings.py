@@ -1,6 +1,6 @@
 """Settings of the gateway: environment variables with the prefix `GALEN_GATEWAY_`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -81,6 +81,19 @@ class GatewaySettings(BaseSettings):
         default=None,
         min_length=16,
         description="Key of the routes under /v1/admin, which answer 403 without it",
+    )
+    audit: Literal["off", "best_effort", "required"] = Field(
+        default="best_effort",
+        description="Record who asked what; required: nothing is answered that cannot be recorded",
+    )
+    audit_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Key of the hashes of prompts in the audit, the same for all gateways; "
+        "without it they can be compared within one process's life only",
+    )
+    audit_days: int = Field(
+        default=0, ge=0, le=36_500, description="Days that the audit is kept; 0: for ever"
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

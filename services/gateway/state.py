@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from services.gateway.audit import AuditLog
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.job_sender import JobSender
@@ -30,6 +31,7 @@ class GatewayState:
     admin: AdminOrders
     store: JobStore
     jobs: JobSender
+    audit: AuditLog
     is_draining: bool = False
 
     def end(self, reply: Reply) -> None:
