@@ -104,8 +104,8 @@ class ChainCheck:
     """
 
     def __init__(self, chain: AuditChain) -> None:
-        self.number = chain.anchor_number
-        self.hash = chain.anchor_hash
+        self.number: int = chain.anchor_number
+        self.hash: str = chain.anchor_hash
         self.problem = ""
 
     def add(self, record: AuditRecord) -> bool:

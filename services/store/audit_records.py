@@ -4,10 +4,9 @@ What does *not* live here: what a record is, and its chain (`audit_chain.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.store.audit_chain import BEGINNING, AuditAnchor, AuditChain, AuditRecord
@@ -21,8 +20,7 @@ _FIELDS = AuditRecord.__struct_fields__
 _PLACE = (AuditRow.at_ms, AuditRow.chain, AuditRow.number)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
+class AuditFilter(msgspec.Struct, frozen=True):
     """Which records are asked for; None: all.
 
     Args:
@@ -145,10 +143,9 @@ async def _place(session: AsyncSession, name: str) -> tuple[int, str, int] | Non
     chain, _, number = name.rpartition(":")
     if not (number.isascii() and number.isdigit() and len(number) < 16):
         return None
-    query: Select[tuple[int]] = select(AuditRow.at_ms).where(
-        AuditRow.chain == chain, AuditRow.number == int(number)
+    at_ms = await session.scalar(
+        select(AuditRow.at_ms).where(AuditRow.chain == chain, AuditRow.number == int(number))
     )
-    at_ms = await session.scalar(query)
     return None if at_ms is None else (at_ms, chain, int(number))
 
 

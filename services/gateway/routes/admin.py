@@ -44,7 +44,7 @@ _UNLOAD_REPLY_S = 5.0
 _SHOWN = 80
 
 
-def _check_key(request: Request) -> None:
+def check_admin(request: Request) -> None:
     """Let only the admin pass; keys are compared in a time that does not depend on them."""
     key = state_of(request).settings.admin_key
     if key is None:
@@ -55,7 +55,7 @@ def _check_key(request: Request) -> None:
         raise _forbidden("send the admin key of this gateway as `Authorization: Bearer KEY`")
 
 
-router = APIRouter(prefix="/v1/admin", dependencies=[Depends(_check_key)])
+router = APIRouter(prefix="/v1/admin", dependencies=[Depends(check_admin)])
 
 
 @router.get(

@@ -13,7 +13,9 @@ from services.gateway.admin_schemas import (
     DrainRequest,
     LoadModelRequest,
 )
+from services.gateway.audit_schemas import AuditChainList, AuditList
 from services.gateway.chunks import ChatCompletion, ErrorAnswer, Model, ModelList
+from services.gateway.feedback_schemas import CreateVoteRequest, Vote, VoteDeleted, VoteList
 from services.gateway.job_schemas import (
     Batch,
     BatchList,
@@ -32,6 +34,7 @@ _STRUCTS = (
     AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
+    CreateVoteRequest, Vote, VoteList, VoteDeleted, AuditList, AuditChainList,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 
