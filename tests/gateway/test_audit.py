@@ -48,7 +48,7 @@ class Audited:
     def repair(self) -> None:
         self.place.unlink()
 
-    def end(self, asked: Asked | None = None, **scope: Any) -> None:
+    def end(self, asked: Asked | None = None, /, **scope: Any) -> None:
         """A request ends."""
         self._requests += 1
         found = {"method": "POST", "galen.request_id": f"r{self._requests}", **scope}
@@ -104,7 +104,7 @@ async def test_a_record_says_who_asked_what_of_which_model_and_how_it_ended(
     more: Any = {"galen.caller": caller, "galen.fields": fields}
 
     audited.end(asked_of(CANARY, adapter="extra"), **more)
-    audited.end(**{"galen.code": "invalid_json"})
+    audited.end(None, **{"galen.code": "invalid_json"})
     audited.end(asked_of(CANARY))
     await audited.log.flush()
 
