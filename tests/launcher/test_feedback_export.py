@@ -100,10 +100,10 @@ def records_in(out: Path) -> list[dict[str, Any]]:
 
 
 def test_votes_with_consent_are_records_that_training_reads(votes: Votes, tmp_path: Path) -> None:
-    first, second = picture(1), picture(2)
+    scan = picture(2)
     (tmp_path / "pacs" / "deep").mkdir(parents=True)
-    (tmp_path / "pacs" / "deep" / "scan").write_bytes(second)
-    votes.add(images=[votes.upload(first), {"sha256": sha(second)}])
+    (tmp_path / "pacs" / "deep" / "scan").write_bytes(scan)
+    votes.add(images=[{"sha256": sha(scan)}])
     votes.add("down", corrected_answer="The liver.", subject="p2")
     out = tmp_path / "out"
 
@@ -112,19 +112,30 @@ def test_votes_with_consent_are_records_that_training_reads(votes: Votes, tmp_pa
     records = {each["source"]["request_id"]: each for each in records_in(out)}
     assert (code, manifest["num_records"], manifest["left_out"]) == (0, 2, {})
     assert [t["value"] for t in records["r1"]["conversations"]] == [
-        "<image>\n<image>\nWhich organ?", "The heart.",
+        "<image>\nWhich organ?", "The heart.",
     ]  # fmt: skip
     assert records["r2"]["conversations"][1] == {"from": "gpt", "value": "The liver."}
     assert records["r1"]["consent"] is True
     source = records["r1"]["source"]
     assert (source["model"], source["revision"], source["rating"]) == ("m", "rev", "up")
     assert (source["subject"], source["licence"], source["tenant"]) == ("p1", "CC0", "clinic")
-    for record in records.values():
-        assert parse_item(record).num_images == len(image_names(record))
-        assert all((out / "images" / name).is_file() for name in image_names(record))
     for file in out.glob("*.jsonl"):
         contents = inspect(file)  # `galen data inspect`
         assert (contents.problems, contents.num_records > 0) == ({}, True)
+
+
+def test_several_images_stand_in_the_first_turn_as_training_reads_them(
+    votes: Votes, tmp_path: Path
+) -> None:
+    votes.add(images=[votes.upload(picture(1)), votes.upload(picture(2))])
+
+    export(votes, tmp_path / "out")
+
+    (record,) = records_in(tmp_path / "out")
+    assert record["conversations"][0]["value"] == "<image>\n<image>\nWhich organ?"
+    names = image_names(record)  # training's own
+    assert parse_item(record).num_images == len(names) == 2
+    assert all((tmp_path / "out" / "images" / name).is_file() for name in names)
 
 
 def test_images_come_out_upright_and_say_nothing_beside_their_pixels(
