@@ -35,7 +35,7 @@ MOST_KEPT = 20_000
 """Records in memory while the database is away: about 20 MB, and their prompts until the next
 second."""
 _WRITE_EVERY_S = 1.0
-_BATCH = 500
+BATCH = 500
 _LONGEST_WRITE_S = 20.0
 _LAST_WRITES_S = 5.0
 """At the gateway's end."""
@@ -200,7 +200,7 @@ class AuditLog:
 
     async def _chain_some(self) -> None:
         """Turn the oldest requests into records; a cancelled call has changed nothing."""
-        some = self._ended[:_BATCH]
+        some = self._ended[:BATCH]
         records = await in_thread(lambda: self._records(some))
         del self._ended[: len(some)]
         self._chained += records
@@ -210,7 +210,7 @@ class AuditLog:
         if not self._chained:
             async with self._store.begin():  # whether it is there
                 return
-        while some := self._chained[:_BATCH]:
+        while some := self._chained[:BATCH]:
             async with self._store.begin() as session:
                 await add_records(session, some)
             del self._chained[: len(some)]

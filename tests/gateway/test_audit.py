@@ -1,10 +1,14 @@
 """The audit of one gateway process, with a real SQLite file that comes and goes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.gateway.audit import MOST_KEPT, Asked, AuditLog
 from services.gateway.caller import Caller
@@ -22,9 +26,11 @@ from services.protocol.messages import (
     Provenance,
     TextPart,
 )
-from services.store.audit_chain import AuditRecord, ChainCheck
-from services.store.audit_records import AuditFilter, list_chains, list_records
+from services.store.audit_chain import BEGINNING, AuditRecord, ChainCheck, chained
+from services.store.audit_records import AuditFilter, add_records, list_chains, list_records
+from services.store.models import AuditRow
 from services.store.settings import StoreSettings
+from tests.support.waiting import eventually
 
 CANARY = "Canary-Audit-4714"
 KEY = "a key of 16 and more"
@@ -214,3 +220,31 @@ async def test_no_text_of_a_request_reaches_the_database(make: Make) -> None:
     files = b"".join(f.read_bytes() for f in audited.place.glob("galen.db*"))
     assert b"anonymous" in files  # it is written, and one can find words in it
     assert CANARY.encode() not in files
+
+
+async def test_old_records_go_and_the_chain_still_holds(make: Make) -> None:
+    audited = make(audit_days=1)
+    for _ in range(3):
+        audited.end()
+    await audited.log.flush()
+    async with audited.store.begin() as session:  # two of them are of long ago
+        old = [chained(record, "") for record in await all_records(session)]
+        await session.execute(delete(AuditRow))
+        aged = [msgspec.structs.replace(r, at_ms=1000 * r.number) for r in old[:2]]
+        rows, previous = list[AuditRecord](), BEGINNING
+        for record in [*aged, old[2]]:
+            rows.append(chained(record, previous))
+            previous = rows[-1].hash
+        await add_records(session, rows)
+
+    writing = asyncio.create_task(audited.log.write_forever())
+
+    async def is_swept() -> bool:
+        return [r.number for r in await audited.records()] == [3]
+
+    await eventually(is_swept, 5.0, "the end of what is too old")
+    writing.cancel()
+
+
+async def all_records(session: AsyncSession) -> list[AuditRecord]:
+    return await list_records(session, AuditFilter(), limit=9, after="", is_ascending=True) or []
