@@ -1,6 +1,8 @@
 """The audit and votes, through a real gateway, Redis and worker."""
 
 import base64
+import json
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -308,3 +310,21 @@ async def test_where_the_audit_is_required_chat_waits_for_the_database(
             return (await client.post("/chat/completions", json=body)).status_code == 200
 
         await eventually(is_answered, 10.0, "an answer")
+
+
+async def test_a_gateway_that_ends_writes_its_last_records_and_where_its_chain_ends(
+    tmp_path: Path,
+) -> None:
+    async with Stack(tmp_path, num_workers=1, durable=False) as stack:
+        record = await Client(stack.port).ask("[[n=2]]")
+        stack.gateways[0].send(signal.SIGTERM)
+        assert await stack.exit_code_of(stack.gateways[0], 15.0) == 0
+        log = stack.log_of(stack.gateways[0])
+
+    with sqlite3.connect(tmp_path / "store" / "galen.db") as database:
+        rows = database.execute("SELECT request_id, number, hash FROM audit").fetchall()
+    database.close()
+    (ended,) = [json.loads(line) for line in log.splitlines() if "audit.ended" in line]
+    assert record.status == 200
+    assert [row[1:] for row in rows] == [(1, ended["hash"])]
+    assert (ended["number"], ended["unwritten"]) == (1, 0)
