@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.store.clock import now_ms
@@ -62,13 +63,15 @@ async def put_vote(session: AsyncSession, voter: Voter, vote: NewVote) -> Feedba
             request_id=vote.request_id,
             created_ms=moment,
         )
-        session.add(row)
-    row.model, row.revision = vote.model, vote.revision
-    row.rating, row.consent, row.changed_ms = vote.rating, vote.consent, moment
-    given = vote.evidence
-    row.reason, row.corrected_answer = given.reason, given.corrected_answer
-    row.conversation, row.images = given.conversation, given.images
-    row.subject, row.licence = given.subject, given.licence
+        _fill(row, vote, moment)
+        try:
+            async with session.begin_nested():
+                session.add(row)
+        except IntegrityError:  # the same voter's other vote came just now
+            row = (await session.scalars(query.with_for_update())).one()
+        else:
+            return row
+    _fill(row, vote, moment)
     return row
 
 
@@ -114,3 +117,12 @@ async def every_vote(session: AsyncSession) -> AsyncIterator[FeedbackRow]:
 
 def _of(voter: Voter) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return (FeedbackRow.tenant_id == voter.tenant_id, FeedbackRow.key_id == voter.key_id)
+
+
+def _fill(row: FeedbackRow, vote: NewVote, moment: int) -> None:
+    row.model, row.revision = vote.model, vote.revision
+    row.rating, row.consent, row.changed_ms = vote.rating, vote.consent, moment
+    given = vote.evidence
+    row.reason, row.corrected_answer = given.reason, given.corrected_answer
+    row.conversation, row.images = given.conversation, given.images
+    row.subject, row.licence = given.subject, given.licence
