@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from services.launcher.admin_options import adapters_app, models_app, workers_app
+from services.launcher.audit_options import audit_app, feedback_app
 from services.launcher.key_options import ApiKey, keys_app
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.tools import data_app, datagen_app, tools_app
@@ -32,11 +33,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
 app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
+app.add_typer(audit_app, name="audit", help="Read the record of who asked what, and check it.")
 app.add_typer(data_app, name="data", help="Make data to train on.")
 app.add_typer(datagen_app, name="datagen", help="Make instruction data with a teacher model.")
+app.add_typer(feedback_app, name="feedback", help="Make training data of votes.")
 app.add_typer(keys_app, name="keys", help="Make, list, revoke and rotate API keys.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
 app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")

@@ -15,7 +15,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from setproctitle import setproctitle
 from starlette.types import ASGIApp
 
 from services.gateway.access.parts import Access, make_access, why_not_to_start
+from services.gateway.audit import AuditLog
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
@@ -41,11 +42,13 @@ from services.gateway.pulse import Pulse
 from services.gateway.routes import (
     admin,
     admin_status,
+    audit,
     batches,
     chat,
     completions,
     embeddings,
     evaluations,
+    feedback,
     files,
     health,
     keys,
@@ -97,7 +100,9 @@ def create_app(settings: GatewaySettings, access: Access, metrics: GatewayMetric
     install_api_document(app)
     for routes in (chat, completions, responses, embeddings, models, health):
         app.include_router(routes.router)
-    for routes in (files, batches, evaluations, usage, admin, admin_status, keys, preview):
+    for routes in (files, batches, evaluations, feedback, usage, preview):
+        app.include_router(routes.router)
+    for routes in (admin, admin_status, audit, keys):
         app.include_router(routes.router)
     return app
 
@@ -121,8 +126,10 @@ async def _gateway(
     pulse = Pulse(settings, dispatcher, directory, catalogue, metrics)
     decoder, images = _image_path(settings, pictures)
     moderation = open_moderation(settings)
+    records = AuditLog(settings, access.store, metrics, gateway_id)
     await decoder.start()
     await access.open()
+    await records.start()
     try:
         await pulse.beat()
         dispatcher.is_redis_up = True
@@ -135,25 +142,24 @@ async def _gateway(
         pulse.watch_replies(),
         pulse.measure_lag(),
         *access.loops(),
+        records.write_forever(),
     )
-    tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
     try:
-        yield GatewayState(
-            settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
-            access.store, JobSender(url), memory, access, moderation,
-        )  # fmt: skip
+        async with _running(loops):
+            try:
+                yield GatewayState(
+                    settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
+                    access.store, JobSender(url), memory, access, records, moderation,
+                )  # fmt: skip
+            finally:
+                await dispatcher.settled()
     finally:
-        await dispatcher.settled()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await directory.gateway_leave(gateway_id)
         except REDIS_AWAY:
             _log.warning("gateway.left.unannounced")
-        await decoder.close()
-        await access.close()
-        await access.store.close()
+        for part in (decoder, access, records, access.store):
+            await part.close()
         if moderation is not None:
             await moderation.close()
         for client in (commands, beats, pictures, blocking):
@@ -165,6 +171,17 @@ def _image_path(settings: GatewaySettings, wire: RedisWire) -> tuple[ImageDecode
     limits = ImageLimits(max_images=settings.max_images, max_image_bytes=settings.max_image_bytes)
     cache_bytes = settings.image_cache_bytes
     return decoder, ImageResolver(decoder, ImageStore(wire), limits=limits, cache_bytes=cache_bytes)
+
+
+@asynccontextmanager
+async def _running(loops: Iterable[Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
+    tasks = [asyncio.create_task(_essential(loop)) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _essential(loop: Coroutine[Any, Any, None]) -> None:

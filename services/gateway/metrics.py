@@ -94,6 +94,16 @@ class GatewayMetrics:
         self.stalled_clients = Counter(
             "galen_gateway_stalled_clients", "Clients cut for not reading", registry=registry
         )
+        self.audit_waiting = Gauge(
+            "galen_gateway_audit_waiting_records",
+            "Records of the audit that are not in the database yet",
+            registry=registry,
+        )
+        self.audit_lost = Counter(
+            "galen_gateway_audit_lost_records",
+            "Records of the audit for which there was no room while the database was away",
+            registry=registry,
+        )
         self.loop_lag = Histogram(
             "galen_gateway_event_loop_lag_seconds",
             "How late the event loop runs a timer",

@@ -23,7 +23,7 @@ from services.gateway.access.parts import Access
 from services.gateway.error_handlers import error_response, respond_to_error
 from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.state import shutting_down
+from services.gateway.state import GatewayState, shutting_down
 from services.protocol.errors import ErrorCode, GalenError, OverloadedError, RequestError
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _ROUTES = frozenset({
     "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
-    "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/usage", "/v1/galen/preview",
+    "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/feedback", "/v1/usage", "/v1/galen/preview",
     "/healthz", "/readyz", "/metrics",
 })  # fmt: skip
 _ID_PREFIXES = {"/v1/completions": "cmpl-", "/v1/responses": "resp_"}
-_FAMILIES = frozenset({"/v1/files", "/v1/batches", "/v1/evaluations"})
+_FAMILIES = frozenset({
+    "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/feedback", "/v1/admin",
+})  # fmt: skip
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _PLAIN_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{0,255}")
 """A name or an address, and a port; anything else could change the URL it becomes a part of."""
@@ -140,6 +142,9 @@ class FrontDoor:
         if code:
             self._metrics.failed.labels(code).inc()
             self._metrics.recent_errors.add(code, scope.get("galen.model", ""), status)
+        state: GatewayState | None = getattr(self._app.state, "galen", None)
+        if state is not None and route != "other":
+            state.audit.add(scope, route, status, duration_s)
         if path not in _QUIET:
             fields: dict[str, Any] = scope.get("galen.fields", {})
             caller: Caller | None = scope.get("galen.caller")

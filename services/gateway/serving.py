@@ -16,6 +16,7 @@ from starlette.types import Receive
 
 from services.gateway.access.expected_tokens import expected_tokens
 from services.gateway.admission import admit, admitted_images
+from services.gateway.audit import Asked
 from services.gateway.body import read_json
 from services.gateway.caller import Caller, caller_of
 from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs, preprocess_header
@@ -40,6 +41,7 @@ async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
     state, caller = state_of(request), caller_of(request)
     # 1. Nothing is decoded, and no worker touched, before the request is admitted.
     state.check_open()
+    state.audit.check()
     lane = _lane(request)
     question = read(await read_json(request, state.settings))
     try:
@@ -53,6 +55,7 @@ async def _serve(
 ) -> Response:
     entry = admit(question.chat, state.catalogue, question.needs)
     request.scope["galen.model"] = entry.id
+    asked = request.scope["galen.asked"] = Asked(entry, question.chat)
     charge = await state.access.meter.begin(
         request.scope,
         caller,
@@ -79,7 +82,9 @@ async def _serve(
     reply = charge.reply = Reply(stream=is_streamed, timeout_s=state.settings.request_timeout_s)
     stream: AnswerStream | None = None
     try:
-        await state.dispatcher.submit(reply, question.requests(refs, origin, target))
+        requests = question.requests(refs, origin, target)
+        asked.see(requests[0].messages, refs)
+        await state.dispatcher.submit(reply, requests)
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
         if is_streamed:
             response = stream = await _stream(state, reply, question, origin.request_id)

@@ -149,5 +149,18 @@ class GatewaySettings(BaseSettings):
         "first key was made, and wherever others than this machine can reach",
     )
     open_metrics: bool = Field(default=False, description="/metrics asks for no key")
+    audit: Literal["off", "best_effort", "required"] = Field(
+        default="best_effort",
+        description="Record who asked what; required: nothing is answered that cannot be recorded",
+    )
+    audit_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Key of the hashes of prompts in the audit, the same for all gateways; "
+        "without it they can be compared within one process's life only",
+    )
+    audit_days: int = Field(
+        default=0, ge=0, le=36_500, description="Days that the audit is kept; 0: for ever"
+    )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

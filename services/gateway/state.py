@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from services.gateway.access.parts import Access
+from services.gateway.audit import AuditLog
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.job_sender import JobSender
@@ -35,6 +36,7 @@ class GatewayState:
     jobs: JobSender
     memory: MemoryGuard
     access: Access
+    audit: AuditLog
     moderation: Moderation | None = None
     is_draining: bool = False
 

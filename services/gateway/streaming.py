@@ -202,4 +202,8 @@ def record_ends(
     metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
     for end in ends:
         metrics.finished.labels(model, end.finish_reason).inc()
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "finish_reason": ",".join(end.finish_reason for end in ends),
+    }

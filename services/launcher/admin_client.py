@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from rich.console import Console
@@ -102,6 +102,21 @@ class AdminClient:
         done = self._call("POST", f"/admin/workers/{quote(found[0], safe='')}/{name}", body)
         self._console.print(f"{found[0]}: {done['note']}")
 
+    def read(self, path: str, query: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON
+        """Return what a route answers."""
+        return self._call("GET", f"{path}?{urlencode(query)}")
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(line)
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print rows in their order."""
+        table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+        for cells in rows:
+            table.add_row(*cells)
+        self._console.print(table)
+
     def _is_ready(self, model_id: str) -> bool:
         for host in self._call("GET", "/admin/hosts")["data"]:
             for model in host["models"]:
@@ -129,10 +144,7 @@ class AdminClient:
         return found
 
     def _table(self, titles: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]) -> None:
-        table = Table(*titles, box=None, pad_edge=False, header_style="bold")
-        for name, cells in sorted(rows.items()):
-            table.add_row(name, *cells)
-        self._console.print(table)
+        self.table(titles, [(name, *cells) for name, cells in sorted(rows.items())])
 
 
 def _about_adapter(model: Mapping[str, Any]) -> str:

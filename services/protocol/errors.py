@@ -59,6 +59,10 @@ class ErrorCode(StrEnum):
     INVALID_FILE = "invalid_file"
     BATCH_NOT_FOUND = "batch_not_found"
     EVALUATION_NOT_FOUND = "evaluation_not_found"
+    # votes and the audit
+    REQUEST_NOT_FOUND = "request_not_found"
+    VOTE_NOT_FOUND = "vote_not_found"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     # administration
     ADMIN_FORBIDDEN = "admin_forbidden"
     WORKER_NOT_FOUND = "worker_not_found"
@@ -164,6 +168,9 @@ _CLASS_BY_CODE: dict[ErrorCode, type[GalenError]] = {
     ErrorCode.FILE_NOT_FOUND: NotFoundError,
     ErrorCode.BATCH_NOT_FOUND: NotFoundError,
     ErrorCode.EVALUATION_NOT_FOUND: NotFoundError,
+    ErrorCode.REQUEST_NOT_FOUND: NotFoundError,
+    ErrorCode.VOTE_NOT_FOUND: NotFoundError,
+    ErrorCode.AUDIT_UNAVAILABLE: UnavailableError,
     ErrorCode.REQUEST_TOO_LARGE: TooLargeError,
     ErrorCode.URI_TOO_LONG: TooLargeError,
     ErrorCode.HEADERS_TOO_LARGE: TooLargeError,

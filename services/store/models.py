@@ -1,4 +1,4 @@
-"""The tables: files, jobs (batches and evaluations) and their shards, API keys and their use.
+"""The tables: files, jobs and their shards, API keys and their use, the audit, votes.
 
 A tenant stands in every row.
 
@@ -8,7 +8,7 @@ What does *not* live here: how tables come to be (`migrations/`), queries (`*_re
 
 from typing import Any, Literal, cast
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JobKind = Literal["batch", "evaluation"]
@@ -212,3 +212,85 @@ class UsageRow(Base):
     prompt_tokens: Mapped[int] = mapped_column(BigInteger)
     image_tokens: Mapped[int] = mapped_column(BigInteger)
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditRow(Base):
+    """A record of the audit; its fields are those of `audit_chain.AuditRecord`."""
+
+    __tablename__ = "audit"
+    __table_args__ = (
+        Index("ix_audit_at", "at_ms", "chain", "number"),
+        Index("ix_audit_request", "request_id"),
+        Index("ix_audit_tenant", "tenant_id", "at_ms"),
+    )
+
+    chain: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    request_id: Mapped[str] = mapped_column(String(64))
+    tenant_id: Mapped[str] = mapped_column(String(128))
+    key_id: Mapped[str | None] = mapped_column(String(64))
+    method: Mapped[str] = mapped_column(String(16))
+    route: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(String(160))
+    images: Mapped[list[str]] = mapped_column(JSON)
+    prompt_hash: Mapped[str] = mapped_column(String(64))
+    parameters_hash: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    code: Mapped[str] = mapped_column(String(64))
+    finish_reason: Mapped[str] = mapped_column(String(160))
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    duration_ms: Mapped[int] = mapped_column(BigInteger)
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditAnchorRow(Base):
+    """Where a chain of the audit goes on behind what retention has removed.
+
+    It belongs to a gateway process and to no tenant.
+    """
+
+    __tablename__ = "audit_anchors"
+
+    chain: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str] = mapped_column(String(64))
+    removed_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class FeedbackRow(Base):
+    """A vote on an answer; all but the rating is there with consent only.
+
+    Args:
+        key_id: whose vote it is; "": it came without a key.
+        revision: of the model that answered, as the audit has it.
+        conversation: turns, in OpenAI's roles.
+        images: `{"file_id", "sha256"}` each; the file may be nobody's any more.
+        subject: pseudonym of the patient or study.
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        Index("ux_feedback_request", "tenant_id", "key_id", "request_id", unique=True),
+        Index("ix_feedback_created", "created_ms", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(128))
+    key_id: Mapped[str] = mapped_column(String(64))
+    request_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(String(160))
+    rating: Mapped[str] = mapped_column(String(8))
+    consent: Mapped[bool]
+    reason: Mapped[str | None] = mapped_column(Text)
+    corrected_answer: Mapped[str | None] = mapped_column(Text)
+    conversation: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    images: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    subject: Mapped[str | None] = mapped_column(String(64))
+    licence: Mapped[str | None] = mapped_column(String(64))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    changed_ms: Mapped[int] = mapped_column(BigInteger)

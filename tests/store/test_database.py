@@ -20,7 +20,8 @@ async def test_migrations_make_the_tables_of_the_models(database: Database) -> N
 
 
 def test_every_table_has_a_tenant() -> None:
-    assert [t.name for t in Base.metadata.sorted_tables if "tenant_id" not in t.columns] == []
+    without = [t.name for t in Base.metadata.sorted_tables if "tenant_id" not in t.columns]
+    assert without == ["audit_anchors"]  # of gateway processes; they hold a number and a hash
 
 
 async def test_many_may_open_an_empty_database_at_once(database_url: str) -> None:

@@ -58,7 +58,7 @@ class Gate:
             UnavailableError: which keys are good is not known at the moment.
         """
         path = scope["path"]
-        if path in self._open_paths:
+        if path in self._open_paths or "galen.caller" in scope:  # set by who wraps us, no client
             return
         key = _key_in(scope)
         caller = self._known(key) if key else None

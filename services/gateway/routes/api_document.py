@@ -15,10 +15,12 @@ from services.gateway.admin_schemas import (
     DrainRequest,
     LoadModelRequest,
 )
+from services.gateway.audit_schemas import AuditChainList, AuditList
 from services.gateway.chunks import ChatCompletion, ErrorAnswer, Model, ModelList
 from services.gateway.completion_answers import TextCompletion
 from services.gateway.completion_schemas import CompletionRequest
 from services.gateway.embedding_schemas import EmbeddingRequest
+from services.gateway.feedback_schemas import CreateVoteRequest, Vote, VoteDeleted, VoteList
 from services.gateway.job_schemas import (
     Batch,
     BatchList,
@@ -52,6 +54,7 @@ _STRUCTS = (
     Evaluation, EvaluationList, CreateEvaluationRequest,
     PreviewRequest, Preview,
     ApiKey, ApiKeyList, IssuedKey, CreateKeyRequest, RotateKeyRequest, UsageList,
+    CreateVoteRequest, Vote, VoteList, VoteDeleted, AuditList, AuditChainList,
 )  # fmt: skip
 _REF = "#/components/schemas/{name}"
 

@@ -1,0 +1,124 @@
+"""From votes to training records, and which split a record belongs to. Pure.
+
+What does *not* live here: where votes and images come from (`feedback_export.py`).
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from services.store.models import FeedbackRow
+
+Split = Literal["train", "validation", "test"]
+_MARKER = "<image>"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A vote that can be learnt from, if its images are found.
+
+    Args:
+        groups: what may not be in two splits: the subject and every image.
+    """
+
+    row: FeedbackRow
+    turns: list[dict[str, str]]
+    hashes: list[str]
+    groups: tuple[str, ...]
+
+
+def candidate_of(row: FeedbackRow) -> Candidate | str:
+    """Return what can be learnt from a vote, or why nothing can.
+
+    An `up` teaches the answer that was given; `down` and `flag` the corrected one, if there is one.
+    """
+    if not row.consent:
+        return "no consent"
+    if row.conversation is None:
+        return "no conversation"
+    if row.subject is None or row.licence is None:
+        return "no subject or licence"
+    turns = [dict(turn) for turn in row.conversation]
+    if row.corrected_answer is not None:
+        turns[-1]["content"] = row.corrected_answer
+    elif row.rating != "up":
+        return "a bad answer that nobody corrected"
+    hashes = [image["sha256"] for image in row.images or ()]
+    subject = f"subject\0{row.tenant_id}\0{row.subject}"
+    return Candidate(row, turns, hashes, (subject, *(f"image\0{each}" for each in hashes)))
+
+
+def training_record(candidate: Candidate, names: list[str], split: Split) -> dict[str, Any]:
+    """Return a vote as LLaVA-Med's training record, with where it comes from beside it.
+
+    Args:
+        names: of its images, relative to the folder of images.
+    """
+    row = candidate.row
+    speakers = {"user": "human", "assistant": "gpt"}
+    turns = [{"from": speakers[t["role"]], "value": t["content"]} for t in candidate.turns]
+    turns[0]["value"] = f"{_MARKER}\n" * len(names) + turns[0]["value"]
+    image = {} if not names else {"image": names[0] if len(names) == 1 else names}
+    return {
+        "id": row.id,
+        **image,
+        "conversations": turns,
+        "consent": row.consent,
+        "split": split,
+        "source": {
+            "request_id": row.request_id,
+            "tenant": row.tenant_id,
+            "model": row.model,
+            "revision": row.revision,
+            "rating": row.rating,
+            "is_corrected": row.corrected_answer is not None,
+            "subject": row.subject,
+            "licence": row.licence,
+            "voted_ms": row.changed_ms,
+        },
+    }
+
+
+class Splitter:
+    """Puts what is joined by a subject or an image into one split, decided by a hash.
+
+    The smallest name of what is joined decides, so that a subject stays in its split from one
+    export to the next, unless something new joins it to others.
+
+    Args:
+        validation, test: shares.
+        salt: another one divides otherwise.
+    """
+
+    def __init__(self, validation: float, test: float, salt: str = "") -> None:
+        self._validation = validation
+        self._test = test
+        self._salt = salt
+        self._above: dict[str, str] = {}
+
+    def join(self, groups: Iterable[str]) -> None:
+        """Say that these belong together; they belong with all that any of them was joined to."""
+        first, *others = groups
+        for other in others:
+            low, high = sorted((self._top(first), self._top(other)))
+            if low != high:
+                self._above[high] = low
+
+    def split_of(self, group: str) -> Split:
+        """Return where a subject or an image belongs, once all are joined."""
+        text = f"{self._salt}\0{self._top(group)}"
+        place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+        if place < self._test:
+            return "test"
+        return "validation" if place < self._test + self._validation else "train"
+
+    def _top(self, group: str) -> str:
+        """Return the smallest name that is joined to a group; the way there is shortened."""
+        top = group
+        while (above := self._above.get(top, top)) != top:
+            top = above
+        while (above := self._above.get(group, group)) != top and group != top:
+            self._above[group] = top
+            group = above
+        return top
