@@ -8,7 +8,9 @@ from fastapi.openapi.utils import get_openapi
 
 from services.gateway.admin_schemas import (
     AdminDone,
+    AdminErrorList,
     AdminHostList,
+    AdminStatus,
     AdminWorkerList,
     DrainRequest,
     LoadModelRequest,
@@ -29,7 +31,8 @@ from services.gateway.openai_schemas import ChatCompletionRequest
 
 _STRUCTS = (
     ChatCompletionRequest, ChatCompletion, ErrorAnswer, Model, ModelList,
-    AdminWorkerList, AdminHostList, AdminDone, DrainRequest, LoadModelRequest,
+    AdminWorkerList, AdminHostList, AdminDone, AdminStatus, AdminErrorList,
+    DrainRequest, LoadModelRequest,
     FileObject, FileList, FileDeleted, Batch, BatchList, CreateBatchRequest,
     Evaluation, EvaluationList, CreateEvaluationRequest,
 )  # fmt: skip
