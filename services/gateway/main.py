@@ -31,6 +31,7 @@ from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
 from services.gateway.http_protocol import LimitedHttpProtocol
+from services.gateway.image_sources import ImageSources
 from services.gateway.job_sender import JobSender
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
@@ -60,6 +61,7 @@ from services.gateway.routes import (
 from services.gateway.routes.api_document import install_api_document
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import GatewayState
+from services.gateway.vision_files import sweep_forever
 from services.protocol.admin import AdminOrders
 from services.protocol.connection import REDIS_AWAY, open_wire
 from services.protocol.errors import ErrorCode
@@ -124,12 +126,12 @@ async def _gateway(
     dispatcher = Dispatcher(settings, queue, reader, catalogue, metrics, gateway_id)
     directory = WorkerDirectory(beats)
     pulse = Pulse(settings, dispatcher, directory, catalogue, metrics)
+    sources = ImageSources(settings, access.store)
     decoder, images = _image_path(settings, pictures)
     moderation = open_moderation(settings)
     records = AuditLog(settings, access.store, metrics, gateway_id)
-    await decoder.start()
-    await access.open()
-    await records.start()
+    for part in (decoder.start, access.open, records.start):
+        await part()
     try:
         await pulse.beat()
         dispatcher.is_redis_up = True
@@ -143,13 +145,15 @@ async def _gateway(
         pulse.measure_lag(),
         *access.loops(),
         records.write_forever(),
+        sweep_forever(access.store, settings.vision_days),
     )
     try:
         async with _running(loops):
             try:
                 yield GatewayState(
-                    settings, metrics, catalogue, dispatcher, images, pulse, AdminOrders(beats),
-                    access.store, JobSender(url), memory, access, records, moderation,
+                    settings, metrics, catalogue, dispatcher, images, sources, pulse,
+                    AdminOrders(beats), access.store, JobSender(url), memory, access, records,
+                    moderation,
                 )  # fmt: skip
             finally:
                 await dispatcher.settled()
@@ -158,8 +162,8 @@ async def _gateway(
             await directory.gateway_leave(gateway_id)
         except REDIS_AWAY:
             _log.warning("gateway.left.unannounced")
-        for part in (decoder, access, records, access.store):
-            await part.close()
+        for each in (decoder, sources, access, records, access.store):
+            await each.close()
         if moderation is not None:
             await moderation.close()
         for client in (commands, beats, pictures, blocking):

@@ -63,7 +63,9 @@ RESPONSES: Mapping[str, str] = {
     "stream_options": "the last event has the usage, and no event is padded",
 }
 
-FILES: Mapping[str, str] = {"expires_after": "files stay until they are deleted"}
+FILES: Mapping[str, str] = {
+    "expires_after": "files stay until they are deleted, images for the days that the operator says"
+}
 
 
 def why_refused(name: str, reasons: Mapping[str, str]) -> str:

@@ -161,7 +161,7 @@ def asked_images(request: ResponseRequest) -> list[tuple[ImageUrl, str]]:
     if isinstance(request.input, str):
         return []
     return [
-        (_image_url(part), f"input[{i}].content[{j}].image_url")
+        (_image_url(part), f"input[{i}].content[{j}].{_place_of(part)}")
         for i, item in enumerate(request.input)
         if not isinstance(item.content, str)
         for j, part in enumerate(item.content)
@@ -198,13 +198,13 @@ def _part(item: ResponseMessage, index: int, place: str) -> TextContent | ImageC
 
 
 def _image(part: InputImage, place: str) -> ImageContent:
-    if part.file_id is not None:
+    if part.image_url is not None and part.file_id is not None:
         raise RequestError(
-            ErrorCode.UNSUPPORTED_PARAMETER,
-            f"{place}.file_id: an uploaded file is not taken as an image here; send a data URL",
+            ErrorCode.INVALID_VALUE,
+            f"{place} has both image_url and file_id: send one",
             param=f"{place}.file_id",
         )
-    if part.image_url is None:
+    if part.image_url is None and part.file_id is None:
         raise RequestError(
             ErrorCode.MISSING_PARAMETER,
             f"the required parameter '{place}.image_url' is missing",
@@ -213,8 +213,12 @@ def _image(part: InputImage, place: str) -> ImageContent:
     return ImageContent(_image_url(part))
 
 
+def _place_of(part: InputImage) -> str:
+    return "image_url" if part.file_id is None else "file_id"
+
+
 def _image_url(part: InputImage) -> ImageUrl:
-    return ImageUrl(part.image_url or "", part.detail, part.preprocess)
+    return ImageUrl(part.image_url or part.file_id or "", part.detail, part.preprocess)
 
 
 def _format(text: TextOptions | None) -> TextFormat | JsonObjectFormat | JsonSchemaFormat | None:

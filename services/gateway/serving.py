@@ -65,7 +65,8 @@ async def _serve(
     if state.moderation is not None:
         await state.moderation.check(question.chat)
     # 2. Images go to the store, once; the request only names them.
-    inputs = image_inputs(question.images, entry.card, caller, state.settings)
+    images = await state.image_sources.brought(question.images, caller)
+    inputs = image_inputs(images, entry.card, caller, state.settings)
     refs: list[ImageRef] = []
     if inputs:
         place = LanePlace(entry.card.id, lane, caller.tenant_id)

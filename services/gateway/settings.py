@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from modeling.medical_images.choice import BurnedIn
 from services.gateway.moderation_rules import read_rules
+from services.gateway.url_policy import HostRule, IpNetwork, read_rule
 from services.protocol.keys import why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
@@ -20,6 +21,19 @@ def _redis_address(url: SecretStr) -> SecretStr:
     if problem := why_no_redis_address(url.get_secret_value()):
         raise ValueError(problem)
     return url
+
+
+def _parts(value: object) -> object:
+    """Split a text at commas; anything else is what it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _host_rules(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(read_rule(part) for part in value.split(",") if part.strip())
 
 
 def _readable_rules(path: Path) -> Path:
@@ -93,6 +107,17 @@ class GatewaySettings(BaseSettings):
     image_recipes: dict[str, str] = Field(
         default={},
         description="Recipe by model for DICOM and NIfTI, as JSON; a request's own choice counts",
+    )
+    image_hosts: Annotated[tuple[HostRule, ...], NoDecode, BeforeValidator(_host_rules)] = Field(
+        default=(),
+        description="Hosts that images may be fetched from, with commas between them; none: off",
+    )
+    image_networks: Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_parts)] = Field(
+        default=(),
+        description="Private networks that those hosts may be in, such as 10.1.0.0/16",
+    )
+    vision_days: int = Field(
+        default=30, ge=0, le=36_500, description="Days that uploaded images are kept; 0: for ever"
     )
     drain_delay_s: float = Field(
         default=0.5,

@@ -8,6 +8,7 @@ from services.gateway.access.parts import Access
 from services.gateway.audit import AuditLog
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
+from services.gateway.image_sources import ImageSources
 from services.gateway.job_sender import JobSender
 from services.gateway.job_store import JobStore
 from services.gateway.media.images import ImageResolver
@@ -30,6 +31,7 @@ class GatewayState:
     catalogue: ModelCatalogue
     dispatcher: Dispatcher
     images: ImageResolver
+    image_sources: ImageSources
     pulse: Pulse
     admin: AdminOrders
     store: JobStore

@@ -43,6 +43,8 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     PHI_BURNED_IN = "phi_burned_in"
     URL_FETCH_DISABLED = "url_fetch_disabled"
+    URL_NOT_ALLOWED = "url_not_allowed"
+    IMAGE_FETCH_FAILED = "image_fetch_failed"
     # moderation
     CONTENT_REFUSED = "content_refused"
     MODERATION_UNAVAILABLE = "moderation_unavailable"

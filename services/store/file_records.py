@@ -98,3 +98,13 @@ async def remove_file(session: AsyncSession, tenant_id: str, file_id: str) -> Fi
         .returning(FileRow)
     )
     return await session.scalar(query)
+
+
+async def remove_older_files(session: AsyncSession, purpose: str, age_ms: int) -> list[str]:
+    """Remove the records of files older than `age_ms`, whoever's; returns where they are kept."""
+    query = (
+        delete(FileRow)
+        .where(FileRow.purpose == purpose, FileRow.created_ms < now_ms() - age_ms)
+        .returning(FileRow.key)
+    )
+    return list(await session.scalars(query))

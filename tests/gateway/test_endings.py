@@ -139,7 +139,7 @@ def started_stream(items: list[ReplyItem]) -> AnswerStream:
     settings, metrics, catalogue = GatewaySettings(), GatewayMetrics(), ModelCatalogue()
     unused: Any = None
     dispatcher = Dispatcher(settings, unused, unused, catalogue, metrics, "gateway-1")
-    state = GatewayState(settings, metrics, catalogue, dispatcher, *[unused] * 8)
+    state = GatewayState(settings, metrics, catalogue, dispatcher, *[unused] * 9)
     reply = Reply(stream=True, timeout_s=1.0)
     reply.tickets.append(unused)
     message = {"role": "user", "content": "?"}

@@ -17,9 +17,10 @@ from services.gateway.caller import caller_of
 from services.gateway.job_schemas import FileDeleted, FileList, FileObject, file_of, file_page
 from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, file_answers
-from services.gateway.state import state_of
+from services.gateway.state import GatewayState, state_of
 from services.gateway.threads import in_thread
 from services.gateway.upload import Upload, read_upload
+from services.gateway.vision_files import VISION, check_vision_file
 from services.protocol.batch_lines import BatchInputError, check_lines, raw_lines
 from services.protocol.errors import ErrorCode, NotFoundError, RequestError, UnavailableError
 from services.protocol.evaluation_lines import check_evaluation_lines
@@ -32,7 +33,7 @@ from services.store.file_records import (
     new_file_id,
     remove_file,
 )
-from services.store.file_store import FileStore, StorageFullError
+from services.store.file_store import StorageFullError
 from services.store.job_records import is_in_use
 from services.store.models import FileRow
 
@@ -40,7 +41,7 @@ _log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1/files")
 
-_PURPOSES = ("batch", "evaluation")
+_PURPOSES = ("batch", "evaluation", VISION)
 _MOST_LISTED = 10_000
 _PIECE_BYTES = 1 << 20
 _FORM_SCHEMA = {
@@ -75,7 +76,7 @@ async def upload_file(request: Request) -> Response:
     tenant_id = caller_of(request).tenant_id
     upload = await read_upload(request, state.settings, MAX_FILE_BYTES)
     try:
-        file = await in_thread(lambda: _keep(upload, state.store.files, tenant_id))
+        file = await in_thread(lambda: _keep(upload, state, tenant_id))
     except BatchInputError as error:
         raise RequestError(
             ErrorCode.INVALID_FILE, error.message, param=error.param or "file"
@@ -165,18 +166,18 @@ async def _find(request: Request, file_id: str) -> FileRow:
     return row
 
 
-def _keep(upload: Upload, store: FileStore, tenant_id: str) -> NewFile:
+def _keep(upload: Upload, state: GatewayState, tenant_id: str) -> NewFile:
     """Check a file and put it into the store.
 
     Raises:
         BatchInputError: it is not what its purpose needs.
         StorageFullError, OSError: it cannot be kept.
     """
-    num_lines, model = _check(upload)
+    num_lines, model = _check(upload, state.settings.max_image_bytes)
     file_id = new_file_id()
     key, digest = f"files/{file_id}", hashlib.sha256()
     upload.content.seek(0)
-    with store.writer(key) as out:
+    with state.store.files.writer(key) as out:
         for piece in _blocks(upload.content):
             digest.update(piece)
             out.write(piece)
@@ -193,13 +194,16 @@ def _keep(upload: Upload, store: FileStore, tenant_id: str) -> NewFile:
     )
 
 
-def _check(upload: Upload) -> tuple[int, str]:
+def _check(upload: Upload, max_image_bytes: int) -> tuple[int, str]:
     upload.content.seek(0)
     if upload.purpose == "batch":
         found = check_lines(raw_lines(upload.content))
         return found.num_lines, found.model
     if upload.purpose == "evaluation":
         return check_evaluation_lines(raw_lines(upload.content)), ""
+    if upload.purpose == VISION:
+        check_vision_file(upload.content, upload.num_bytes, max_image_bytes)
+        return 0, ""
     raise RequestError(
         ErrorCode.INVALID_VALUE,
         f"purpose is {upload.purpose[:40]!r}; it may be {' or '.join(_PURPOSES)}",

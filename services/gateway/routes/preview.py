@@ -34,7 +34,7 @@ async def preview(request: Request) -> Response:
     state.check_open()
     asked = converted(await read_json(request, state.settings), PreviewRequest)
     card = state.catalogue.find(asked.model).card
-    images = [(asked.image_url, "image_url.url")]
+    images = await state.image_sources.brought([(asked.image_url, "image_url.url")], caller)
     (image,) = image_inputs(images, card, caller, state.settings)
     seen = await state.images.preview(image)
     body = Preview(

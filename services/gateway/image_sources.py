@@ -1,0 +1,108 @@
+"""Where an image of a request is: in the request, in an uploaded file, or at a URL.
+
+Files and what is fetched become data URLs, so that everything behind goes one way. What does *not*
+live here: fetching (`media/fetch.py`), what is then done with the image (`image_inputs.py`).
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+import msgspec
+import pybase64
+import structlog
+
+from services.gateway.caller import Caller
+from services.gateway.job_store import JobStore
+from services.gateway.media.data_url import FORMAT_BY_MIME
+from services.gateway.media.fetch import FetchPolicy, ImageFetcher
+from services.gateway.media.image_format import sniff_format
+from services.gateway.openai_schemas import ImageUrl
+from services.gateway.settings import GatewaySettings
+from services.gateway.threads import in_thread
+from services.gateway.vision_files import VISION
+from services.protocol.errors import ErrorCode, NotFoundError, RequestError, UnavailableError
+from services.store.file_records import find_file
+
+_log = structlog.get_logger()
+
+_FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
+_MIME_BY_FORMAT = {name: mime for mime, name in reversed(FORMAT_BY_MIME.items())}
+
+
+class ImageSources:
+    """One per gateway."""
+
+    def __init__(self, settings: GatewaySettings, store: JobStore) -> None:
+        policy = FetchPolicy(
+            settings.image_hosts, settings.image_networks, settings.max_image_bytes
+        )
+        self._fetcher = ImageFetcher(policy) if policy.rules else None
+        self._max_images = settings.max_images
+        self._store = store
+
+    async def close(self) -> None:
+        """Drop open connections."""
+        if self._fetcher is not None:
+            await self._fetcher.close()
+
+    async def brought(
+        self, images: Sequence[tuple[ImageUrl, str]], caller: Caller
+    ) -> Sequence[tuple[ImageUrl, str]]:
+        """Return the images with data URLs, each with the path of its URL.
+
+        Raises:
+            RequestError: one is not the caller's, may not be fetched, or is no image.
+            UnavailableError: the store is away.
+        """
+        if all(image.url.startswith("data:") for image, _ in images):
+            return images
+        if len(images) > self._max_images:
+            return images  # refused by who counts them, before anything is fetched
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._brought(*each, caller)) for each in images]
+        except BaseExceptionGroup as error:
+            raise error.exceptions[0] from None
+        return [(task.result(), param) for task, (_, param) in zip(tasks, images, strict=True)]
+
+    async def _brought(self, image: ImageUrl, param: str, caller: Caller) -> ImageUrl:
+        if _FILE_ID.fullmatch(image.url):
+            content = await self._read(image.url, param, caller)
+        elif self._fetcher is not None and image.url[:5].lower() != "data:":
+            content = await self._fetcher.fetch(image.url, param)
+        else:
+            return image
+        try:
+            mime = _MIME_BY_FORMAT[sniff_format(content)]
+        except RequestError:
+            raise RequestError(
+                ErrorCode.IMAGE_FETCH_FAILED, "what the URL leads to is no image", param=param
+            ) from None
+        url = await in_thread(
+            lambda: f"data:{mime};base64,{pybase64.b64encode(content).decode('ascii')}"
+        )
+        return msgspec.structs.replace(image, url=url)
+
+    async def _read(self, file_id: str, param: str, caller: Caller) -> bytes:
+        async with self._store.begin() as session:
+            row = await find_file(session, caller.tenant_id, file_id)
+        if row is None:
+            raise NotFoundError(
+                ErrorCode.FILE_NOT_FOUND,
+                f"there is no file of this id; upload the image with the purpose {VISION!r}",
+                param=param,
+            )
+        if row.purpose != VISION:
+            raise RequestError(
+                ErrorCode.INVALID_VALUE,
+                f"the file has the purpose {row.purpose!r}; an image needs {VISION!r}",
+                param=param,
+            )
+        try:
+            return await in_thread(lambda: b"".join(self._store.files.pieces(row.key)))
+        except OSError as error:
+            _log.warning("file.unreadable", file_id=row.id, cause=type(error).__name__)
+            raise UnavailableError(
+                ErrorCode.STORAGE_UNAVAILABLE, "the file cannot be read at the moment"
+            ) from None
