@@ -255,7 +255,7 @@ IMAGE_ROWS = [
     ),
     *(
         _file(78, f"many-page {kind}", saved(_FRAMES[0], kind, save_all=True,
-              append_images=_FRAMES[1:]), "unsupported_image_type")
+              append_images=_FRAMES[1:]), "invalid_image")
         for kind in ("GIF", "TIFF")
     ),
     *(
@@ -270,7 +270,7 @@ IMAGE_ROWS = [
         87, "67 megapixels in all",
         body_with(messages=[{"role": "user", "content": [
             image_part("data:image/png;base64," + b64(png(8192, 4096, bits=1)))] * 2}]),
-        "too_many_images", FIRST_IMAGE,
+        "too_many_images", "messages[0].content[1].image_url.url",
     ),
     *(
         _image(98, url[:30], url, code)

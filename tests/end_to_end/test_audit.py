@@ -284,7 +284,7 @@ def test_a_request_that_generated_nothing_cannot_be_voted_on(http: httpx.Client)
 @pytest.fixture
 async def broken(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     (tmp_path / "store").write_text("a file, where a folder should be")
-    settings = {"GALEN_GATEWAY_AUDIT": request.param}
+    settings = {"GALEN_GATEWAY_AUDIT": request.param, "GALEN_GATEWAY_AUTH": "off"}
     async with Stack(tmp_path, num_workers=1, durable=False, settings=settings) as stack:
         yield stack
 

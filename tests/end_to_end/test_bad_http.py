@@ -65,7 +65,7 @@ def head(method: str, path: str, *headers: str) -> bytes:
     [
         "/",
         "/v1",
-        "/v1/completions",
+        "/v1/moderations",
         "/admin",
         "/healthz/",
         "/v1/chat/completions/",

@@ -7,7 +7,7 @@ from modeling.medical_images.errors import MedicalImageError
 from modeling.medical_images.reading import read_medical
 from tests.modeling.medical_images.shipped import ROOT, shipped, shipped_files
 
-# mean of all samples after the default recipe: of our own run, checked by eye against a viewer's
+# mean of all samples after the default recipe, of our own first run
 _GOLDEN = {
     "CT_small.dcm": ("L", (128, 128), 114.871),
     "MR_small.dcm": ("L", (64, 64), 113.066),

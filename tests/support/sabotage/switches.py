@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from services.gateway import main as gateway_main
+from services.gateway import serving
 from services.gateway.dispatch import Dispatcher
-from services.gateway.routes import chat
 from services.protocol import event_stream, keys
 from services.protocol.connection import REDIS_AWAY, Script
 from services.protocol.event_stream import EventWriter
@@ -131,7 +131,7 @@ def no_watching_clients() -> None:
     async def watch(_receive: object, _reply: object) -> None:
         return
 
-    chat._watch_client = watch
+    serving._watch_client = watch
 
 
 def no_revoking() -> None:
