@@ -13,7 +13,7 @@ from services.protocol.key_limits import NO_LIMITS, KeyLimits
 EVERYTHING = "*"
 ADMIN = "admin"
 SCOPES = (
-    "chat", "files", "batches", "evaluations", "feedback", "usage", "audit", "metrics",
+    "chat", "files", "batches", "evaluations", "feedback", "usage", "metrics",
     EVERYTHING, ADMIN,
 )  # fmt: skip
 """What a key may be for; `*` is all but `admin`, which has to be named."""

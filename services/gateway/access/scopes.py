@@ -22,7 +22,6 @@ _BY_FAMILY = {
     "/v1/evaluations": "evaluations",
     "/v1/feedback": "feedback",
     "/v1/usage": "usage",
-    "/v1/audit": "audit",
     "/v1/admin": ADMIN,
     METRICS: "metrics",
     "/openapi.json": _FREE,
