@@ -32,7 +32,7 @@ def create_key(  # noqa: PLR0913 - one parameter per option
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="chat, files, batches, evaluations, feedback, usage, audit, metrics, * (all of "
+            help="chat, files, batches, evaluations, feedback, usage, metrics, * (all of "
             "these), admin; may be given several times; default: the first six.",
         ),
     ] = None,
