@@ -14,7 +14,7 @@ import structlog
 
 from services.gateway.caller import Caller
 from services.gateway.job_store import JobStore
-from services.gateway.media.data_url import FORMAT_BY_MIME
+from services.gateway.media.data_url import MIME_BY_FORMAT
 from services.gateway.media.fetch import FetchPolicy, ImageFetcher
 from services.gateway.media.image_format import sniff_format
 from services.gateway.openai_schemas import ImageUrl
@@ -27,7 +27,6 @@ from services.store.file_records import find_file
 _log = structlog.get_logger()
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
-_MIME_BY_FORMAT = {name: mime for mime, name in reversed(FORMAT_BY_MIME.items())}
 
 
 class ImageSources:
@@ -74,7 +73,7 @@ class ImageSources:
         else:
             return image
         try:
-            mime = _MIME_BY_FORMAT[sniff_format(content)]
+            mime = MIME_BY_FORMAT[sniff_format(content)]
         except RequestError:
             raise RequestError(
                 ErrorCode.IMAGE_FETCH_FAILED, "what the URL leads to is no image", param=param

@@ -1,26 +1,30 @@
-"""What an image file of the user's is, by its first bytes."""
+"""What an image file of the user's is, by its first bytes, as the gateway will see it."""
 
 import base64
 from pathlib import Path
 
+from services.gateway.media.data_url import MIME_BY_FORMAT
+from services.gateway.media.image_format import sniff_format
 from services.launcher.terminal import CommandError
+from services.protocol.errors import RequestError
 
-_MIME_BY_MAGIC = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
+_HEAD_BYTES = 4096
 
 
 def image_mime(path: Path) -> str:
     """Return an image's media type by its first bytes; raises CommandError for other files."""
     try:
         with path.open("rb") as file:
-            start = file.read(12)
+            start = file.read(_HEAD_BYTES)
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}") from error
-    for magic, mime in _MIME_BY_MAGIC:
-        if start.startswith(magic):
-            return mime
-    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
-        return "image/webp"
-    raise CommandError(f"{path} is not a JPEG, PNG or WebP image; convert it to one of these")
+    try:
+        return MIME_BY_FORMAT[sniff_format(start)]
+    except RequestError:
+        raise CommandError(
+            f"{path} is not a JPEG, PNG, WebP, TIFF, BMP, GIF, DICOM or NIfTI file; "
+            "convert it to one of these"
+        ) from None
 
 
 def data_url(path: Path) -> str:

@@ -26,6 +26,8 @@ FORMAT_BY_MIME = {
     "application/gzip": "NIFTI",  # .nii.gz
 }
 
+MIME_BY_FORMAT = {name: mime for mime, name in reversed(FORMAT_BY_MIME.items())}
+
 # `data:`, a media type and a few parameters; the longest real one is below 100 characters.
 _MAX_HEADER_LENGTH = 256
 _ACCEPTED = (
