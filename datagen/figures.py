@@ -85,7 +85,9 @@ def domains_of(flags: object, group: str | None = None) -> tuple[str, ...]:
 
 
 def mentions_of(value: object) -> tuple[str, ...]:
-    """Return the sentences of a list; each is a text, or an object whose `tokens` is one."""
+    """Return the sentences of a text or a list; each is a text, or an object with `tokens`."""
+    if isinstance(value, str):
+        value = [value]
     if not isinstance(value, list):
         return ()
     found: list[str] = []

@@ -153,7 +153,7 @@ class Index:
         return self._count("SELECT count(*) FROM images WHERE selected")
 
     def open_again(self, folder: Path, *, retry_failed: bool) -> int:
-        """Let images wait again that are worth another try, or whose files are gone.
+        """Let selected images wait again that are worth another try, or whose files are gone.
 
         Args:
             folder: the one in which files lie.
@@ -170,14 +170,16 @@ class Index:
             and (retry_failed or not reasons.is_permanent(reason))
         ]
         gone: list[tuple[int]] = []
-        kept = "SELECT number, file, size_bytes FROM images WHERE sha256 NOT NULL"
+        kept = "SELECT number, file, size_bytes FROM images WHERE selected AND sha256 NOT NULL"
         for number, file, size_bytes in self._database.execute(kept):
             path = folder / file
             if not path.is_file() or path.stat().st_size != size_bytes:
                 gone.append((number,))
         with self._transaction():
             for reason in again:
-                self._database.execute("UPDATE images SET reason = NULL WHERE reason = ?", [reason])
+                self._database.execute(
+                    "UPDATE images SET reason = NULL WHERE selected AND reason = ?", [reason]
+                )
             self._database.executemany("UPDATE images SET sha256 = NULL WHERE number = ?", gone)
         return len(gone)
 

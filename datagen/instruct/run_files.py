@@ -73,7 +73,7 @@ class RunFiles:
             for path in (self.out, self.failures, self.report, self.run):
                 path.unlink(missing_ok=True)
         self.check(identity)
-        if not self.run.is_file():
+        if not self.run.is_file() or self._is_empty:
             write_json(self.run, identity)
 
     def check(self, identity: Mapping[str, Any]) -> None:
@@ -81,6 +81,8 @@ class RunFiles:
         if not self.run.is_file():
             if self.out.exists():
                 raise OtherRunError(f"{self.out} is there and is no run; take another --out")
+            return
+        if self._is_empty:
             return
         before = self._identity()
         if not identity["model"]:
@@ -90,6 +92,12 @@ class RunFiles:
                 f"{self.out} holds another run: {'; '.join(changed)}; take another --out, or begin "
                 "anew with --new-run, which removes its conversations"
             )
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether nothing was made, tried or paid: a call that failed at once leaves such a run."""
+        made = (self.out, self.failures, self.batches)
+        return not any(path.exists() and path.stat().st_size for path in made)
 
     def _identity(self) -> Mapping[str, Any]:
         try:

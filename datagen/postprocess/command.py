@@ -17,7 +17,7 @@ from rich.table import Table
 
 from datagen.errors import DataError
 from datagen.postprocess.tally import Tally
-from modeling.tool_errors import run_tool
+from modeling.tool_errors import run_tool, say
 
 _EXIT_BAD_INPUT = 3
 _DISTANCE_BITS = 4
@@ -108,6 +108,11 @@ def postprocess_command(
         "image_distance_bits": image_distance if images else None,
         "benchmarks": benchmarks.described,
     }
+    if benchmarks.images and images is None:
+        say(
+            f"the {len(benchmarks.images)} images of the benchmarks are not looked for: that needs "
+            "--images"
+        )
     with ProgressBar() as watch, ExitStack() as stack:
         reason_against_image = None
         if images is not None:

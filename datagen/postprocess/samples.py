@@ -1,6 +1,6 @@
 """What post-processing reads and writes: a sample with turns, and an item of LLaVA-Med's schema.
 
-Three forms are read: what `galen datagen generate` writes (a figure with `result`, or `turns`),
+Three forms are read: what `galen datagen instruct` writes (a figure with `result`, or `turns`),
 the same of LLaVA-Med's tool, and items that have their `conversations` already. What does *not*
 live here: which turns are kept (`standard_v1.py`, `legacy_v1.py`), and files (`running.py`).
 """

@@ -22,6 +22,9 @@ from services.endpoint_client.pace import Pace
 from services.endpoint_client.request_fields import refused_field, renamed, wants_new_name
 
 _TRIES = 4
+_LONGEST_PAUSE_S = 16.0
+_TRIES_OF_ONE_KNOWN = 8
+"""Over about a minute: so long an endpoint may take to start again."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_RETRY_AFTER_S = 600.0
 _FULL = frozenset({429, 503})
@@ -116,6 +119,7 @@ class EndpointClient:
         self.pace = Pace(at_once)
         self._client = open_sdk(endpoint)
         self._has_new_names = False
+        self._has_answered = False
 
     async def __aenter__(self) -> "EndpointClient":
         return self
@@ -127,9 +131,11 @@ class EndpointClient:
         """Return what the endpoint serves; raises EndpointError."""
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
-                return [model.id async for model in self._client.models.list()]
+                names = [model.id async for model in self._client.models.list()]
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             raise EndpointError(_words(error, self.endpoint), is_final=True) from error
+        self._has_answered = True
+        return names
 
     async def model_as_told(self) -> dict[str, Any]:
         """Return what the endpoint says of the model; raises EndpointError."""
@@ -164,16 +170,32 @@ class EndpointClient:
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 if _is_full(error):
                     if time.monotonic() > given_up_s:
-                        raise endpoint_error(error, self.endpoint) from error
+                        raise self._error(error) from error
                     self.pace.refused(began_s, _retry_after_s(error))
                     continue
                 tries += 1
-                if not _may_pass(error) or tries >= _TRIES:
-                    raise endpoint_error(error, self.endpoint) from error
+                if not _may_pass(error) or tries >= self._most_tries(error):
+                    raise self._error(error) from error
                 await asyncio.sleep(_pause_s(tries))
             else:
                 self.pace.succeeded(began_s)
+                self._has_answered = True
                 return reply
+
+    def _error(self, error: Exception) -> EndpointError:
+        """Return an error in our words; a key that was good is not blamed for one request."""
+        if isinstance(error, openai.PermissionDeniedError) and self._has_answered:
+            return EndpointError(
+                f"{self.endpoint.url} does not allow this request (HTTP 403)", status=403,
+                code=code_of(error),
+            )  # fmt: skip
+        return endpoint_error(error, self.endpoint)
+
+    def _most_tries(self, error: Exception) -> int:
+        """An endpoint that was there and is away may be starting again."""
+        is_away = isinstance(error, openai.APIConnectionError)
+        is_late = isinstance(error, openai.APITimeoutError)
+        return _TRIES_OF_ONE_KNOWN if is_away and not is_late and self._has_answered else _TRIES
 
     async def _try(
         self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
@@ -268,7 +290,8 @@ def _retry_after_s(error: Exception) -> float | None:
 
 
 def _pause_s(tries: int) -> float:
-    return _FIRST_PAUSE_S * 2**tries * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+    pause_s = min(_FIRST_PAUSE_S * 2**tries, _LONGEST_PAUSE_S)
+    return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 def _words(error: Exception, endpoint: Endpoint) -> str:

@@ -178,3 +178,28 @@ def test_a_field_that_a_model_never_takes_ends_all_and_names_the_option(code: st
     assert error.is_final
     assert f"does not take this temperature (HTTP 400, {code})" in str(error)
     assert "--temperature" in str(error)
+
+
+def test_endpoint_that_was_there_is_waited_for_while_it_starts_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    stub = StubEndpoint(lambda body, n: completion("first"))
+    stub.__enter__()
+    again = StubEndpoint(lambda body, n: completion("again"), port=stub.port)
+
+    def pause(tries: int) -> float:
+        if tries == client_module._TRIES + 1:  # later than a stranger would be given up
+            starting = threading.Thread(target=again.__enter__)
+            starting.start()
+            starting.join()
+        return 0.0
+
+    async def before_and_after() -> list[str]:
+        async with EndpointClient(Endpoint(stub.url, "stub"), 1) as client:
+            first = await client.complete(ASKED, {})
+            await asyncio.to_thread(stub.__exit__, None, None, None)
+            monkeypatch.setattr(client_module, "_pause_s", pause)
+            return [first.text, (await client.complete(ASKED, {})).text]
+
+    assert asyncio.run(before_and_after()) == ["first", "again"]
+    again.__exit__(None, None, None)

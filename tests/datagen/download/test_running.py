@@ -148,6 +148,22 @@ def test_what_was_refused_for_good_is_asked_again_when_told_only(tmp_path: Path)
     assert codes == [3, 3, 0]
 
 
+def test_a_narrower_call_forgets_nothing_of_other_images(tmp_path: Path):
+    def reply(path: str, *_: object) -> Reply:
+        return article(path) if path.startswith("/PMC0") or "PMC1." in path else Reply(status=500)
+
+    with MisbehavingServer(reply) as server:
+        listed = write_list(tmp_path / "list", lines_of(server.url, 4))
+        assert call(listed, tmp_path / "out").returncode == 3
+        before = manifest(tmp_path / "out")
+        assert {each["status"] for each in before.values()} == {"done", "failed"}
+        (tmp_path / "out" / list(before.values())[-1].get("file", "images/none")).unlink(
+            missing_ok=True
+        )
+        call(listed, tmp_path / "out", "--limit", "1")
+    assert manifest(tmp_path / "out").keys() == before.keys()
+
+
 def test_a_file_that_was_removed_comes_again(tmp_path: Path):
     with MisbehavingServer(article) as server:
         listed = write_list(tmp_path / "list", lines_of(server.url, 3, "a"))

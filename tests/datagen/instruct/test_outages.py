@@ -70,3 +70,31 @@ def test_temperature_that_the_model_does_not_take_ends_all_and_costs_no_try(tmp_
     assert done.returncode == 1
     assert "--temperature" in done.stderr
     assert (tmp_path / "out.failures.jsonl").read_text() == ""
+
+
+def test_run_that_made_nothing_gives_way_to_another(tmp_path: Path):
+    source = write(tmp_path / "f", [record(1)])
+    with StubEndpoint(lambda body, n: completion(CONVERSATION)) as stub:
+        words = (source, "--out", tmp_path / "out", "--url", stub.url)
+        assert instruct(*words, "--model", "typo").returncode in {0, 1}
+        (tmp_path / "out").unlink(missing_ok=True)
+        assert (tmp_path / "out.run.json").exists()
+        done = instruct(*words, "--model", "stub")
+    assert done.returncode == 0, done.stderr
+    assert len(lines(tmp_path / "out")) == 1
+
+
+def test_one_request_that_is_forbidden_does_not_end_a_run(tmp_path: Path):
+    source = write(tmp_path / "f", [record(number) for number in range(4)])
+
+    def answer(body: dict, n: int) -> Response:
+        if "Scan number 2" in json.dumps(body):
+            return JSONResponse({"error": {"message": "x"}}, 403)
+        return completion(CONVERSATION)
+
+    with StubEndpoint(answer) as stub:
+        words = (source, "--out", tmp_path / "out", "--url", stub.url, "--at-once", 1)
+        done = instruct(*words, "--structured", "off")
+    assert done.returncode == 3
+    assert "does not allow this request (HTTP 403)" in done.stderr
+    assert len(lines(tmp_path / "out")) == 3
