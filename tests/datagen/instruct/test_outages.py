@@ -1,8 +1,9 @@
 """An endpoint that is away costs no figure a try; one that refuses everything is soon left."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -87,7 +88,7 @@ def test_run_that_made_nothing_gives_way_to_another(tmp_path: Path):
 def test_one_request_that_is_forbidden_does_not_end_a_run(tmp_path: Path):
     source = write(tmp_path / "f", [record(number) for number in range(4)])
 
-    def answer(body: dict, n: int) -> Response:
+    def answer(body: Mapping[str, Any], n: int) -> Response:
         if "Scan number 2" in json.dumps(body):
             return JSONResponse({"error": {"message": "x"}}, 403)
         return completion(CONVERSATION)
