@@ -26,6 +26,8 @@ from services.store.file_records import find_file
 
 _log = structlog.get_logger()
 
+_AT_ONCE = 2
+"""Of one request: bounds what it holds in memory."""
 _FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
 
 
@@ -38,6 +40,7 @@ class ImageSources:
         )
         self._fetcher = ImageFetcher(policy) if policy.rules else None
         self._max_images = settings.max_images
+        self._max_bytes = settings.max_body_bytes
         self._store = store
 
     async def close(self) -> None:
@@ -46,42 +49,60 @@ class ImageSources:
             await self._fetcher.close()
 
     async def brought(
-        self, images: Sequence[tuple[ImageUrl, str]], caller: Caller
+        self, images: Sequence[tuple[ImageUrl, str]], caller: Caller, max_images: int
     ) -> Sequence[tuple[ImageUrl, str]]:
         """Return the images with data URLs, each with the path of its URL.
 
+        What several parts name is brought once.
+
+        Args:
+            max_images: more are given back as they are: who counts them refuses them.
+
         Raises:
-            RequestError: one is not the caller's, may not be fetched, or is no image.
+            RequestError: one is not the caller's, may not be fetched, or is no image; or all of
+                them are more than a request itself could carry.
             UnavailableError: the store is away.
         """
         if all(image.url.startswith("data:") for image, _ in images):
             return images
-        if len(images) > self._max_images:
-            return images  # refused by who counts them, before anything is fetched
+        if len(images) > min(max_images, self._max_images):
+            return images
+        errand = _Errand(caller, self._max_bytes)
+        places = {image.url: param for image, param in reversed(images)}
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._brought(*each, caller)) for each in images]
+                tasks = {
+                    url: group.create_task(self._url_of(url, param, errand))
+                    for url, param in places.items()
+                }
         except BaseExceptionGroup as error:
             raise error.exceptions[0] from None
-        return [(task.result(), param) for task, (_, param) in zip(tasks, images, strict=True)]
+        return [
+            (msgspec.structs.replace(image, url=tasks[image.url].result()), param)
+            for image, param in images
+        ]
 
-    async def _brought(self, image: ImageUrl, param: str, caller: Caller) -> ImageUrl:
-        if _FILE_ID.fullmatch(image.url):
-            content = await self._read(image.url, param, caller)
-        elif self._fetcher is not None and image.url[:5].lower() != "data:":
-            content = await self._fetcher.fetch(image.url, param)
-        else:
-            return image
+    async def _url_of(self, url: str, param: str, errand: "_Errand") -> str:
+        is_file = _FILE_ID.fullmatch(url)
+        if not is_file and (self._fetcher is None or url[:5].lower() == "data:"):
+            return url
+        async with errand.places:
+            errand.check(param)
+            if is_file or self._fetcher is None:
+                content = await self._read(url, param, errand.caller)
+            else:
+                content = await self._fetcher.fetch(url, param)
+            errand.num_bytes += len(content)
+            errand.check(param)
         try:
             mime = MIME_BY_FORMAT[sniff_format(content)]
         except RequestError:
             raise RequestError(
                 ErrorCode.IMAGE_FETCH_FAILED, "what the URL leads to is no image", param=param
             ) from None
-        url = await in_thread(
+        return await in_thread(
             lambda: f"data:{mime};base64,{pybase64.b64encode(content).decode('ascii')}"
         )
-        return msgspec.structs.replace(image, url=url)
 
     async def _read(self, file_id: str, param: str, caller: Caller) -> bytes:
         async with self._store.begin() as session:
@@ -105,3 +126,22 @@ class ImageSources:
             raise UnavailableError(
                 ErrorCode.STORAGE_UNAVAILABLE, "the file cannot be read at the moment"
             ) from None
+
+
+class _Errand:
+    """What one request has had brought so far."""
+
+    def __init__(self, caller: Caller, max_bytes: int) -> None:
+        self.caller = caller
+        self.places = asyncio.Semaphore(_AT_ONCE)
+        self.num_bytes = 0
+        self._max_bytes = max_bytes
+
+    def check(self, param: str) -> None:
+        """Raise RequestError where it is too much."""
+        if self.num_bytes > self._max_bytes:
+            raise RequestError(
+                ErrorCode.IMAGE_TOO_LARGE,
+                f"the images of the request have more than {self._max_bytes} bytes in all",
+                param=param,
+            )

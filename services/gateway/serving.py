@@ -65,7 +65,10 @@ async def _serve(
     if state.moderation is not None:
         await state.moderation.check(question.chat)
     # 2. Images go to the store, once; the request only names them.
-    images = await state.image_sources.brought(question.images, caller)
+    if question.images:
+        state.memory.check_large()
+    most = entry.card.max_images
+    images = await state.image_sources.brought(question.images, caller, most)
     inputs = image_inputs(images, entry.card, caller, state.settings)
     refs: list[ImageRef] = []
     if inputs:

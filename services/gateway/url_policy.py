@@ -20,7 +20,7 @@ _MAX_URL_LENGTH = 2048
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\]"
 _URL = re.compile(
-    rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?"
+    rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[1-9][0-9]{{0,4}}))?"
     r"(?P<target>(?:[/?][!$-;=?-Z_a-z~\[\]|]*)?)",
     re.ASCII | re.IGNORECASE,
 )
@@ -42,6 +42,7 @@ _NEVER_PUBLIC = tuple(
         "127.0.0.0/8",
         "169.254.0.0/16",
         "172.16.0.0/12",
+        "168.63.129.16/32",  # Azure's own wire server
         "192.0.0.0/24",
         "192.0.2.0/24",
         "192.88.99.0/24",
@@ -66,6 +67,15 @@ _NEVER_PUBLIC = tuple(
         "ff00::/8",
     )
 )
+
+
+_ONLY_IF_NAMED = tuple(
+    ipaddress.ip_network(text)
+    for text in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "168.63.129.16/32")
+)
+"""Metadata of clouds: a private network that happens to hold them does not open them."""
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that was ever given out of IPv6 (RFC 4291, section 2.4)."""
 
 
 class HostRule(NamedTuple):
@@ -125,7 +135,8 @@ def read_rule(text: str) -> HostRule:
     scheme = (match["scheme"] or "https").lower()
     port = int(match["port"] or _PORTS[scheme])
     host = match["host"].lower().strip("[]")
-    if not 0 < port < 65_536 or not _is_plain(host.removeprefix("*.")):
+    below = host.removeprefix("*.")
+    if not 0 < port < 65_536 or not _is_plain(below) or (below != host and _is_address(below)):
         raise ValueError(f"{text[:80]!r} is no host with a port")
     return HostRule(scheme, host, port)
 
@@ -160,13 +171,24 @@ def may_dial(address: IpAddress, networks: Sequence[IpNetwork]) -> bool:
     Args:
         networks: those that the operator allows though they are not public.
     """
-    if any(address in network for network in networks if network.version == address.version):
+    if any(_opens(network, address) for network in networks):
         return True
     hidden = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     if hidden is not None:
         return may_dial(hidden, networks)
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
+        return False
     return address.is_global and not any(
         address in network for network in _NEVER_PUBLIC if network.version == address.version
+    )
+
+
+def _opens(network: IpNetwork, address: IpAddress) -> bool:
+    if network.version != address.version or address not in network:
+        return False
+    special = [each for each in _ONLY_IF_NAMED if address in each]
+    return not special or any(
+        network.network_address in each and network.prefixlen >= each.prefixlen for each in special
     )
 
 

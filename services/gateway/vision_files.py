@@ -12,7 +12,7 @@ from services.gateway.job_store import JobStore
 from services.gateway.media.image_format import sniff_format
 from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, TooLargeError, UnavailableError
-from services.store.file_records import remove_older_files
+from services.store.file_records import older_files, remove_file
 
 _log = structlog.get_logger()
 
@@ -21,6 +21,7 @@ VISION = "vision"
 _HEAD_BYTES = 4096
 _SWEEP_EVERY_S = 3600.0
 _DAY_MS = 86_400_000
+_AT_A_TIME = 100
 
 
 def check_vision_file(content: BinaryIO, num_bytes: int, most_bytes: int) -> None:
@@ -38,12 +39,25 @@ async def sweep_forever(store: JobStore, days: int) -> None:
     """Remove images that were uploaded more than so many days ago; 0: never."""
     while days:
         try:
-            async with store.begin() as session:
-                keys = await remove_older_files(session, VISION, days * _DAY_MS)
-            for key in keys:
-                await in_thread(lambda key=key: store.files.remove(key))
-            if keys:
-                _log.info("files.removed", purpose=VISION, count=len(keys))
+            while num := await remove_expired(store, days * _DAY_MS):
+                _log.info("files.removed", purpose=VISION, count=num)
         except (UnavailableError, OSError) as error:
             _log.warning("files.not.removed", purpose=VISION, cause=type(error).__name__)
         await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+async def remove_expired(store: JobStore, age_ms: int) -> int:
+    """Remove some images older than `age_ms`, and return how many there were.
+
+    The content goes before its record: what fails in between is found again the next time.
+
+    Raises:
+        UnavailableError, OSError: the database, or a file, cannot be reached.
+    """
+    async with store.begin() as session:
+        old = await older_files(session, VISION, age_ms, _AT_A_TIME)
+    for row in old:
+        await in_thread(lambda key=row.key: store.files.remove(key))
+        async with store.begin() as session:
+            await remove_file(session, row.tenant_id, row.id)
+    return len(old)

@@ -100,11 +100,12 @@ async def remove_file(session: AsyncSession, tenant_id: str, file_id: str) -> Fi
     return await session.scalar(query)
 
 
-async def remove_older_files(session: AsyncSession, purpose: str, age_ms: int) -> list[str]:
-    """Remove the records of files older than `age_ms`, whoever's; returns where they are kept."""
+async def older_files(session: AsyncSession, purpose: str, age_ms: int, most: int) -> list[FileRow]:
+    """Return the oldest files that are older than `age_ms`, whoever's."""
     query = (
-        delete(FileRow)
+        select(FileRow)
         .where(FileRow.purpose == purpose, FileRow.created_ms < now_ms() - age_ms)
-        .returning(FileRow.key)
+        .order_by(FileRow.created_ms)
+        .limit(most)
     )
     return list(await session.scalars(query))

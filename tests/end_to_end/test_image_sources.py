@@ -35,7 +35,7 @@ class _Site(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(PICTURE if self.path == "/a.png" else b"<html><body>no</body></html>")
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its signature
         pass
 
 
@@ -124,6 +124,17 @@ def test_file_that_is_not_there_or_no_image(stack: RunningStack) -> None:
 def test_listed_host_is_fetched_from(stack: RunningStack, site: tuple[str, list[str]]) -> None:
     assert prompt_tokens(stack, f"{site[0]}/a.png") > FAKE_IMAGE_TOKENS
     assert site[1].count("/a.png") == 1
+
+
+def test_one_url_named_often_is_fetched_once(
+    stack: RunningStack, site: tuple[str, list[str]]
+) -> None:
+    before = site[1].count("/a.png")
+    part = {"type": "image_url", "image_url": {"url": f"{site[0]}/a.png"}}
+    messages: Any = [{"role": "user", "content": [text_part("What? [[n=2]]"), *[part] * 8]}]
+    with stack.client() as client:
+        client.chat.completions.create(model=FAKE_MODEL, messages=messages)
+    assert site[1].count("/a.png") == before + 1
 
 
 def test_what_is_not_listed_is_not_asked(stack: RunningStack, site: tuple[str, list[str]]) -> None:

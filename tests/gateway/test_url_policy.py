@@ -62,7 +62,7 @@ REFUSED = [
     "https://example.org/", "https://images.example.org.evil.org/", "https://evilimages.example.org/",
     "https://images.example.org:22/", "https://images.example.org:6379/",
     "https://images.example.org:80/", "https://images.example.org:99999/",
-    "https://images.example.org:0/", "https://images.example.org:443443/",
+    "https://images.example.org:0/", "https://images.example.org:0443/", "https://images.example.org:443443/",
     "https://pacs.local:8443/", "https://x.pacs.local/", "https://x.pacs.local:8444/",
     "https://xpacs.local:8443/", "https://10.0.0.5:8042/", "http://10.0.0.5/",
     "http://10.0.0.6:8042/", "http://0x0a.0.0.5:8042/", "http://167772165:8042/",
@@ -123,6 +123,7 @@ def test_any_text_is_refused_or_names_a_listed_host(text: str) -> None:
         "100.64.0.1", "192.0.0.8", "192.0.2.1", "198.18.0.1", "203.0.113.7", "224.0.0.1",
         "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1",
+        "168.63.129.16", "1000::1", "4000::1", "::1:0:0",
         "2002:7f00:1::", "2001::1", "2001:db8::1", "::7f00:1", "fec0::1",
     ],
 )  # fmt: skip
@@ -143,10 +144,16 @@ def test_operator_opens_a_private_network_and_no_other() -> None:
     assert not may_dial(ipaddress.ip_address("169.254.169.254"), networks)
 
 
+def test_a_broad_network_does_not_open_the_metadata_of_clouds() -> None:
+    address = ipaddress.ip_address("169.254.169.254")
+    assert not may_dial(address, [ipaddress.ip_network("0.0.0.0/0")])
+    assert may_dial(address, [ipaddress.ip_network("169.254.169.254/32")])
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "*", "*.*.org", "https://", "a b", "ftp://a.org", "a.org/path", "u@a.org", "a.org:0",
-     "a.org:99999", "127.1", "0x7f.0.0.1", "[::g]", "a.*.org"],
+     "a.org:99999", "*.10.0.0.1", "127.1", "0x7f.0.0.1", "[::g]", "a.*.org"],
 )  # fmt: skip
 def test_bad_rules_say_what_a_rule_is(text: str) -> None:
     with pytest.raises(ValueError, match="host"):

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import urljoin
 
 import httpcore
 import structlog
@@ -36,6 +37,7 @@ _CONNECT_S = 5.0
 _TOTAL_S = 10.0
 _AT_ONCE = 16
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ABSOLUTE = re.compile(r"//|[A-Za-z][A-Za-z0-9+.-]*:", re.ASCII)
 _RELATIVE = re.compile(r"/(?!/)[!$-;=?-Z_a-z~\[\]|]*", re.ASCII)
 
 
@@ -118,8 +120,11 @@ class ImageFetcher:
 
     def _next(self, target: FetchTarget, location: str, param: str) -> FetchTarget:
         """Return where a redirect leads: checked like the first URL, with its scheme and port."""
-        if _RELATIVE.fullmatch(location):
-            return target._replace(path=location)
+        if not _ABSOLUTE.match(location):
+            path = urljoin(target.path, location)
+            if _RELATIVE.fullmatch(path):
+                return target._replace(path=path)
+            raise not_allowed(param)
         following = check_url(location, self._policy.rules, param)
         if following.origin != target.origin:
             raise not_allowed(param)
@@ -181,17 +186,30 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Dial the first address; raises _ForbiddenAddressError where any may not be dialled."""
+        """Dial the first address that answers; raises where any may not be dialled."""
         addresses = await self._resolve(host, port)
         if not addresses:
             raise OSError("no address")
         for text in addresses:
-            if "%" in text or not may_dial(ipaddress.ip_address(text), self._networks):
+            if not _may_dial(text, self._networks):
                 _log.warning("image.fetch.address.refused")
                 raise _ForbiddenAddressError
-        return await self._backend.connect_tcp(
-            addresses[0], port, timeout, local_address, socket_options
-        )
+        problem: Exception = OSError("no address")
+        for text in addresses:
+            try:
+                return await self._backend.connect_tcp(
+                    text, port, timeout, local_address, socket_options
+                )
+            except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+                problem = error
+        raise problem
+
+
+def _may_dial(text: str, networks: Sequence[IpNetwork]) -> bool:
+    try:
+        return may_dial(ipaddress.ip_address(text), networks) and "%" not in text
+    except ValueError:
+        return False
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:

@@ -34,7 +34,9 @@ async def preview(request: Request) -> Response:
     state.check_open()
     asked = converted(await read_json(request, state.settings), PreviewRequest)
     card = state.catalogue.find(asked.model).card
-    images = await state.image_sources.brought([(asked.image_url, "image_url.url")], caller)
+    state.memory.check_large()
+    asked_for = [(asked.image_url, "image_url.url")]
+    images = await state.image_sources.brought(asked_for, caller, 1)
     (image,) = image_inputs(images, card, caller, state.settings)
     seen = await state.images.preview(image)
     body = Preview(

@@ -141,6 +141,30 @@ async def test_redirect_to_elsewhere_is_refused(location: str) -> None:
     assert server.num_connections == 1
 
 
+@pytest.mark.parametrize(
+    ("location", "path"), [("2.png", "/a/2.png"), ("?b=1", "/a/1.png?b=1"), ("../x", "/x")]
+)
+async def test_redirect_within_the_host(location: str, path: str) -> None:
+    async def answer(writer: asyncio.StreamWriter, asked: str) -> None:
+        if asked == "/a/1.png":
+            await replying(b"", f"location: {location}\r\n", "302 Found")(writer, asked)
+        else:
+            await replying(asked.encode())(writer, asked)
+
+    async with served(answer) as server:
+        fetcher, _ = fetcher_of(f"http://images.test:{server.port}")
+        found = await fetcher.fetch(f"http://images.test:{server.port}/a/1.png", "here")
+    assert found.decode() == path
+
+
+async def test_next_address_is_dialled_where_the_first_does_not_answer() -> None:
+    async with served(replying(b"pixels")) as server:
+        fetcher, _ = fetcher_of(
+            f"http://images.test:{server.port}", addresses=[("127.0.0.2", "127.0.0.1")]
+        )
+        assert await fetcher.fetch(f"http://images.test:{server.port}/", "here") == b"pixels"
+
+
 async def test_three_redirects_are_followed_and_not_more() -> None:
     async def answer(writer: asyncio.StreamWriter, path: str) -> None:
         left = int(path.strip("/"))

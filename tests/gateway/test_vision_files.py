@@ -1,0 +1,44 @@
+"""Uploaded images end after their days, content first."""
+
+from pathlib import Path
+
+import pytest
+
+from services.gateway.job_store import JobStore
+from services.gateway.vision_files import VISION, remove_expired
+from services.store.file_records import NewFile, add_file, find_file
+from services.store.settings import StoreSettings
+
+
+async def kept(store: JobStore, number: int, purpose: str = VISION) -> str:
+    key, file_id = f"files/f{number}", f"file-{number}"
+    with store.files.writer(key) as out:
+        out.write(b"pixels")
+    async with store.begin() as session:
+        await add_file(session, NewFile(file_id, "t", "a.png", purpose, 6, "0" * 64, key))
+    return file_id
+
+
+async def test_images_end_and_what_fails_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALEN_STORE_DIR", str(tmp_path))
+    store = JobStore(StoreSettings())
+    ids = [await kept(store, 1), await kept(store, 2), await kept(store, 3, "batch")]
+    remove = store.files.remove
+
+    def fails(key: str) -> None:
+        raise OSError(key)
+
+    assert await remove_expired(store, 3_600_000) == 0  # too young
+    monkeypatch.setattr(store.files, "remove", fails)
+    with pytest.raises(OSError, match="f1"):
+        await remove_expired(store, -1000)
+    monkeypatch.setattr(store.files, "remove", remove)
+    assert await remove_expired(store, -1000) == 2
+    async with store.begin() as session:
+        left = [await find_file(session, "t", file_id) for file_id in ids]
+    assert [row is not None for row in left] == [False, False, True]
+    with pytest.raises(FileNotFoundError):
+        store.files.open("files/f1")
+    await store.close()
