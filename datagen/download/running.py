@@ -22,7 +22,9 @@ from modeling.durable_files import sync_to_disk
 _LOOK_EVERY_S = 0.25
 _MOST_RESULTS = 1000
 _WAIT_FOR_THREADS_S = 3.0
-_MOST_JOBS = 200
+_MOST_READY = 200
+_MOST_JOBS = 5000
+"""Held where a host asks for time: the others' articles may stand behind so many of its own."""
 _REFILL = 100
 
 
@@ -61,21 +63,21 @@ def download(
         OSError: the disk is full.
     """
     with _Threads(folder / IMAGES, plan, tell) as threads:
-        ended = lacking = 0
+        turns, ended, lacking = threads.turns, 0, 0
         is_all = False
         while True:
-            if not is_all and threads.turns.num_waiting < _MOST_JOBS:
+            if not is_all and turns.num_waiting < _MOST_JOBS and turns.num_ready < _MOST_READY:
                 articles = index.next_articles(_REFILL)
                 is_all = not articles
-                threads.turns.put(_jobs(articles, plan.places))
-            was_idle = is_all and threads.turns.is_idle()
+                turns.put(_jobs(articles, plan.places))
+            was_idle = is_all and turns.is_idle()
             results = threads.results(0 if was_idle else _LOOK_EVERY_S)
             if results:
                 sync_to_disk(folder / IMAGES)  # their names
                 index.record(results)
                 ended += len(results)
                 lacking += sum(each.saved is None for each in results)
-            show(ended, lacking, threads.received_bytes, threads.turns.num_retries)
+            show(ended, lacking, threads.received_bytes, turns.num_retries)
             if was_idle and not results:
                 return threads.received_bytes
 

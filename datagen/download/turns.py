@@ -103,6 +103,16 @@ class Turns:
         return len(self._state.jobs)
 
     @property
+    def num_ready(self) -> int:
+        """Of them, those that need not wait for their host or for a time of their own."""
+        now_s = time.monotonic()
+        with self._changed:
+            return sum(
+                max(job.not_before_s, self._host(job).closed_until_s) <= now_s
+                for job in self._state.jobs
+            )
+
+    @property
     def num_retries(self) -> int:
         """Jobs that wait for another attempt."""
         with self._changed:

@@ -159,8 +159,11 @@ def instruct_command(
             asker.budget.spent = kept.totals.cost
             generation = Generation(selection, asker, kept, tries)
             _check_and_announce(generation, endpoint, may_name=allow_suspected)
-            asyncio.run(_ask(generation, endpoint, files, at_once, by_batch=batch))
-            raise typer.Exit(_finish(generation, identity, files))
+            try:
+                asyncio.run(_ask(generation, endpoint, files, at_once, by_batch=batch))
+            finally:  # also where the endpoint ends it, and at Ctrl-C
+                code = _finish(generation, identity, files)
+            raise typer.Exit(code)
 
 
 async def _ask(

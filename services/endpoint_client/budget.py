@@ -1,6 +1,7 @@
-"""What answers cost, and a ceiling that is never passed.
+"""What answers cost, and a ceiling: nothing is sent that could bring the known cost above it.
 
-What may be spent by requests in flight counts as spent until their answers say what they took.
+What may be spent by requests in flight counts as spent until their answers say what they took. What
+an endpoint charges for a request without an answer (a time-out, a kill) is known to it alone.
 What does *not* live here: asking (`client.py`).
 """
 

@@ -1,6 +1,8 @@
 """Servers that misbehave cost what they spoil alone, and the manifest says what it was."""
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.datagen.download.archives import archive_of, line, manifest, picture, tar_of, write_list
-from tests.datagen.download.calling import call
+from tests.datagen.download.calling import call, command
 from tests.datagen.download.misbehaving_server import MisbehavingServer, Reply
-from tests.support.program import free_port
+from tests.support.program import ROOT, free_port
+from tests.support.waiting import wait_until
 
 GOOD = archive_of({"PMC1/a.jpg": picture(), "PMC1/b.nxml": b"x" * 9000})
 
@@ -76,6 +79,25 @@ def test_retry_after_is_waited_for(tmp_path: Path):
 
     assert outcome_of(tmp_path, reply)["status"] == "done"
     assert times[1] - times[0] >= 1
+
+
+def test_a_host_that_asks_for_time_does_not_keep_another_waiting(tmp_path: Path):
+    """The other host's articles stand in the list behind more than are looked at otherwise."""
+    full = Reply(status=429, headers={"Retry-After": "600"})
+    with (
+        MisbehavingServer(lambda *_: full) as busy,
+        MisbehavingServer(lambda *_: Reply(status=404)) as other,
+    ):
+        lines = [line(busy.url, number) for number in range(600)]
+        lines += [line(other.url, 1000 + number) for number in range(20)]
+        listed = write_list(tmp_path / "list", lines)
+        process = subprocess.Popen(command(listed, tmp_path / "out"), cwd=ROOT)
+        try:
+            wait_until(lambda: len(other.asked) == 20, "the other host to be asked", 60)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    assert sum(busy.asked.values()) < 100
 
 
 def test_a_server_that_falls_silent_is_left(tmp_path: Path):

@@ -45,6 +45,7 @@ def test_lost_connection_costs_no_try_and_says_how_to_go_on(tmp_path: Path):
     assert away.returncode == 1
     assert "cannot be reached" in away.stderr
     assert "the same command goes on" in away.stderr
+    assert json.loads((tmp_path / "out.report.json").read_text())["status"] != "complete"
     with StubEndpoint(lambda body, n: completion(CONVERSATION), port=port):
         assert instruct(*words).returncode == 0
     assert len(lines(tmp_path / "out")) == 3
