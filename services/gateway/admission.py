@@ -62,7 +62,6 @@ async def admitted_images(
         RequestError: the images are too many or too large, or cannot fit the context.
         OverloadedError, UnavailableError: it would not be taken now, so nothing is decoded for it.
     """
-    state.memory.check_large()
     costs = weigh(inputs, card, state.images.limits)
     _check_context(costs, chat.max_completion_tokens or chat.max_tokens, card)
     if not state.dispatcher.is_redis_up:
