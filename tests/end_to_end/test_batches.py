@@ -101,7 +101,7 @@ async def test_a_wrong_input_is_refused_with_its_line(
     assert words in caught.value.message
 
 
-@pytest.mark.parametrize("purpose", ["fine-tune", "vision", "", "batch_output"])
+@pytest.mark.parametrize("purpose", ["fine-tune", "assistants", "", "batch_output"])
 async def test_an_unknown_purpose_is_refused(sdk: AsyncOpenAI, purpose: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         await upload(sdk, input_of(1), purpose)

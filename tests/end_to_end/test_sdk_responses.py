@@ -178,8 +178,8 @@ def test_json_schema_binds_a_real_model(tiny_client: OpenAI) -> None:
         ({"input": [{"type": "reasoning"}]}, "invalid_value", "input[0].type"),
         ({"input": [{"role": "system", "content": [picture()]}]}, "invalid_value",
          "input[0].content[0].type"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
-         "unsupported_parameter", "input[0].content[0].file_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "a.png"}]}]},
+         "invalid_image", "input[0].content[0].file_id"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
          "missing_required_parameter", "input[0].content[0].image_url"),
         ({"input": [{"role": "user", "content": [
