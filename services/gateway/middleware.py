@@ -27,6 +27,7 @@ from services.gateway.state import GatewayState, shutting_down
 from services.protocol.errors import ErrorCode, GalenError, OverloadedError, RequestError
 
 if TYPE_CHECKING:
+    from services.gateway.audit import Asked
     from services.gateway.caller import Caller
 
 _log = structlog.get_logger()
@@ -141,7 +142,9 @@ class FrontDoor:
         self._metrics.responses.labels(route, str(status)).inc()
         if code:
             self._metrics.failed.labels(code).inc()
-            self._metrics.recent_errors.add(code, scope.get("galen.model", ""), status)
+            asked: Asked | None = scope.get("galen.asked")
+            model = asked.entry.id if asked is not None else ""
+            self._metrics.recent_errors.add(code, model, status)
         state: GatewayState | None = getattr(self._app.state, "galen", None)
         if state is not None and route != "other":
             state.audit.add(scope, route, status, duration_s)

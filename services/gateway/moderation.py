@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from services.gateway.moderation_rules import ModerationError, read_rules
-from services.gateway.openai_schemas import AssistantMessage, ChatCompletionRequest, TextContent
+from services.gateway.openai_schemas import AssistantMessage, ChatCompletionRequest, texts_in
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, RequestError, UnavailableError
 
@@ -99,12 +99,8 @@ def open_moderation(settings: GatewaySettings) -> Moderation | None:
 
 def texts_of(chat: ChatCompletionRequest) -> list[str]:
     """Return every text of a conversation."""
-    texts: list[str] = []
+    texts = list(texts_in(chat.messages))
     for message in chat.messages:
-        if isinstance(message.content, str):
-            texts.append(message.content)
-        elif message.content is not None:
-            texts += [part.text for part in message.content if isinstance(part, TextContent)]
         if isinstance(message, AssistantMessage) and message.tool_calls:
             texts += [call.function.arguments for call in message.tool_calls]
     if chat.tools:  # the model reads their descriptions, too

@@ -7,7 +7,7 @@ docs/decisions/0006-msgspec-at-the-http-border.md.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -158,6 +158,15 @@ class JsonSchemaFormat(_Strict, frozen=True, gc=False, tag_field="type", tag="js
 
 
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
+def texts_in(messages: Iterable[ChatMessage]) -> Iterator[str]:
+    """Yield the texts of a conversation, part by part."""
+    for message in messages:
+        if isinstance(message.content, str):
+            yield message.content
+        elif message.content is not None:
+            yield from (part.text for part in message.content if isinstance(part, TextContent))
 
 
 class ChatCompletionRequest(_Strict, frozen=True, gc=False):

@@ -54,7 +54,6 @@ async def _serve(
     request: Request, state: GatewayState, caller: Caller, lane: Lane, question: Question
 ) -> Response:
     entry = admit(question.chat, state.catalogue, question.needs)
-    request.scope["galen.model"] = entry.id
     asked = request.scope["galen.asked"] = Asked(entry, question.chat)
     charge = await state.access.meter.begin(
         request.scope,

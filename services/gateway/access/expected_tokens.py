@@ -5,7 +5,7 @@ Only limits per minute go by it, until the true number is known at the request's
 
 from dataclasses import dataclass
 
-from services.gateway.openai_schemas import ChatCompletionRequest, TextContent
+from services.gateway.openai_schemas import ChatCompletionRequest, texts_in
 from services.gateway.prompt_costs import CHARACTERS_PER_TOKEN, UNKNOWN_SIZE, image_tokens
 from services.protocol.messages import ModelCard
 
@@ -30,13 +30,7 @@ def expected_tokens(
     chat: ChatCompletionRequest, num_images: int, card: ModelCard
 ) -> ExpectedTokens:
     """Return what a request will probably need."""
-    length = 0
-    for message in chat.messages:
-        content = message.content
-        if isinstance(content, str):
-            length += len(content)
-        elif content is not None:
-            length += sum(len(part.text) for part in content if isinstance(part, TextContent))
+    length = sum(map(len, texts_in(chat.messages)))
     text = length // CHARACTERS_PER_TOKEN + _TOKENS_PER_MESSAGE * len(chat.messages)
     images = num_images * image_tokens(card, UNKNOWN_SIZE)[0]
     answer = chat.max_completion_tokens or chat.max_tokens or _ANSWER_TOKENS
