@@ -17,7 +17,7 @@ from datagen.download.listing import read_lines
 from datagen.errors import DataError
 
 IMAGES = "images"
-_INDEX_FILE = "download.sqlite"
+INDEX_FILE = "download.sqlite"
 _LOCK_FILE = "download.lock"
 
 
@@ -38,7 +38,7 @@ def open_folder(out: Path, list_file: Path) -> Generator[Index]:
     if is_new and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is there and is no download; take another --out")
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
-    with _locked(out / _LOCK_FILE), Index(out / _INDEX_FILE) as index:
+    with _locked(out / _LOCK_FILE), Index(out / INDEX_FILE) as index:
         remove_partials(out / IMAGES)
         if index.list_sha256 not in {None, list_sha256}:
             raise OtherListError(f"{out} holds the download of another list; take another --out")

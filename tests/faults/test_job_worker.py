@@ -43,7 +43,7 @@ def below(stack: Stack, title: str) -> list[psutil.Process]:
 
 async def consumer_of(stack: Stack) -> psutil.Process:
     """The Celery worker, when it takes tasks."""
-    await eventually(lambda: below(stack, "galen jobs process"), 30, "a process of jobs")
+    await eventually(lambda: below(stack, "galen jobs process"), 60, "a process of jobs")
     return below(stack, "MainProcess")[0]
 
 
@@ -160,7 +160,7 @@ async def test_two_machines_share_a_batch(platform: Stack, sdk: AsyncOpenAI) -> 
         platform.add_jobs(
             name, GALEN_JOBS_WORK_DIR=work, GALEN_JOBS_PROCESSES="1", GALEN_JOBS_SHARD_LINES="10"
         )
-    await eventually(lambda: len(below(platform, "galen jobs process")) == 2, 30, "both")
+    await eventually(lambda: len(below(platform, "galen jobs process")) == 2, 60, "both")
 
     batch = await ended_batch(sdk, await start_batch(sdk, input_of(200, delay_ms=20)), 60)
 
