@@ -1,10 +1,14 @@
 """Galen under test: Redis, one gateway process and one worker with the fake engine.
 
+Everything that guards a request is on: an API key, all of a key's limits (too wide to be met), use
+counted in the database, the audit; a database of its own (SQLite) is made anew at each start.
 Separate processes, so that CPU and memory are counted for each. The worker's slots do not bound the
 load: what is measured is the path, not the wait for a slot.
 """
 
+import asyncio
 import importlib.util
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,11 +18,17 @@ from benchmarks.party import GALEN, Party
 from benchmarks.processes import BenchError, ChildProcesses, Role, require_free_port
 from benchmarks.settings import BenchSettings
 from benchmarks.targets import GATEWAY_ROLE
+from services.protocol.key_limits import KeyLimits
+from services.store.database import Database
+from services.store.key_records import NewKey, add_key
+from services.store.key_secrets import load_secrets
+from services.store.settings import StoreSettings
 
 REPOSITORY = Path(__file__).parents[1]
-API_KEY = "sk-bench-local-only-galen-0123456789abcdef"
 SLOTS = 4096
 WORKER_LIMIT_S = 60.0
+_WIDE = 2**40
+LIMITS = KeyLimits(_WIDE, _WIDE, SLOTS, _WIDE)
 
 
 def start_galen(
@@ -45,6 +55,8 @@ def start_galen(
         },
         cwd=REPOSITORY,
     )
+    store = StoreSettings(dir=settings.folder("run") / "store")
+    key = asyncio.run(_make_key(store))
     gateway = children.start(
         "galen_gateway",
         [sys.executable, "-m", "services.gateway.main"],
@@ -53,6 +65,9 @@ def start_galen(
             "GALEN_GATEWAY_HOST": "127.0.0.1",
             "GALEN_GATEWAY_PORT": str(port),
             "GALEN_GATEWAY_LOG_LEVEL": "warning",  # no access log, as with every peer
+            "GALEN_GATEWAY_AUTH": "required",
+            "GALEN_GATEWAY_OPEN_METRICS": "true",
+            "GALEN_STORE_DIR": str(store.dir),
         },
         cwd=REPOSITORY,
     )
@@ -66,13 +81,25 @@ def start_galen(
             Role("worker", worker.pid),
             Role("redis", redis),
         ),
-        loadgen_args=("--auth", API_KEY),
+        loadgen_args=("--auth", key),
         health_path="/healthz",
         metrics_url=f"http://127.0.0.1:{port}/metrics",
     )
     children.wait_until_ready("galen_gateway", gateway, party.url(party.health_path), limit_s=60)
     _wait_for_worker(settings, party, children.log_of("galen_worker"))
     return party
+
+
+async def _make_key(store: StoreSettings) -> str:
+    shutil.rmtree(store.dir, ignore_errors=True)
+    database = Database(store.database)
+    try:
+        await database.open()
+        async with database.begin() as session:
+            new = NewKey("bench", "bench", ("chat",), LIMITS)
+            return (await add_key(session, load_secrets(store), new)).key
+    finally:
+        await database.close()
 
 
 def start_redis(

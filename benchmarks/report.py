@@ -44,8 +44,9 @@ INTRODUCTION = """\
 
 Written by `python -m benchmarks.run` (`make bench`); do not edit. Every gateway is one process
 (LiteLLM one worker) on the same machine as the load generator. The peers stand before a mock engine
-in C, Galen before its own worker with the fake engine and a Redis of its own, with validation and
-metrics; it has no API keys yet, LiteLLM checks one. Nobody writes an access log. *direct* is the
+in C, Galen before its own worker with the fake engine and a Redis of its own, with all that guards
+a request: validation, an API key with all four limits (in Redis), use counted per key, model and
+day, the audit, metrics. LiteLLM checks a key. Nobody writes an access log. *direct* is the
 mock engine without a gateway. Replies have 64 tokens; the load generator checks every token for
 loss, doubling and order.
 

@@ -26,6 +26,7 @@ from benchmarks.gateway_profile import Profile, profile_gateway
 from benchmarks.image_body import write_image_body
 from benchmarks.native_build import build_programs
 from benchmarks.ours import REPOSITORY, redis_program, start_galen
+from benchmarks.page_sections import keep_sections
 from benchmarks.party import DIRECT, GALEN, LITELLM, NGINX, VLLM_ROUTER, Party
 from benchmarks.peers import (
     start_litellm,
@@ -116,7 +117,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
         console.print("interrupted; everything was stopped, nothing was written")
         raise typer.Exit(130) from None
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render_report(run), encoding="utf-8")
+    out.write_text(keep_sections(out, render_report(run)), encoding="utf-8")
     console.print(render_targets(evaluate(Results(run.measurements))), soft_wrap=True)
     console.print(f"\nwrote {out} and {_latest(settings)}")
 
