@@ -14,6 +14,7 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,7 @@ from services.worker.links import WorkerLinks
 from services.worker.metrics import WorkerMetrics
 from services.worker.outbox import Outbox
 from services.worker.progress_page import ProgressPage, StepLimits
+from services.worker.reserved_slots import ReservedSlots
 from services.worker.settings import WorkerSettings
 from services.worker.waiting import until_set, within
 
@@ -99,6 +101,7 @@ class Worker:
         )
         self._adapters = AdapterFolder(settings, engine, self._heartbeat.renew_soon)
         self._running: dict[str, _Running] = {}
+        self._reserved = ReservedSlots(settings.slots, settings.interactive_slots)
         self._is_empty = asyncio.Event()
         self._is_fenced = asyncio.Event()
         self._readiness = Readiness()
@@ -169,8 +172,10 @@ class Worker:
         if any(held.alone for held in self._running.values()):
             return Room(0, 0)
         num_batch = sum(held.is_batch for held in self._running.values())
+        num_interactive = len(self._running) - num_batch
+        batch_slots = self._reserved.batch_slots(num_interactive, time.monotonic())
         free = self._settings.slots - len(self._running)
-        return Room(free, max(0, min(free, self._settings.batch_slots - num_batch)))
+        return Room(free, max(0, min(free, batch_slots - num_batch)))
 
     def is_known(self, entry: ClaimedEntry) -> bool:
         """Whether this worker runs the entry, or has ended it."""

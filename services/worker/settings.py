@@ -12,8 +12,6 @@ from services.protocol.keys import why_no_model_name, why_no_redis_address
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
-_SHARE = 16
-"""One slot of so many is kept for interactive requests, where nobody says otherwise."""
 
 
 def _model_name(name: str) -> str:
@@ -54,7 +52,7 @@ class WorkerSettings(BaseSettings):
         default=None,
         ge=0,
         description="Slots that requests of the batch lane never take, less than --slots; default: "
-        "a sixteenth of them, at least 1 of 2 or more",
+        "as many as interactive ones used lately, a sixteenth to a half of the slots",
     )
     name: str = Field(
         default="worker",
@@ -162,13 +160,6 @@ class WorkerSettings(BaseSettings):
         if reserved is not None and slots is not None and reserved >= slots:
             raise ValueError(f"{reserved} of {slots} slots leave none for the batch lane")
         return reserved
-
-    @property
-    def batch_slots(self) -> int:
-        """Most requests of the batch lanes that run at once."""
-        if self.interactive_slots is not None:
-            return self.slots - self.interactive_slots
-        return self.slots - (max(1, self.slots // _SHARE) if self.slots > 1 else 0)
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

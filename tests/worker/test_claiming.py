@@ -129,16 +129,6 @@ async def _is_closed(gateway: PlayedGateway, worker: Worker) -> bool:
 # --- settings ---
 
 
-@pytest.mark.parametrize(
-    ("slots", "reserved", "batch_slots"),
-    [(1, None, 1), (2, None, 1), (8, None, 7), (64, None, 60), (8, 0, 8), (8, 7, 1)],
-)
-def test_a_sixteenth_of_the_slots_is_kept_for_interactive_requests(
-    slots: int, reserved: int | None, batch_slots: int
-):
-    assert WorkerSettings(slots=slots, interactive_slots=reserved).batch_slots == batch_slots
-
-
 def test_batch_must_have_a_slot():
     with pytest.raises(ValidationError, match="leave none for the batch lane"):
         WorkerSettings(slots=4, interactive_slots=4)
