@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
@@ -18,6 +16,7 @@ import httpx
 from datagen.download import reasons
 from datagen.download.extracting import Limits, Result, Wanted, extract
 from datagen.download.tar_stream import ArchiveError
+from services.endpoint_client.retry_after import retry_after_s
 
 _CONNECT_S = 20.0
 _MOST_REDIRECTS = 5
@@ -144,21 +143,6 @@ def reason_of(error: Exception) -> str:
             return reasons.CUT
 
 
-def wait_of(header: str | None) -> float | None:
-    """Return the seconds of a Retry-After, which may be a date; None: it says nothing."""
-    if header is None:
-        return None
-    if header.strip().isascii() and header.strip().isdigit():
-        seconds = float(header)
-    else:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), _MOST_RETRY_AFTER_S)
-
-
 def _refused(response: httpx.Response) -> Fetched:
-    wait_s = wait_of(response.headers.get("Retry-After"))
+    wait_s = retry_after_s(response.headers.get("Retry-After"), _MOST_RETRY_AFTER_S)
     return Fetched((), reasons.of_http(response.status_code), wait_s)

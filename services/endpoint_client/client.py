@@ -11,8 +11,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -20,6 +18,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from services.endpoint_client.pace import Pace
 from services.endpoint_client.request_fields import refused_field, renamed, wants_new_name
+from services.endpoint_client.retry_after import retry_after_s
 
 _TRIES = 4
 _LONGEST_PAUSE_S = 16.0
@@ -171,7 +170,7 @@ class EndpointClient:
                 if _is_full(error):
                     if time.monotonic() > given_up_s:
                         raise self._error(error) from error
-                    self.pace.refused(began_s, _retry_after_s(error))
+                    self.pace.refused(began_s, _wait_s(error))
                     continue
                 tries += 1
                 if not _may_pass(error) or tries >= self._most_tries(error):
@@ -272,21 +271,9 @@ def _is_final(error: Exception) -> bool:
     )
 
 
-def _retry_after_s(error: Exception) -> float | None:
-    """Return what the header says, in seconds or as a date (RFC 9110, section 10.2.3)."""
+def _wait_s(error: Exception) -> float | None:
     assert isinstance(error, openai.APIStatusError)  # noqa: S101 (asked before)
-    text = error.response.headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        if at.tzinfo is None:  # "-0000": the time is UTC (RFC 9110, section 5.6.7)
-            at = at.replace(tzinfo=UTC)
-        seconds = (at - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)
+    return retry_after_s(error.response.headers.get("retry-after"), _LONGEST_RETRY_AFTER_S)
 
 
 def _pause_s(tries: int) -> float:

@@ -4,7 +4,6 @@ Lives here: reading images, the request, and errors in words for a terminal. Wha
 here: options (`services/cli.py`), and what is printed (`terminal.py`).
 """
 
-import ipaddress
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from openai.types.chat import (
     ChatCompletionMessageParam,
 )
 
+from services.gateway.access.local_only import is_loopback
 from services.launcher.image_files import data_url
 from services.launcher.terminal import CommandError
 
@@ -130,17 +130,10 @@ def _client(url: str, key: str | None) -> AsyncOpenAI:
     """Return a client; a proxy is not asked for what runs on this machine."""
     host = urlsplit(url).hostname or ""
     timeout = openai.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-    http = DefaultAsyncHttpxClient(trust_env=not _is_loopback(host), timeout=timeout)
+    http = DefaultAsyncHttpxClient(trust_env=not is_loopback(host), timeout=timeout)
     return AsyncOpenAI(
         base_url=url, api_key=key or "none", max_retries=0, timeout=timeout, http_client=http
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _in_words(error: openai.APIError, url: str) -> CommandError:

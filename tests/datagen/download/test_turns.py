@@ -2,7 +2,6 @@
 
 import time
 
-from datagen.download.fetching import wait_of
 from datagen.download.index import Article
 from datagen.download.turns import Job, Patience, Turns
 
@@ -92,11 +91,3 @@ def test_a_closed_one_gives_nothing():
     turns.close()
 
     assert turns.take() is None
-
-
-def test_retry_after_is_seconds_or_a_date_within_reason():
-    assert wait_of("7") == 7
-    assert wait_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert wait_of("99999999999999999999") == 3600
-    assert wait_of("soon") is None
-    assert wait_of(None) is None
