@@ -13,6 +13,8 @@ DEBIAN_PACKAGES := chromium postgresql
 # Tests that run side by side, by file; many of them wait for a fault to be noticed.
 TEST_PROCESSES ?= 2
 PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile
+# Targets of `make fuzz`.
+FUZZ_TARGETS := image medical dicom header json data-url url
 # More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
 ARGS ?=
 
@@ -20,7 +22,7 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines golden miniature all \
+.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts fuzz bench bench-engines golden miniature all \
 	clean python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -57,6 +59,9 @@ typecheck: setup ## Check types with pyright
 
 contracts: setup ## Check who may import whom
 	@$(RUN)/lint-imports --no-logo
+
+fuzz: setup ## Fuzz what reads strangers' bytes, ten minutes a target (ARGS="dicom --seconds 60" for one)
+	@$(if $(strip $(ARGS)),$(RUN)/python -m tests.fuzzing $(ARGS),for target in $(FUZZ_TARGETS); do $(RUN)/python -m tests.fuzzing "$$target" --seconds 600; done)
 
 bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (long)
 	@$(RUN)/python -m benchmarks.run $(ARGS)
