@@ -51,6 +51,10 @@ COMPRESSED = {
     "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
     "1.2.840.10008.1.2.5": "RLE",
 }
+_DECODERS = {"50": "pillow", "51": "pillow", "80": "pyjpegls", "81": "pyjpegls"}
+_DECODERS |= {"57": "gdcm", "70": "gdcm"} | dict.fromkeys(("90", "91"), "pylibjpeg")
+"""By the end of a syntax's UID. pydicom would try all that it has, first GDCM, which damaged data
+make abort the process (found by fuzzing): it stands where nothing else reads a syntax."""
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 MAX_COMPRESSED_SAMPLES = 40_000_000
 """Width x height x colours of a compressed frame: OpenJPEG holds each in 32 bits, beside ours."""
@@ -77,8 +81,15 @@ def syntax_name(header: DicomHeader) -> str:
     return COMPRESSED[syntax]
 
 
+def may_abort(header: DicomHeader) -> bool:
+    """Whether damaged pixel data may end the process that decodes them."""
+    return _decoder_of(header.elements.transfer_syntax) == "gdcm"
+
+
 def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
     """Return the stored values of a frame, from 1: H x W, or H x W x 3 in RGB.
+
+    Where `may_abort`, the process may end instead (`frame_process.py`).
 
     Raises:
         MedicalImageError: its transfer syntax is not taken, or its pixels are damaged.
@@ -106,11 +117,18 @@ def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
     )
     try:
         decoder = get_decoder(header.elements.transfer_syntax)
-        stored, _ = cast("Any", decoder).as_array(data, index=index)
+        stored, _ = cast("Any", decoder).as_array(
+            data, index=index, decoding_plugin=_decoder_of(header.elements.transfer_syntax)
+        )
     except Exception as error:
         # each plugin has errors of its own, whose texts may hold values of the file
         raise _damaged("the pixel data are damaged, truncated or not what they claim") from error
     return stored if header.elements.is_encapsulated else _without_spare_bits(header, stored)
+
+
+def _decoder_of(syntax: str) -> str:
+    """Return the name of pydicom's plugin; empty: the only one there is."""
+    return _DECODERS.get(syntax.removeprefix("1.2.840.10008.1.2.4."), "")
 
 
 _OF_PIXELS = (

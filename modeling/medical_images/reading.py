@@ -16,6 +16,7 @@ from modeling.medical_images import deidentify, dicom, nifti
 from modeling.medical_images.choice import AS_IT_IS, BurnedIn, Choice, Facts
 from modeling.medical_images.dicom_header import DicomHeader, read_header
 from modeling.medical_images.errors import MedicalImageError
+from modeling.medical_images.frame_process import decode_apart
 from modeling.medical_images.grey import Scale, ValueTable, linear, tabulate
 from modeling.medical_images.recipes import RECIPES, Recipe, check_choice
 from modeling.medical_images.signatures import is_dicom, is_nifti
@@ -33,11 +34,14 @@ class Policy:
     Args:
         max_pixels: of a frame or slice, checked on the header.
         is_heuristic: images are also suspected by `deidentify.looks_burned_in`.
+        may_die: this process is there for decoding, and somebody watches it: decoders that damaged
+            data make abort run in it, and not in a process of their own.
     """
 
     max_pixels: int = MAX_PIXELS
     burned_in: BurnedIn = "block"
     is_heuristic: bool = False
+    may_die: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,17 @@ def read_medical(
     policy = policy or Policy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, of files that are read all the same
-        if is_dicom(file):
-            return _read_dicom(file, choice, policy)
-        return _read_nifti(file, choice, policy)
+        read, code = (
+            (_read_dicom, "invalid_dicom") if is_dicom(file) else (_read_nifti, "invalid_image")
+        )
+        try:
+            return read(file, choice, policy)
+        except (MedicalImageError, MemoryError):
+            raise
+        except Exception as error:
+            # what a library makes of odd bytes; its words may hold values of the file
+            message = "the file is damaged: a library that reads it gave up"
+            raise MedicalImageError(code, message) from error
 
 
 def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Image, Facts]:
@@ -76,7 +88,10 @@ def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Imag
         )
     frame = _frame_of(header, choice)
     is_masked = deidentify.check_burned_in(header, policy.burned_in, is_suspected=False)
-    stored = dicom.decode_frame(header, frame)
+    if dicom.may_abort(header) and not policy.may_die:
+        stored = decode_apart(file, frame)
+    else:
+        stored = dicom.decode_frame(header, frame)
     pixels, grey = _dicom_pixels(header, frame, stored, choice)
     del stored
     if policy.is_heuristic and not is_masked and header.burned_in != "YES":

@@ -103,7 +103,12 @@ def _put_back(value: Any, mark: str, data_urls: tuple[str, ...]) -> Any:
         return data_urls[int(value[len(mark) :])] if value.startswith(mark) else value
     if isinstance(value, dict):
         members = cast("dict[str, Any]", value).items()
-        return {name: _put_back(each, mark, data_urls) for name, each in members}
+        return _unique(
+            [
+                (_put_back(name, mark, data_urls), _put_back(each, mark, data_urls))
+                for name, each in members
+            ]
+        )
     if isinstance(value, list):
         return [_put_back(each, mark, data_urls) for each in cast("list[Any]", value)]
     return value

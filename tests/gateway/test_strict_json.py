@@ -171,3 +171,12 @@ def test_short_data_urls_are_looked_at_a_limited_number_of_times() -> None:
 
     assert cut(json.dumps(value).encode()).data_urls == ()
     assert parse(json.dumps(value).encode()) == value
+
+
+def test_a_long_data_url_as_a_name_is_put_back_as_well() -> None:
+    url = "data:image/png;base64," + "QUJD" * 6000
+    body = {"a": url, url: {url: [url]}}
+
+    assert parse(json.dumps(body).encode()) == body
+    twice = f'{{"{url}": 1, "{url}": 2}}'
+    assert code_of(twice.encode()) is ErrorCode.DUPLICATE_KEY

@@ -142,7 +142,9 @@ def _read(file: bytes, job: DecodeJob) -> tuple[Image.Image, Facts]:
     found = _checked_format(file, job.declared_mime)
     if found in _MEDICAL:
         reading, preparation = _load_medical(), job.preparation
-        policy = reading.Policy(job.max_pixels, preparation.burned_in, preparation.is_heuristic)
+        policy = reading.Policy(
+            job.max_pixels, preparation.burned_in, preparation.is_heuristic, may_die=True
+        )
         image, facts = reading.read_medical(file, preparation.choice, policy)
         check_size(Size(*image.size), job.max_pixels)
         return image, facts
