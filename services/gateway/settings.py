@@ -104,6 +104,10 @@ class GatewaySettings(BaseSettings):
         default=False,
         description="Also suspect ultrasound and screen captures with lines of text in a margin",
     )
+    tenant_weights: dict[str, Annotated[float, Field(ge=0.01, le=100)]] = Field(
+        default={},
+        description="Shares of tenants that wait for each other, as JSON; 1 where nothing is said",
+    )
     image_recipes: dict[str, str] = Field(
         default={},
         description="Recipe by model for DICOM and NIfTI, as JSON; a request's own choice counts",

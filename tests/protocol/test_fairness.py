@@ -3,11 +3,14 @@
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.gateway.token_charges import TokenCharges
 from services.protocol import keys
+from services.protocol.messages import SamplingParams
 from services.protocol.request_queue import Candidate, LanePlace, QueueFull
 from tests.protocol.parties import MODEL, Wire, open_parties, request
 
@@ -191,3 +194,24 @@ async def test_claims_are_counted_by_lane(wire: Wire, backlog: Backlog):
     await backlog.serve("w1", 2)
     field = keys.depth_field(MODEL, "interactive").encode()
     assert await wire.client.hgetall(keys.CLAIMED) == {field: b"2"}
+
+
+async def test_weights_are_shares_of_the_tokens(backlog: Backlog) -> None:
+    weights = {"emergency": 4.0, "ward": 1.0, "research": 0.5}
+    charges, draw = TokenCharges(weights), random.Random(7)
+    for index in range(200):
+        for tenant, weight in weights.items():
+            if index >= 50 * weight:
+                continue
+            asked = msgspec.structs.replace(
+                request("r", tenant=tenant),
+                sampling=SamplingParams(max_tokens=draw.randint(20, 60)),
+            )
+            await backlog.send(tenant, charges.estimate(asked, None))
+
+    while min(backlog.waiting.values()) > 0:
+        await backlog.serve("w1")
+
+    tokens = {tenant: backlog.tokens[tenant] * weight for tenant, weight in weights.items()}
+    assert tokens["emergency"] / tokens["ward"] == pytest.approx(4, rel=0.2)
+    assert tokens["ward"] / tokens["research"] == pytest.approx(2, rel=0.2)
