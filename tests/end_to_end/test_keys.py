@@ -121,6 +121,17 @@ def test_a_line_break_in_a_key_ends_at_the_parser(keyed: Keyed) -> None:
     assert status in {b"400", b"401"}
 
 
+@pytest.mark.parametrize("host", ["a/?x=", "127.0.0.1/healthz?x=", "a/healthz#"])
+def test_a_host_that_would_be_a_path_opens_nothing(keyed: Keyed, host: str) -> None:
+    with socket.create_connection(("127.0.0.1", keyed.stack.port), 10) as client:
+        client.sendall(f"GET /v1/models HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+        answer = client.recv(65_536)
+
+    assert answer.split(b" ")[1] == b"400"
+    assert b'"code":"bad_request"' in answer
+    assert error_of(keyed.call("GET", "/v1/models", None)) == MISSING
+
+
 def test_the_right_id_with_a_wrong_secret_is_no_key(keyed: Keyed) -> None:
     key_id, key = keyed.issue()
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
