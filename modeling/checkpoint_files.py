@@ -190,15 +190,23 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({type(error).__name__})") from error
     try:
-        header = json.loads(blob)
+        header = json.loads(blob, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise _damaged(file, "its header is no JSON") from error
+        raise _damaged(file, "its header is no JSON of names that differ") from error
     if not isinstance(header, dict):
         raise _damaged(file, "its header is no JSON object")
     header.pop("__metadata__", None)
     tensors = {name: _tensor(file, name, entry, 8 + length) for name, entry in header.items()}
     _check_layout(file, tensors, 8 + length, size)
     return tensors
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; raises ValueError for a name twice, of which readers take either."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
 
 
 def sampled_fingerprint(files: CheckpointFiles) -> str:

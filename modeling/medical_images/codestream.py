@@ -1,4 +1,4 @@
-"""The size that a compressed frame states itself: checked before a decoder allocates for it.
+"""What a compressed frame states itself, checked before a decoder allocates for it: size and tiles.
 
 What does *not* live here: decoding.
 """
@@ -10,17 +10,43 @@ _FRAME_STARTS = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 
 """JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87, C.1)."""
 
 
+_SIZ = b"\xff\x4f\xff\x51"
+_TILE_PART = b"\xff\x90"
+"""JPEG 2000 (ITU-T T.800, A.4.2); coded data hold no marker above 0xFF8F (B.10.1)."""
+
+
 def codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     """Return width, height and number of components; None: it states none, or is damaged."""
     try:
-        if frame.startswith(b"\xff\x4f\xff\x51"):
-            return _jpeg2000(frame, 4)
-        if frame[4:8] == b"jP  ":  # in the boxes of a JP2 file, which some senders leave around it
-            return _jpeg2000(frame, frame.index(b"\xff\x4f\xff\x51") + 4)
+        if (siz := _siz(frame)) is not None:
+            return _jpeg2000(frame, siz)
         if frame.startswith(b"\xff\xd8"):
             return _jpeg(frame)
     except (struct.error, ValueError):
         return None
+    return None
+
+
+def lacks_tiles(frame: bytes) -> bool:
+    """Whether a JPEG 2000 frame has fewer tiles than it states: OpenJPEG leaves them black."""
+    try:
+        siz = _siz(frame)
+        if siz is None:
+            return False
+        right, bottom = struct.unpack_from(">2I", frame, siz + 4)
+        width, height, left, top = struct.unpack_from(">4I", frame, siz + 20)
+        across, down = -((left - right) // width), -((top - bottom) // height)
+    except (struct.error, ValueError, ZeroDivisionError):
+        return True
+    return frame.count(_TILE_PART) < across * down
+
+
+def _siz(frame: bytes) -> int | None:
+    """Return where the content of the size segment begins; None: it is no JPEG 2000."""
+    if frame.startswith(_SIZ):
+        return len(_SIZ)
+    if frame[4:8] == b"jP  ":  # in the boxes of a JP2 file, which some senders leave around it
+        return frame.index(_SIZ) + len(_SIZ)
     return None
 
 

@@ -16,7 +16,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import UID
 
-from modeling.medical_images.codestream import codestream_size
+from modeling.medical_images.codestream import codestream_size, lacks_tiles
 from modeling.medical_images.dicom_elements import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -213,6 +213,8 @@ def _compressed_frame(header: DicomHeader, pixels: bytes, index: int) -> bytes:
     is_rle = COMPRESSED.get(header.elements.transfer_syntax) == "RLE"
     if not is_rle and found != (header.columns, header.rows, header.samples):
         raise _damaged("the compressed frame has another size than the header says")
+    if lacks_tiles(frame):
+        raise _damaged("the compressed frame has fewer tiles than it states")
     return frame
 
 

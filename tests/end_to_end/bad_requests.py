@@ -1,4 +1,4 @@
-"""The bodies of the bad-input catalogue (JSON, parameters, images), and what each is answered with.
+"""The bodies of the bad-input catalogue (JSON to DICOM), and what each is answered with.
 
 Numbers are the catalogue's rows. Everything here is refused with status 400 and the type
 `invalid_request_error`, unless the row says otherwise, before a worker is touched.
@@ -8,9 +8,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tests.end_to_end.chat import image_part, user
+from tests.gateway.media.hand_made import bmp, gif, tiff
 from tests.gateway.media.image_files import (
     OTHER_TYPES,
     b64,
@@ -23,6 +25,8 @@ from tests.gateway.media.image_files import (
     text_bombs,
     webp_of_declared_size,
 )
+from tests.modeling.medical_images.dicom_files import deflated_bomb, dicom, nested, raw_file
+from tests.modeling.medical_images.shipped import shipped
 
 MODEL = "fake-vlm"
 FIRST_IMAGE = "messages[0].content[0].image_url.url"
@@ -221,7 +225,6 @@ def _file(row: int, name: str, file: bytes, code: str, kind: str = "png") -> Bad
 
 
 _PNG = b64(saved(noise(64, 64), "PNG"))
-_FRAMES = [noise(64, 64, seed) for seed in range(3)]
 
 IMAGE_ROWS = [
     _image(66, "not base64", "data:image/png;base64,!!!!", "invalid_image"),
@@ -250,13 +253,13 @@ IMAGE_ROWS = [
     _file(75, "WebP header", webp_of_declared_size(16_384, 16_384), "image_too_large", "webp"),
     _file(76, "40.1 megapixels", png(8_020, 5_000, bits=1), "image_too_large"),
     *(
-        _file(77, name, png(64, 64, before_pixels=bomb), "invalid_image")
-        for name, bomb in text_bombs().items()
+        _file(row, f"{kind} of {width}x{height}", make(width, height), "image_too_large", kind)
+        for row, width, height in ((74, 50_000, 50_000), (75, 65_535, 65_535), (76, 8_020, 5_000))
+        for kind, make in (("tiff", tiff), ("gif", gif), ("bmp", bmp))
     ),
     *(
-        _file(78, f"many-page {kind}", saved(_FRAMES[0], kind, save_all=True,
-              append_images=_FRAMES[1:]), "invalid_image")
-        for kind in ("GIF", "TIFF")
+        _file(77, name, png(64, 64, before_pixels=bomb), "invalid_image")
+        for name, bomb in text_bombs().items()
     ),
     *(
         _file(81, f"{width}x{height}", saved(noise(width, height), "PNG"), "image_too_small")
@@ -289,6 +292,28 @@ IMAGE_ROWS = [
              [{"type": "image_url", "image_url": {"url": data_url(noise(28, 28)),
                                                   "detail": "huge"}}],
              f"{CONTENT}[0].image_url.detail"),
+]  # fmt: skip
+
+_DARK = np.zeros((64, 64), np.uint8)
+DICOM_ROWS = [
+    _image(row, name, f"data:application/dicom;base64,{b64(file)}", code)
+    for row, name, file, code in (
+        (88, "no preamble", shipped("CT_small.dcm")[128:], "invalid_dicom"),
+        (88, "no magic", bytes(400), "invalid_dicom"),
+        (89, "truncated pixels", shipped("MR_truncated.dcm"), "invalid_dicom"),
+        (91, "JPEG Extended", shipped("JPEG-lossy.dcm"), "unsupported_transfer_syntax"),
+        (91, "unknown syntax",
+         dicom(_DARK).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),
+         "unsupported_transfer_syntax"),
+        (92, "deflated bomb", deflated_bomb(65 << 20), "image_too_large"),
+        (93, "10,000 sequences", nested(10_000), "invalid_dicom"),
+        (93, "endless length", raw_file(b"\x08\0\x10\0LO\xff\xff"), "invalid_dicom"),
+        (94, "DICOMDIR", shipped("dicomdirtests/DICOMDIR"), "invalid_dicom"),
+        (94, "DICOMDIR that leads out",
+         shipped("dicomdirtests/DICOMDIR").replace(b"98892001", b"..\\..\\ab"), "invalid_dicom"),
+        (95, "text within the pixels",
+         dicom(_DARK, BurnedInAnnotation="YES"), "phi_burned_in"),
+    )
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.end_to_end.bad_requests import (
+    DICOM_ROWS,
     GOOD,
     IMAGE_ROWS,
     JSON_ROWS,
@@ -67,7 +68,7 @@ def test_a_good_request_does_touch_a_worker(fake_stack: RunningStack, http: http
     assert all(now > then for now, then in zip(work_done(fake_stack), before, strict=True))
 
 
-@pytest.mark.parametrize("bad", [*JSON_ROWS, *PARAMETER_ROWS, *IMAGE_ROWS], ids=str)
+@pytest.mark.parametrize("bad", [*JSON_ROWS, *PARAMETER_ROWS, *IMAGE_ROWS, *DICOM_ROWS], ids=str)
 def test_bad_body_is_refused_exactly_and_touches_no_worker(
     fake_stack: RunningStack, http: httpx.Client, bad: BadRequest
 ) -> None:
@@ -126,11 +127,13 @@ def test_49_huge_n_is_refused_fast_and_allocates_nothing(
     assert min(durations) < 0.01
 
 
-@pytest.mark.parametrize("row", [74, 77])
+BOMBS = [bad for bad in (*IMAGE_ROWS, *DICOM_ROWS) if bad.row in (74, 77, 92, 93)]
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=str)
 def test_image_bomb_is_refused_fast_and_leaves_no_memory(
-    fake_stack: RunningStack, http: httpx.Client, row: int
+    fake_stack: RunningStack, http: httpx.Client, bomb: BadRequest
 ) -> None:
-    bomb = next(bad for bad in IMAGE_ROWS if bad.row == row)
     before = fake_stack.gateway_rss_bytes()
     started = time.monotonic()
 

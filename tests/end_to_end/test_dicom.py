@@ -53,6 +53,15 @@ def question(file: bytes, **image: Any) -> Any:
     return [{"role": "user", "content": [text_part("What is seen? [[n=3]]"), part]}]
 
 
+def store_of(stack: RunningStack) -> dict[str, bytes]:
+    """The database, with its journal, and every file that is kept."""
+    return {
+        str(path.relative_to(stack.store_folder)): path.read_bytes()
+        for path in stack.store_folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def test_a_dicom_file_is_answered_and_its_words_are_nowhere(narrow_stack: RunningStack) -> None:
     with narrow_stack.client() as client:
         ask: Any = client.chat.completions.with_raw_response.create
@@ -75,11 +84,36 @@ def test_a_dicom_file_is_answered_and_its_words_are_nowhere(narrow_stack: Runnin
     places = {
         **values_in(narrow_stack.redis),
         **output_of(narrow_stack),
+        **store_of(narrow_stack),
         "dump": dump_of(narrow_stack),
         "answer": answer.text.encode() + repr(answer.headers).encode(),
         "stream": streamed_text.encode(),
         "error": caught.value.response.content,
         "preview": preview.content + repr(preview.headers).encode(),
+    }
+    assert "galen.db" in places
+    assert [place for place, held in places.items() if b"Canary-Dicom" in held] == []
+
+
+def test_an_uploaded_dicom_file_is_in_its_own_file_alone_and_goes_with_it(
+    fake_stack: RunningStack,
+) -> None:
+    with fake_stack.client() as client:
+        file = client.files.create(file=("film.dcm", canary_file()), purpose="vision")
+        part = {"type": "image_url", "image_url": {"url": file.id}}
+        messages: Any = [{"role": "user", "content": [text_part("What? [[n=2]]"), part]}]
+        client.chat.completions.create(model=FAKE_MODEL, messages=messages)
+        kept = store_of(fake_stack)
+        client.files.delete(file.id)
+
+    assert [place for place, held in kept.items() if b"Canary-Dicom" in held] == [
+        f"files/files/{file.id}"
+    ]
+    places = {
+        **store_of(fake_stack),
+        **values_in(fake_stack.redis),
+        **output_of(fake_stack),
+        "described": file.to_json().encode(),
     }
     assert [place for place, held in places.items() if b"Canary-Dicom" in held] == []
 

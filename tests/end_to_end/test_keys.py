@@ -1,5 +1,6 @@
 """Who may ask: items 110 to 114 and 117 of the catalogue, scopes, rotation, and every route."""
 
+import json
 import socket
 from collections.abc import Iterator
 
@@ -116,9 +117,21 @@ def test_a_line_break_in_a_key_ends_at_the_parser(keyed: Keyed) -> None:
     with socket.create_connection(("127.0.0.1", keyed.stack.port), 10) as client:
         head = b"GET /v1/models HTTP/1.1\r\nhost: galen\r\nauthorization: Bearer a\r\nb\r\n\r\n"
         client.sendall(head)
-        status = client.recv(4096).split(b" ")[1]
+        answer = client.recv(4096)
 
-    assert status in {b"400", b"401"}
+    assert answer.split(b" ")[1] == b"400"
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
+
+
+@pytest.mark.parametrize("host", ["a/?x=", "127.0.0.1/healthz?x=", "a/healthz#"])
+def test_a_host_that_would_be_a_path_opens_nothing(keyed: Keyed, host: str) -> None:
+    with socket.create_connection(("127.0.0.1", keyed.stack.port), 10) as client:
+        client.sendall(f"GET /v1/models HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+        answer = client.recv(65_536)
+
+    assert answer.split(b" ")[1] == b"400"
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
+    assert error_of(keyed.call("GET", "/v1/models", None)) == MISSING
 
 
 def test_the_right_id_with_a_wrong_secret_is_no_key(keyed: Keyed) -> None:

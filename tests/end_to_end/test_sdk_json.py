@@ -1,6 +1,7 @@
 """The unmodified OpenAI client: answers that obey a schema, on a real model."""
 
 import json
+import time
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -75,13 +76,58 @@ def test_max_tokens_cuts_json(tiny_client: OpenAI) -> None:
         json.loads(choice.message.content)
 
 
-def test_a_schema_that_no_grammar_can_follow_is_refused(tiny_client: OpenAI) -> None:
+def nested_schema(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "code", "param"),
+    [
+        ({"type": "array", "uniqueItems": True}, "invalid_value", "response_format"),
+        ({"$ref": "http://127.0.0.1/schema"}, "invalid_value", "response_format"),
+        ({"$ref": "file:///etc/passwd"}, "invalid_value", "response_format"),
+        (
+            {
+                "$ref": "#/$defs/a",
+                "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+            },
+            "invalid_value",
+            "response_format",
+        ),
+        ({"$ref": "#"}, "invalid_value", "response_format"),
+        (nested_schema(100), "too_deep", None),
+    ],
+)
+def test_61_a_schema_that_no_grammar_can_follow_is_refused(
+    tiny_client: OpenAI, schema: dict[str, Any], code: str, param: str | None
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    with pytest.raises(BadRequestError) as caught:
+        ask(tiny_client, response_format=form)
+
+    assert (caught.value.code, caught.value.param) == (code, param)
+    assert caught.value.type == "invalid_request_error"
+
+
+def test_62_a_pattern_that_others_choke_on_is_harmless(tiny_client: OpenAI) -> None:
+    schema = {"type": "string", "pattern": "(a+)+$"}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    began = time.monotonic()
+
+    choice = ask(tiny_client, response_format=form, max_tokens=12).choices[0]
+
+    assert choice.finish_reason in {"stop", "length"}
+    assert time.monotonic() - began < 10  # a second where the machine is not shared
+
+
+def test_a_schema_that_no_grammar_can_follow_is_told_why(tiny_client: OpenAI) -> None:
     schema = {"name": "n", "schema": {"type": "array", "uniqueItems": True}}
     with pytest.raises(BadRequestError) as caught:
         ask(tiny_client, response_format={"type": "json_schema", "json_schema": schema})
 
-    assert caught.value.param == "response_format"
-    assert caught.value.code == "invalid_value"
     assert "uniqueItems" in caught.value.message
 
 

@@ -1,5 +1,6 @@
 import base64
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,49 @@ def test_text_about_a_patient_within_the_pixels_is_not_sent(tmp_path: Path):
 
     with pytest.raises(EvaluationError, match="text about a patient"):
         read_image(tmp_path, "a.dcm")
+
+
+TWINS = ("scan.png", "Scan.png", "b\u00e9.png", "be\u0301.png")
+"""Names that differ by their case, or by how Unicode composes them, are other files."""
+
+
+def test_names_that_look_alike_are_files_of_their_own(tmp_path: Path):
+    for shade, name in enumerate(TWINS[:3]):
+        Image.new("RGB", (32, 32), (shade, 0, 0)).save(tmp_path / name)
+
+    assert [open_image(tmp_path, name).getpixel((0, 0)) for name in TWINS[:3]] == [
+        (0, 0, 0), (1, 0, 0), (2, 0, 0),
+    ]  # fmt: skip
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        open_image(tmp_path, TWINS[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../up.png", "lies outside"),
+        ("/etc/hostname", "lies outside"),
+        ("link.png", "lies outside"),
+        ("device.png", "lies outside"),
+        ("pipe.png", "is no file"),
+        ("folder", "is no file"),
+        ("empty.png", "has 0 bytes"),
+        ("a\0b.png", "no file can have this name"),
+    ],
+)
+def test_what_is_no_file_of_the_folder_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str, reason: str
+):
+    folder = tmp_path / "images"
+    (folder / "folder").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "up.png")
+    (folder / "link.png").symlink_to(tmp_path / "up.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "empty.png").touch()
+    os.mkfifo(folder / "pipe.png")
+
+    with pytest.raises(EvaluationError, match=reason):
+        read_image(folder, name)
 
 
 def test_receipts_name_the_way_of_medical_images():

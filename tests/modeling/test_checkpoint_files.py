@@ -38,6 +38,19 @@ def with_header(path: Path, change: Callable[[dict], object]) -> None:
     )
 
 
+def with_name_twice(path: Path) -> None:
+    """Write the file again with its first tensor described twice, in the same words."""
+    blob = weights(path)
+    length = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + length])
+    name = min(header.keys() - {"__metadata__"})
+    again = json.dumps({name: header[name]})[:-1].encode()
+    encoded = again + b"," + json.dumps(header).encode()[1:]
+    (path / "model.safetensors").write_bytes(
+        len(encoded).to_bytes(8, "little") + encoded + blob[8 + length :]
+    )
+
+
 def first(header: dict) -> dict:
     return next(entry for name, entry in sorted(header.items()) if name != "__metadata__")
 
@@ -113,6 +126,11 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: with_header(p, lambda h: h.update(more=3)),
         "has no type, shape and place",
     ),
+    "a name twice": (with_name_twice, "no JSON of names that differ"),
+    "pickle under another name": (
+        lambda p: (p / "model.safetensors").write_bytes(b"\x80\x04N." + bytes(40)),
+        "header claims",
+    ),
     "header nested without end": (
         lambda p: (p / "model.safetensors").write_bytes(
             (200_000).to_bytes(8, "little") + b"[" * 200_000
@@ -155,6 +173,12 @@ def test_damage_is_told_in_one_line(case: str, copied: Path) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         open_checkpoint(copied)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wish_to_run_code_without_code_has_no_effect(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text()) | {"trust_remote_code": True}
+    (copied / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(copied).tensors
 
 
 def test_a_fingerprint_tells_weights_apart(whole: Path, copied: Path, tmp_path: Path) -> None:

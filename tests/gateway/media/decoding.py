@@ -1,6 +1,7 @@
 """What the tests of the decoder share: decode a file, or hear why it is refused."""
 
 import io
+from pathlib import Path
 
 import psutil
 import pytest
@@ -45,3 +46,10 @@ def pixels(decoded: DecodedImage) -> Image.Image:
     image = Image.open(io.BytesIO(decoded.data), formats=[decoded.encoding])
     assert image.size == size
     return image
+
+
+def peak_rss_kib(pid: int) -> int:
+    """Return the most memory that a process has held."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1])

@@ -1,7 +1,6 @@
 import io
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.image_store import MAX_STORED_BYTES
 from services.protocol.messages import ImageRecipe
 from tests.gateway.media import image_files
-from tests.gateway.media.decoding import decode, pixels, refusal
+from tests.gateway.media.decoding import decode, peak_rss_kib, pixels, refusal
 from tests.gateway.media.image_files import b64, noise, saved
 
 _CLIP = ImageRecipe(shortest_edge_px=336, crop_width_px=336, crop_height_px=336)
@@ -118,13 +117,7 @@ async def test_the_hungriest_images_stay_below_512_mebibytes():
         await decode(decoder, saved(rotated, "PNG", exif=exif, compress_level=1))
         await decode(decoder, saved(cmyk, "JPEG", progressive=True), "jpeg")
         await decode(decoder, saved(webp, "WEBP", method=0, quality=0), "webp")
-        assert _peak_rss_kib(decoder.child_pids[0]) < 512 * 1024
-
-
-def _peak_rss_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1])
+        assert peak_rss_kib(decoder.child_pids[0]) < 512 * 1024
 
 
 async def test_cmyk_16_bit_palette_and_rotated_images_have_golden_pixels(decoder: ImageDecoder):

@@ -1,4 +1,5 @@
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -95,6 +96,19 @@ async def test_bad_dicom_files_have_their_codes(
     decoder: ImageDecoder, file: bytes, code: ErrorCode
 ):
     assert await refusal(decoder, file, "dicom") == code
+
+
+@pytest.mark.parametrize("side", [1, 3, 4, 64])
+async def test_80_a_jpeg_2000_frame_of_many_tiles_is_invalid_soon(decoder: ImageDecoder, side: int):
+    file = shipped("693_J2KI.dcm")  # one tile of 512 x 512
+    tile_size = file.index(b"\xff\x4f\xff\x51") + 24
+    many = file[:tile_size] + side.to_bytes(4, "big") * 2 + file[tile_size + 8 :]
+    child = psutil.Process(decoder.child_pids[0])
+    await decode(decoder, file, "dicom")  # its libraries are loaded
+    before = child.cpu_times().user
+
+    assert await refusal(decoder, many, "dicom") == ErrorCode.INVALID_DICOM
+    assert child.cpu_times().user - before < 5
 
 
 async def test_a_refused_choice_names_its_field(decoder: ImageDecoder):

@@ -1,11 +1,14 @@
+import io
 import time
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from modeling.medical_images.choice import Choice
@@ -16,7 +19,14 @@ from modeling.medical_images.errors import MedicalImageError
 from modeling.medical_images.reading import Policy, read_medical
 from modeling.medical_images.recipes import fingerprint
 from modeling.medical_images.windows import CT_WINDOWS, Window
-from tests.modeling.medical_images.dicom_files import ct, deflated_bomb, dicom, nested, raw_file
+from tests.modeling.medical_images.dicom_files import (
+    ct,
+    deflated_bomb,
+    dicom,
+    nested,
+    raw_file,
+    written,
+)
 from tests.modeling.medical_images.shipped import shipped
 
 RAMP = np.arange(-1200, -1200 + 64 * 64, dtype=np.int16).reshape(64, 64)
@@ -179,6 +189,29 @@ def test_a_compressed_frame_may_not_be_larger_than_the_header_says():
 
     assert codestream_size(changed[position:]) == (50_000, 512, 1)
     assert refusal(changed) == "invalid_dicom"
+
+
+@pytest.mark.parametrize("side", [0, 1, 64, 128, 256, 511])
+def test_80_89_a_frame_that_lacks_tiles_is_not_shown_with_black_ones(side: int):
+    file = shipped("693_J2KI.dcm")  # one tile of 512 x 512
+    place = file.index(b"\xff\x4f\xff\x51") + 24
+    many = file[:place] + side.to_bytes(4, "big") * 2 + file[place + 8 :]
+
+    assert refusal(many) == "invalid_dicom"
+    assert (grey(file[:place] + b"\0\0\2\0" * 2 + file[place + 8 :]) == grey(file)).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small_jp2klossless.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_RLE.dcm",
+             "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_gdcm.dcm"],
+)  # fmt: skip
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_89_a_compressed_frame_that_was_cut_is_refused(name: str, kept: float):
+    data = pydicom.dcmread(io.BytesIO(shipped(name)))
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    data.PixelData = encapsulate([frame[: int(len(frame) * kept) // 2 * 2]])
+
+    assert refusal(written(data)) == "invalid_dicom"
 
 
 @given(st.binary(max_size=400))
