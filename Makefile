@@ -20,7 +20,7 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines golden miniature all \
+.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
 	clean python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -47,6 +47,10 @@ test-all: setup system-packages ## Run the test suite, its long combinations, an
 
 test-faults: setup system-packages ## Run each fault test 20 times with 200 requests (long)
 	@$(RUN)/python -m pytest tests/faults --fault-repetitions 20 --fault-requests 200 $(ARGS)
+
+# One door alone, and how long: make fuzz ARGS="dicom --seconds 60"
+fuzz: setup ## Fuzz all front doors, 10 minutes each (long)
+	@$(RUN)/python -m tests.fuzzing $(if $(strip $(ARGS)),$(ARGS),all)
 
 lint: setup ## Check rules and format with ruff
 	@$(RUN)/ruff check .
