@@ -13,8 +13,6 @@ DEBIAN_PACKAGES := chromium postgresql
 # Tests that run side by side, by file; many of them wait for a fault to be noticed.
 TEST_PROCESSES ?= 2
 PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile
-# Targets of `make fuzz`.
-FUZZ_TARGETS := image medical dicom header json data-url url
 # More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
 ARGS ?=
 
@@ -22,7 +20,7 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts fuzz bench bench-engines golden miniature all \
+.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
 	clean python setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -50,6 +48,10 @@ test-all: setup system-packages ## Run the test suite, its long combinations, an
 test-faults: setup system-packages ## Run each fault test 20 times with 200 requests (long)
 	@$(RUN)/python -m pytest tests/faults --fault-repetitions 20 --fault-requests 200 $(ARGS)
 
+# One door alone, and how long: make fuzz ARGS="dicom --seconds 60"
+fuzz: setup ## Fuzz all front doors, 10 minutes each (long)
+	@$(RUN)/python -m tests.fuzzing $(if $(strip $(ARGS)),$(ARGS),all)
+
 lint: setup ## Check rules and format with ruff
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
@@ -59,9 +61,6 @@ typecheck: setup ## Check types with pyright
 
 contracts: setup ## Check who may import whom
 	@$(RUN)/lint-imports --no-logo
-
-fuzz: setup ## Fuzz what reads strangers' bytes, ten minutes a target (ARGS="dicom --seconds 60" for one)
-	@$(if $(strip $(ARGS)),$(RUN)/python -m tests.fuzzing $(ARGS),for target in $(FUZZ_TARGETS); do $(RUN)/python -m tests.fuzzing "$$target" --seconds 600; done)
 
 bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (long)
 	@$(RUN)/python -m benchmarks.run $(ARGS)

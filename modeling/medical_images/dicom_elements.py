@@ -149,6 +149,8 @@ class _Walk:
             else:
                 end = self.end_of(header)
             if header.tag in wanted:
+                if header.tag in found:  # readers differ in which of the two they take
+                    raise _invalid("an element that says what the pixels are stands twice")
                 num_kept_bytes += end - position
                 if num_kept_bytes > MAX_KEPT_BYTES:
                     raise _invalid(f"the header has more than {MAX_KEPT_BYTES} bytes of use")

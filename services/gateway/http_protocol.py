@@ -37,14 +37,18 @@ _REQUEST_LINE = re.compile(rb"^[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/1\.[01]\r?$"
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection."""
 
+    head_timeout_s = 10.0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's, passed on
         super().__init__(*args, **kwargs)
         self.url = b""
         self._header_bytes = 0
         self._head_bytes = 0
         self._is_in_head = True
+        self._has_begun = False
         self._is_refused = False
         self._chunk = b""
+        self._deadline: asyncio.TimerHandle | None = None
 
     # --- limits ---
 
@@ -57,12 +61,29 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._chunk = data
         super().data_received(data)
         self._chunk = b""
-        if self._is_in_head and self._head_bytes > _MAX_HEAD_BYTES and not self._is_refused:
+        if not self._is_in_head or self._is_refused:
+            return
+        if self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse(_headers_too_large())
+        elif self._deadline is None and (self._has_begun or self._head_bytes):
+            self._deadline = self.loop.call_later(self.head_timeout_s, self._head_is_late)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
+        """A client has connected; one that says nothing is as one that says nothing more."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._forget_deadline()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._header_bytes = 0
+        self._has_begun = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -81,7 +102,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
-        self._is_in_head = False
+        self._is_in_head = self._has_begun = False
+        self._forget_deadline()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -89,6 +111,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+
+    def _head_is_late(self) -> None:
+        """A head that comes byte by byte holds a connection for nothing (slowloris)."""
+        self._refuse(
+            GalenError(
+                ErrorCode.REQUEST_TIMEOUT,
+                f"the headers did not arrive within {self.head_timeout_s:g} s",
+            )
+        )
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     # --- refusals ---
 
@@ -139,6 +175,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             drop(self.transport)
         else:
             super().timeout_keep_alive_handler()
+
+
+def with_head_timeout(seconds: float) -> type[LimitedHttpProtocol]:
+    """Return the protocol with a time within which a request's head has to be there."""
+    return type("TimedHttpProtocol", (LimitedHttpProtocol,), {"head_timeout_s": seconds})
 
 
 def drop(transport: asyncio.Transport) -> None:

@@ -30,7 +30,7 @@ from services.gateway.audit import AuditLog
 from services.gateway.catalogue import ModelCatalogue
 from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
-from services.gateway.http_protocol import LimitedHttpProtocol
+from services.gateway.http_protocol import with_head_timeout
 from services.gateway.image_sources import ImageSources
 from services.gateway.job_sender import JobSender
 from services.gateway.media.decoder import ImageDecoder
@@ -294,7 +294,7 @@ def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=LimitedHttpProtocol,
+        http=with_head_timeout(settings.head_timeout_s),
         lifespan="on",
         access_log=False,
         log_level="warning",

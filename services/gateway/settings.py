@@ -80,6 +80,9 @@ class GatewaySettings(BaseSettings):
     max_body_bytes: int = Field(
         default=32 << 20, ge=1024, description="Largest body of a chat request"
     )
+    head_timeout_s: float = Field(
+        default=10.0, gt=0, description="Longest time to receive a request's headers"
+    )
     body_timeout_s: float = Field(default=30.0, gt=0, description="Longest time to receive a body")
     upload_timeout_s: float = Field(
         default=600.0, gt=0, description="Longest time to receive a file"

@@ -51,6 +51,7 @@ def narrow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSt
     gateway = {
         "MAX_WAITING": "2",
         "MAX_BODY_BYTES": "200000",
+        "HEAD_TIMEOUT_S": "0.5",
         "BODY_TIMEOUT_S": "0.5",
         "LOG_LEVEL": "debug",
     }

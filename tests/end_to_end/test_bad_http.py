@@ -263,6 +263,35 @@ def test_9_body_that_never_comes_is_a_time_out(narrow_stack: RunningStack) -> No
         assert is_closed(connection)
 
 
+@pytest.mark.parametrize(
+    "before", [b"", head("GET", "/healthz")], ids=["first request", "next request"]
+)
+@pytest.mark.parametrize(
+    "begun", [b"POST /v1/chat", b"GET /healthz HTTP/1.1\r\nx-a: b\r\n", b"\r\n"]
+)
+def test_head_that_never_ends_is_a_time_out(
+    narrow_stack: RunningStack, before: bytes, begun: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
+        if before:
+            connection.sendall(before)
+            assert read_answer(connection)[0] == 200
+        connection.sendall(begun)
+        status, body = read_answer(connection)
+        assert (status, json.loads(body)["error"]["code"]) == (408, "request_timeout")
+        assert is_closed(connection)
+
+
+def test_head_that_comes_in_pieces_is_read(narrow_stack: RunningStack) -> None:
+    last = head("GET", "/healthz", "Host: galen", "Connection: close")
+    request = head("GET", "/healthz") * 2 + last
+    with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
+        for place in range(len(request)):
+            connection.sendall(request[place : place + 1])
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert received.count(b"HTTP/1.1 200") == 3
+
+
 def test_9_client_that_leaves_within_its_body_is_no_fault_of_ours(
     narrow_stack: RunningStack,
 ) -> None:

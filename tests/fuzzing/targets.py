@@ -1,154 +1,192 @@
-"""What is fuzzed: the readers that see a stranger's bytes first, and what must hold of each.
+"""What is fuzzed: the front doors that meet bytes of strangers, and what each may answer.
 
-A target takes bytes and returns; what it raises is a finding. Where a second reader exists that is
-independent of ours, both must agree (the standard library's JSON and URL, the pixels themselves).
-What does *not* live here: where inputs come from (`seeds.py`), the fuzzer (`__main__.py`).
+A door's own documented errors are expected. Any other exception is a finding, and so is a broken
+promise (`assert`): two readers of one file that disagree about its size, an answer with a code that
+is none. What does *not* live here: the engine (`harness.py`) and first inputs (`seeds.py`).
 """
 
 import base64
 import json
+import struct
+import tempfile
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from modeling.medical_images.choice import Choice, Facts
+from modeling.checkpoint_files import CheckpointError
+from modeling.checkpoint_files import read_header as read_tensors
+from modeling.image_processing import MAX_PIXELS
+from modeling.medical_images.choice import AS_IT_IS, Choice
 from modeling.medical_images.dicom import may_abort
 from modeling.medical_images.dicom_header import read_header
 from modeling.medical_images.errors import MedicalImageError
-from modeling.medical_images.reading import Policy, is_medical, read_medical
+from modeling.medical_images.reading import Policy, read_medical
 from modeling.medical_images.signatures import is_dicom
+from modeling.medical_images.windows import Window
 from services.gateway import strict_json
-from services.gateway.media.data_url import parse_data_url
-from services.gateway.media.decode_messages import PLAIN, DecodeJob
-from services.gateway.media.decode_process import decode_image
-from services.gateway.media.header_size import header_size
+from services.gateway.media.data_url import MIME_BY_FORMAT, parse_data_url
+from services.gateway.media.decode_messages import (
+    DecodedImage,
+    DecodeJob,
+    Preparation,
+    Refusal,
+)
+from services.gateway.media.decode_process import answer_job
+from services.gateway.media.header_size import Size, header_size
 from services.gateway.media.image_format import sniff_format
 from services.gateway.url_policy import check_url, read_rule
-from services.protocol.errors import RequestError, TooLargeError
+from services.protocol.errors import ErrorCode, RequestError, TooLargeError
+from services.protocol.image_store import MAX_STORED_BYTES
 
-MAX_PIXELS = 4_000_000
-_MIME = {
-    "BMP": "image/bmp", "GIF": "image/gif", "JPEG": "image/jpeg", "PNG": "image/png",
-    "TIFF": "image/tiff", "WEBP": "image/webp",
-}  # fmt: skip
-_POLICY = Policy(MAX_PIXELS, "mask", is_heuristic=True)
-_CHOICES = (
-    Choice(), Choice(frame=1), Choice(window="lung"), Choice(recipe="ct-three-windows"),
-)  # fmt: skip
+MAX_FUZZED_PIXELS = 1_000_000
+"""Below the product's limit: an execution is to take milliseconds."""
 _HOST, _DOMAIN = "scans.example.org", "pacs.example.org"
 _RULES = tuple(read_rule(rule) for rule in (_HOST, f"*.{_DOMAIN}:8443"))
-_LONG_URL = "data:image/png;base64," + "QUJD" * 6000
+_LONG_URL = b"data:image/png;base64," + b"QUJD" * 6000
 """Long enough to be cut out of a body before the rest is parsed."""
+_CODES = frozenset(code.value for code in ErrorCode)
+_CHOICES = (
+    AS_IT_IS,
+    Choice(frame=2),
+    Choice(slice=2),
+    Choice(plane="coronal"),
+    Choice(plane="sagittal", slice=1),
+    Choice(window=Window(40.0, 400.0)),
+    Choice(window="lung"),
+    Choice(recipe="ct-three-windows"),
+)
 
 
-def image(data: bytes) -> None:
-    """A photograph's file: pixels or a refusal, and the header says the size of the pixels."""
-    try:
-        found = sniff_format(data)
-    except RequestError:
-        return
-    if found not in _MIME:
-        return
-    payload = base64.b64encode(data)
-    job = DecodeJob(len(payload), _MIME[found], PLAIN, MAX_PIXELS, 1 << 20, 5.0)
-    size = header_size(payload.decode())
-    try:
-        decoded = decode_image(job, payload)
-    except Exception:  # noqa: BLE001 - Pillow raises what it likes, and the child answers for it
-        return
-    _same_size(size, decoded.facts)
-    if decoded.encoding == "rgb8" and len(decoded.data) != 3 * decoded.width * decoded.height:
-        raise AssertionError("the answer has another size than it says")
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A front door.
+
+    Args:
+        enter: takes one input.
+        expected: the errors that it documents.
+        max_bytes: longest input.
+    """
+
+    name: str
+    enter: Callable[[bytes], None]
+    expected: tuple[type[Exception], ...]
+    max_bytes: int = 64 << 10
 
 
-def medical(data: bytes) -> None:
-    """A DICOM or NIfTI file, with each kind of choice: an image, or a refusal of ours."""
-    if not is_medical(data) or _is_read_apart(data):
+def _sniff(file: bytes) -> None:
+    size = header_size(base64.b64encode(file).decode())
+    assert size is None or min(size) > 0
+    sniff_format(file)
+
+
+def _image(file: bytes) -> None:
+    """The decoder child's whole way; what a decoder raises becomes a refusal at its border."""
+    found = sniff_format(file)
+    payload = base64.b64encode(file)
+    job = DecodeJob(
+        payload_length=len(payload),
+        declared_mime=MIME_BY_FORMAT[found],
+        preparation=Preparation(),
+        max_pixels=MAX_FUZZED_PIXELS,
+        max_data_bytes=MAX_STORED_BYTES,
+        cpu_limit_s=5.0,
+    )
+    answer = answer_job(job, payload)
+    if isinstance(answer, Refusal):
+        assert answer.code in _CODES
         return
-    size = header_size(base64.b64encode(data).decode())
-    for choice in _CHOICES:
+    _check_decoded(answer, header_size(payload.decode()))
+
+
+def _check_decoded(image: DecodedImage, size: Size | None) -> None:
+    assert 0 < image.width * image.height <= MAX_PIXELS
+    assert image.source_pixels <= MAX_FUZZED_PIXELS
+    if image.encoding == "rgb8":
+        assert len(image.data) == 3 * image.width * image.height
+    # what admission has counted is what is decoded; but a GIF's frame may reach beyond its screen,
+    # which Pillow then enlarges
+    is_wider = image.facts.format == "GIF" and size and size.pixels < image.source_pixels
+    assert size is None or size.pixels == image.source_pixels or is_wider, (size, image.facts)
+
+
+def _medical(data: bytes) -> None:
+    """The last byte chooses."""
+    file, chosen = data[:-1], data[-1:]
+    choice = _CHOICES[chosen[0] % len(_CHOICES)] if chosen else AS_IT_IS
+    if _is_read_apart(file):
+        return
+    policy = Policy(MAX_FUZZED_PIXELS, burned_in="mask", is_heuristic=True)
+    image, facts = read_medical(file, choice, policy)
+    assert image.mode in ("L", "RGB")
+    assert image.size == (facts.width, facts.height)
+    size = header_size(base64.b64encode(file).decode())
+    assert facts.format != "DICOM" or size in (None, image.size), (size, facts)
+
+
+def _is_read_apart(file: bytes) -> bool:
+    """Whether a process of its own reads the file (lossless JPEG), half a second each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
-            taken, facts = read_medical(data, choice, _POLICY)
-        except MedicalImageError:
-            continue
-        if taken.mode not in ("L", "RGB") or taken.width * taken.height > MAX_PIXELS:
-            raise AssertionError("a mode or a size that nobody allowed")
-        _same_size(size, facts)
+            return is_dicom(file) and may_abort(read_header(file))
+        except Exception:  # noqa: BLE001 - `read_medical` is asked next
+            return False
 
 
-def dicom(data: bytes) -> None:
-    """The same behind a preamble, so that mutations are not lost on the 132 bytes of it."""
-    medical(bytes(128) + b"DICM" + data)
+def _json(body: bytes) -> None:
+    """Our value is the standard library's; two signs stand for a long data URL."""
+    body = body.replace(b"@@", _LONG_URL)
+    value = strict_json.parse(body)
+    assert value == json.loads(body)
+    again = json.dumps(value, ensure_ascii=False).encode()
+    assert strict_json.parse(again) == value
 
 
-def header(data: bytes) -> None:
-    """Sizes from base64, which may be none: never an error."""
-    header_size(data.decode("latin-1"))
+def _data_url(data: bytes) -> None:
+    url = data.decode("utf-8", "surrogateescape")
+    parsed = parse_data_url(url)
+    assert parsed.decoded_bytes >= 1
+    header_size(url, parsed.payload_start)
 
 
-def json_body(data: bytes) -> None:
-    """A body: our value is the standard library's, or it is refused."""
-    data = data.replace(b"@@", _LONG_URL.encode())
-    try:
-        value = strict_json.parse(data)
-    except (RequestError, TooLargeError):
-        return
-    if value != json.loads(data):
-        raise AssertionError("another value than the standard library's")
-
-
-def data_url(data: bytes) -> None:
-    """A data URL: its length is foretold where its base64 is good."""
+def _url(data: bytes) -> None:
+    """What passes names an allowed host for the standard library, too."""
     text = data.decode("latin-1")
-    try:
-        parsed = parse_data_url(text)
-    except RequestError:
-        return
-    try:
-        decoded = base64.b64decode(text[parsed.payload_start :], validate=True)
-    except ValueError:
-        return
-    if len(decoded) != parsed.decoded_bytes:
-        raise AssertionError("another length than the one foretold")
-
-
-def url(data: bytes) -> None:
-    """An address of an image: what we let pass is an allowed host for the standard library too."""
-    text = data.decode("latin-1")
-    try:
-        check_url(text, _RULES, "url")
-    except RequestError:
-        return
+    check_url(text, _RULES, "url")
     parts = urlsplit(text)
     host = (parts.hostname or "").lower()
     is_host = host == _HOST and parts.port in (None, 443)
     is_below = host.endswith(f".{_DOMAIN}") and parts.port == 8443
-    if parts.scheme.lower() != "https" or not (is_host or is_below) or parts.username is not None:
-        raise AssertionError("passed, and names no allowed host")
+    assert parts.scheme.lower() == "https"
+    assert is_host or is_below
+    assert parts.username is None
 
 
-def _is_read_apart(data: bytes) -> bool:
-    """Whether a process of its own reads the file (lossless JPEG), half a second each time."""
-    try:
-        return is_dicom(data) and may_abort(read_header(data))
-    except Exception:  # noqa: BLE001 - `read_medical` is asked next
-        return False
+def _safetensors(data: bytes) -> None:
+    """A header that is taken describes each byte of the file, once."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(data)
+        file.flush()
+        tensors = read_tensors(Path(file.name))
+    (length,) = struct.unpack_from("<Q", data)
+    ends = [(info.start, info.start + info.num_bytes) for info in tensors.values()]
+    assert all(8 + length <= start <= end <= len(data) for start, end in ends)
+    assert sum(end - start for start, end in ends) == len(data) - 8 - length
 
 
-def _same_size(size: tuple[int, int] | None, facts: Facts) -> None:
-    if size is None or tuple(size) == (facts.width, facts.height):
-        return
-    is_wider = facts.format == "GIF" and facts.width >= size[0] and facts.height >= size[1]
-    if not is_wider:  # a GIF's frame may reach beyond its screen, which Pillow then enlarges
-        pixels = (facts.width, facts.height)
-        raise AssertionError(f"the header says {tuple(size)}, the pixels {pixels}")
-
-
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    "image": image,
-    "medical": medical,
-    "dicom": dicom,
-    "header": header,
-    "json": json_body,
-    "data-url": data_url,
-    "url": url,
+_REFUSALS = (RequestError, TooLargeError)
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("sniff", _sniff, _REFUSALS),
+        Target("image", _image, _REFUSALS),
+        Target("dicom", _medical, (MedicalImageError,), 128 << 10),
+        Target("nifti", _medical, (MedicalImageError,)),
+        Target("json", _json, _REFUSALS),
+        Target("data-url", _data_url, _REFUSALS),
+        Target("url", _url, _REFUSALS),
+        Target("safetensors", _safetensors, (CheckpointError,)),
+    )
 }

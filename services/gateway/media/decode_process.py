@@ -85,7 +85,7 @@ def main() -> None:
         if FORMAT_BY_MIME[job.declared_mime] in _MEDICAL:
             _load_medical()  # once, and not out of the image's own time
         signal.setitimer(signal.ITIMER_PROF, job.cpu_limit_s)
-        answer = _answer(job, jobs.read(job.payload_length))
+        answer = answer_job(job, jobs.read(job.payload_length))
         signal.setitimer(signal.ITIMER_PROF, 0)
         _write_frame(answers, encoder.encode(answer))
 
@@ -114,7 +114,8 @@ def decode_image(job: DecodeJob, payload: bytes) -> DecodedImage:
     )
 
 
-def _answer(job: DecodeJob, payload: bytes) -> Answer:
+def answer_job(job: DecodeJob, payload: bytes) -> Answer:
+    """Return clean pixels or why there are none, whatever a decoder raises."""
     try:
         return decode_image(job, payload)
     except RequestError as error:

@@ -222,6 +222,16 @@ def test_any_data_set_is_walked_or_refused(content: bytes):
         assert error.code == "invalid_dicom"  # noqa: PT017 - either end is right
 
 
+def test_an_element_that_stands_twice_is_refused():
+    file = dicom(np.zeros((64, 48), np.uint8))
+    rows = b"\x28\0\x10\0US\2\0"
+    columns = b"\x28\0\x11\0US\2\0\x30\0"
+    assert file.count(columns) == 1
+    two_sizes = file.replace(columns, columns + rows + b"\x10\0")
+
+    assert refusal(two_sizes) == "invalid_dicom"
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(132, 1200), st.binary(min_size=1, max_size=8))
 def test_a_damaged_header_gives_pixels_or_a_reason(place: int, bytes_: bytes):
