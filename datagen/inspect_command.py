@@ -31,7 +31,11 @@ app = typer.Typer(
 @app.command()
 def inspect_command(
     file: Annotated[
-        Path, typer.Argument(help="JSON lines, a JSON list, lists by domain, CSV, TSV, Parquet.")
+        Path,
+        typer.Argument(
+            help="JSON lines, a JSON list, lists by domain, CSV, TSV, Parquet; or a folder of"
+            " images."
+        ),
     ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print it for other programs.")] = False,
@@ -41,8 +45,9 @@ def inspect_command(
 
     Known are LLaVA-Med's training items, VQA items, figures with captions, image lists, chat
     questions and answers, what `galen datagen` makes of figures, the manifest of a download, and
-    tables of images with captions, as `galen data captions` takes them.
-    Nothing of a record's text is printed.
+    tables of images with captions, as `galen data captions` takes them. Of a folder, images are
+    counted by format, DICOM also by modality and by what would not be converted.
+    Nothing of a record's text, and no name of a file, is printed.
 
     Exit code 0: nothing is wrong; 1: the file cannot be read; 2: misuse; 3: there are problems.
 
@@ -51,9 +56,19 @@ def inspect_command(
     galen data inspect llava_med_instruct_60k_inline_mention.json
 
     galen data inspect --json answers.jsonl
+
+    galen data inspect ./studies
     """
     from datagen.inspecting import inspect
+    from datagen.inspecting_images import inspect_folder
 
+    if file.is_dir():
+        found = inspect_folder(file)
+        told = [f"{file}: a folder of images", *found.text()]
+        print(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(told))
+        if found.problems:
+            raise typer.Exit(_EXIT_PROBLEMS)
+        return
     contents = inspect(file, encoding)
     print(json.dumps(contents.as_json(), indent=2) if as_json else _text(file, contents))
     if contents.problems:

@@ -82,6 +82,8 @@ def answer_record(item: Item, reply: Reply, model: str, image: SentImage | None)
             },
             "seconds": round(reply.seconds, 3),
             "image_sha256": image.sha256 if image else None,
+            "converted_by": (image.converted_by or None) if image else None,
+            "preprocess": reply.preprocess or None,
         },
     }
 

@@ -13,6 +13,7 @@ from evaluation.answering import Decoding
 from evaluation.chat_items import ChatItem
 from evaluation.judging.asking import Judge, Judgement
 from evaluation.judging.running import Judged, JudgedRun, judge_run, judging_identity
+from evaluation.preprocessing import preprocessing_in
 from evaluation.run_folder import ANSWERS_FILE, CHAT, open_run
 from evaluation.running import Questions, ask, identity_of
 from evaluation.vqa_items import read_answers
@@ -86,7 +87,12 @@ async def answer_and_judge(
         say(f"{run.folder} is there; what it has is not asked again")
     answers = run.folder / ANSWERS_FILE
     failed = await ask(questions, client, run.decoding, answers, at_once=at_once)
-    facts = {**identity, "model_as_told": told, "failed": dict(failed)}
+    facts = {
+        **identity,
+        "model_as_told": told,
+        "preprocessing": preprocessing_in(answers),
+        "failed": dict(failed),
+    }
     said = read_answers(answers)
     judged = JudgedRun(run.folder, facts, run.items, said, run.in_both_orders, run.images)
     before_judging(judged.asked)

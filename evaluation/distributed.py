@@ -67,7 +67,7 @@ def _lines(questions: Questions) -> Iterator[EvaluationImage | EvaluationItem]:
     for item in in_order_of_images(questions.items):
         if item.image is not None and item.image != shown:
             image = read_image(questions.images, item.image)
-            yield EvaluationImage(item.image, image.sha256, image.url)
+            yield EvaluationImage(item.image, image.sha256, image.url, image.converted_by)
             shown = item.image
         yield EvaluationItem(
             item.id, item.question, item.reference, item.is_closed, item.kind, item.image

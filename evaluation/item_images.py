@@ -14,9 +14,10 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from modeling.image_processing import normalise_to_rgb
+from modeling.medical_images.choice import AS_IT_IS
 from modeling.medical_images.errors import MedicalImageError
-from modeling.medical_images.reading import read_medical
-from modeling.medical_images.signatures import is_dicom, is_nifti
+from modeling.medical_images.reading import is_medical, read_medical
+from modeling.medical_images.recipes import fingerprint
 
 _MOST_BYTES = 64 * 2**20
 _SENT_AS_IT_IS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -29,10 +30,13 @@ class SentImage:
 
     Args:
         sha256: of the file.
+        converted_by: the fingerprint of what made the pixels of a DICOM or NIfTI file; empty: of
+            another one.
     """
 
     url: str
     sha256: str
+    converted_by: str = ""
 
 
 def read_image(folder: Path, name: str) -> SentImage:
@@ -55,7 +59,9 @@ def read_image(folder: Path, name: str) -> SentImage:
     except Exception as error:
         raise _unreadable(name, error) from error
     encoded = base64.b64encode(sent).decode("ascii")
-    return SentImage(f"data:{mime};base64,{encoded}", hashlib.sha256(content).hexdigest())
+    converted_by = fingerprint(AS_IT_IS, "sent as PNG") if is_medical(content) else ""
+    url, sha256 = f"data:{mime};base64,{encoded}", hashlib.sha256(content).hexdigest()
+    return SentImage(url, sha256, converted_by)
 
 
 def open_image(folder: Path, name: str) -> Image.Image:
@@ -79,7 +85,7 @@ def check_image(name: str, content: bytes) -> None:
 
 def _opened(content: bytes) -> Image.Image:
     """Return an image whose header was read; of a medical file its default frame, decoded."""
-    if is_dicom(content) or is_nifti(content):
+    if is_medical(content):
         return read_medical(content)[0]
     return Image.open(io.BytesIO(content), formats=_FORMATS)
 

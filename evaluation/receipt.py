@@ -18,8 +18,6 @@ from evaluation.run_folder import EVALUATION, RECEIPT_FILE
 from evaluation.scoring import Scores, Verdict
 from evaluation.uncertainty import Difference, difference
 from evaluation.vqa_items import Item
-from modeling.medical_images.choice import AS_IT_IS
-from modeling.medical_images.recipes import fingerprint
 from services.endpoint_client.identity import short
 
 VERSION = 2
@@ -46,8 +44,7 @@ def images_hash(hashes: Mapping[str, str]) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what decides a figure."""
-    found = {name: version(name) for name in ("galen", "nltk", "numpy", "openai")}
-    return found | {"medical-images": fingerprint(AS_IT_IS, "sent as PNG")}
+    return {name: version(name) for name in ("galen", "nltk", "numpy", "openai")}
 
 
 def candidates_hash(candidates: Sequence[str] | None) -> str | None:
@@ -136,6 +133,10 @@ def what_differs(first: _Receipt, second: _Receipt) -> dict[str, tuple[Any, Any]
     facts = [
         {"model": receipt.get("model"), **all_facts(receipt.get("model_as_told", {}))}
         | {f"our {name}": number for name, number in receipt.get("versions", {}).items()}
+        | {
+            f"images, {place}": ", ".join(ways)
+            for place, ways in receipt.get("preprocessing", {}).items()
+        }
         for receipt in (first, second)
     ]
     return changed(*facts)

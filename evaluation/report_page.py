@@ -134,6 +134,7 @@ def _facts(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = {name: receipt[name] for name in _SHOWN_FACTS if name in receipt}
     found |= all_facts(receipt.get("model_as_told", {}))
     found |= {f"our {name}": number for name, number in receipt.get("versions", {}).items()}
+    found |= {f"images, {place}": ways for place, ways in receipt.get("preprocessing", {}).items()}
     return [
         (name, value if isinstance(value, str) else json.dumps(value))
         for name, value in found.items()

@@ -14,6 +14,7 @@ from evaluation.errors import EvaluationError
 from evaluation.html_report import write_report
 from evaluation.item_images import read_file
 from evaluation.model_facts import deciding_facts
+from evaluation.preprocessing import preprocessing_in
 from evaluation.progress import AskingProgress
 from evaluation.receipt import candidates_hash, images_hash, items_hash, receipt_of, versions
 from evaluation.run_folder import ANSWERS_FILE, EVALUATION, RECEIPT_FILE, REPORT_FILE
@@ -115,6 +116,7 @@ def finish(
         "model_as_told": dict(model_as_told),
         "candidates_sha256": candidates_hash(questions.candidates),
         "versions": versions(),
+        "preprocessing": preprocessing_in(answers),
         "failed": dict(failed),
     }
     receipt = receipt_of(facts, scores)

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from modeling.image_processing import normalise_to_rgb
 from modeling.image_recipe import pixel_values
+from modeling.medical_images.signatures import is_dicom, is_nifti
 from training.audit import DataTable
 from training.batching import Row, StepPlan, micro_batches, rows_of
 from training.config import BatchConfig
@@ -32,6 +33,7 @@ _UNREADABLE = (
     OverflowError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow's decoders raise on damaged files."""
+_HEAD_BYTES = 4096
 
 
 class ImageError(Exception):
@@ -68,13 +70,29 @@ class ImageFiles:
             with Image.open(self._folder / name) as image:
                 return self.pixels_of(normalise_to_rgb(image))
         except _UNREADABLE as error:
-            raise ImageError(f"its image cannot be read ({type(error).__name__})") from error
+            raise ImageError(_why_unread(self._folder / name, error)) from error
 
     def pixels_of(self, rgb: Image.Image) -> torch.Tensor:
         """Return what the tower gets of an image: float32 [3, H, W]."""
         processing = self._processing
         pixels = pixel_values(rgb, processing.processor.image_processor, processing.recipe)
         return torch.from_numpy(np.ascontiguousarray(pixels[0]))
+
+
+def _why_unread(file: Path, error: Exception) -> str:
+    """Return the reason; DICOM and NIfTI are not read here.
+
+    One frame, its window and the policy for burned-in text are chosen, checked and written down
+    once, by the data tools, not again in each epoch.
+    """
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+    except (OSError, ValueError):
+        head = b""
+    if is_dicom(head) or is_nifti(head):
+        return "its image is DICOM or NIfTI: make PNG of them with `galen data captions`"
+    return f"its image cannot be read ({type(error).__name__})"
 
 
 @dataclass(frozen=True, slots=True)

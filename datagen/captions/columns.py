@@ -17,6 +17,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "label": ("fig_label", "label", "figure"),
     "licence": ("licence", "license"),
     "id": ("pair_id", "id"),
+    "frame": ("frame",),
 }
 """Names of columns, the likelier first; case, blanks and hyphens do not matter."""
 NEEDED = ("image", "caption")
@@ -33,6 +34,7 @@ class Columns:
     label: str | None
     licence: str | None
     id: str | None
+    frame: str | None
 
     def shown(self) -> str:
         """Return which was taken for what, for a user to read."""

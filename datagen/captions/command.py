@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from datagen.errors import DataError
+from modeling.medical_images.choice import AS_IT_IS, BurnedIn
+from modeling.medical_images.recipes import RECIPES
 from modeling.tool_errors import run_tool, say
 
 EXIT_LEFT_OUT = 3
@@ -55,7 +57,7 @@ def captions_command(
         typer.Option(
             metavar="DIR",
             help="Link images into this folder under safe names; needed where they are in "
-            "sub-folders, or inside the table.",
+            "sub-folders, inside the table, or DICOM or NIfTI.",
         ),
     ] = None,
     image_column: _Column = None,
@@ -65,13 +67,34 @@ def captions_command(
     label_column: _Column = None,
     licence_column: _Column = None,
     id_column: _Column = None,
+    frame_column: _Column = None,
+    recipe: Annotated[
+        str, typer.Option(help=f"Of DICOM and NIfTI files: {', '.join(RECIPES)}.")
+    ] = AS_IT_IS.recipe,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|CENTER/WIDTH", help="Of CT, a name, such as lung; of any, 40/80."
+        ),
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(min=1, help="Of files with many; a row's own counts more.")
+    ] = None,
+    burned_in: Annotated[
+        BurnedIn,
+        typer.Option(help="Files that say that text about a patient is part of their pixels."),
+    ] = "block",
+    burned_in_heuristic: Annotated[
+        bool, typer.Option("--burned-in-heuristic", help="Suspect such text, too.")
+    ] = False,
     encoding: Annotated[str, typer.Option(help="Of CSV and TSV.")] = "utf-8",
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
 ) -> None:
     """Turn a folder of images and a table of captions into figures for `galen datagen instruct`.
 
-    Each image is opened. Rows that cannot be used are counted and listed, with the reason, in
-    OUT.problems.jsonl.
+    Each image is opened. DICOM and NIfTI files become PNG without a tag; what they are made by
+    stands in the records and in OUT.converted.jsonl. Rows that cannot be used are counted and
+    listed, with the reason, in OUT.problems.jsonl.
 
     Exit codes: 0; 1: nothing could be made; 2: misuse; 3: rows were left out.
 
@@ -83,9 +106,14 @@ def captions_command(
     --out figures.jsonl --out-images ./flat
 
     galen data captions --table train.parquet --out figures.jsonl --out-images ./images
+
+    galen data captions --images ./studies --table reports.csv --window lung
+    --out figures.jsonl --out-images ./images
     """
-    from datagen.captions.writing import Wish, problems_of, write_figures
+    from datagen.captions.medical import Conversion, choice_of
+    from datagen.captions.writing import Wish, converted_of, problems_of, write_figures
     from datagen.record_bar import record_bar
+    from modeling.medical_images.reading import Policy
 
     given = {
         "image": image_column,
@@ -95,15 +123,20 @@ def captions_command(
         "label": label_column,
         "licence": licence_column,
         "id": id_column,
+        "frame": frame_column,
     }
     columns = {part: name for part, name in given.items() if name is not None}
-    wish = Wish(images, table, out, out_images, columns, encoding, force)
+    policy = Policy(burned_in=burned_in, is_heuristic=burned_in_heuristic)
+    conversion = Conversion(choice_of(recipe, window, frame), policy)
+    wish = Wish(images, table, out, out_images, columns, encoding, force, conversion)
     with record_bar("reading") as advance:
         made = write_figures(wish, advance)
     if made.columns is not None:
         say(f"taken: {made.columns.shown()}")
     if made.num_unknown_domains:
         say(f"{made.num_unknown_domains} rows name a domain that is none of ours; kept without it")
+    if made.num_converted:
+        say(f"{made.num_converted} pictures made of DICOM or NIfTI files: {converted_of(out)}")
     typer.echo(f"{out}: {made.num_figures} figures")
     if made.problems:
         for kind, number in made.problems.most_common(10):

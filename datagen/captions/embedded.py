@@ -8,9 +8,12 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from datagen.captions.pictures import MOST_BYTES, checked_looks, is_same, safe_stem
+from datagen.captions.medical import HEAD_BYTES, MedicalPictures, Picture
+from datagen.captions.pictures import MOST_BYTES, checked_looks
+from datagen.captions.placing import put, safe_stem
 from datagen.errors import DataError
-from modeling.durable_files import sync_to_disk, unfinished_of
+from modeling.durable_files import unfinished_of
+from modeling.medical_images.reading import is_medical
 
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}
 """Of formats whose usual suffix is not their name."""
@@ -33,25 +36,32 @@ class EmbeddedPictures:
 
     Args:
         placed: the folder for them; None: none is taken.
+        medical: converts DICOM and NIfTI.
     """
 
-    def __init__(self, placed: Path | None) -> None:
+    def __init__(self, placed: Path | None, medical: MedicalPictures) -> None:
         self._placed = placed
+        self._medical = medical
 
-    def name_of(self, image: Embedded) -> str:
-        """Return the safe name of an image that is on the disk now; raises DataError, the reason.
+    def picture_of(self, image: Embedded, frame: int | None) -> Picture:
+        """Return an image that is on the disk now; raises DataError, the reason.
 
-        The name tells images of one path apart, and is the same in the next run.
+        Its name tells images of one path apart, and is the same in the next run.
+
+        Args:
+            frame: the row's own, of a DICOM or NIfTI file.
         """
         if self._placed is None:
             raise DataError("image inside the table: give --out-images")
         if not 0 < len(image.content) <= MOST_BYTES:
             raise DataError("image file is empty or too large")
+        if is_medical(image.content[:HEAD_BYTES]):
+            return self._medical.picture_of(image.content, frame)
         digest = hashlib.blake2b(image.content, digest_size=8).hexdigest()
         stem = f"{safe_stem(PurePosixPath(image.path).stem)}-{digest}"
         unfinished = unfinished_of(self._placed / stem)
         try:
-            return self._written(image.content, unfinished, stem)
+            return Picture(self._written(image.content, unfinished, stem))
         except OSError as error:
             raise DataError(f"image cannot be placed ({error.strerror})") from error
         finally:
@@ -61,10 +71,5 @@ class EmbeddedPictures:
         unfinished.write_bytes(content)
         kind = checked_looks(unfinished).format
         place = unfinished.with_name(f"{stem}{_SUFFIXES.get(kind, f'.{kind.lower()}')}")
-        if place.is_symlink() or place.exists():
-            if place.is_symlink() or not is_same(unfinished, place):
-                raise DataError("another file has its name in --out-images")
-            return place.name
-        sync_to_disk(unfinished)
-        unfinished.replace(place)
+        put(unfinished, place)
         return place.name

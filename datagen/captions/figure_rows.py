@@ -11,6 +11,7 @@ from typing import cast
 
 from datagen.captions.columns import Columns
 from datagen.captions.embedded import Embedded
+from datagen.captions.medical import Picture
 from datagen.errors import DataError
 from datagen.figures import DOMAINS, domains_of, is_safe_name, mentions_of
 
@@ -118,19 +119,34 @@ def id_of(values: Mapping[str, object], column: str | None) -> str | None:
     return name
 
 
+def frame_of(values: Mapping[str, object], column: str | None) -> int | None:
+    """Return the frame of a DICOM or NIfTI file, from 1; None: the row names none.
+
+    Raises:
+        DataError: it is no such number.
+    """
+    text = text_of(values, column)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 9 or int(text) == 0:
+        raise DataError("frame is no number from 1")
+    return int(text)
+
+
 def record_of(
-    name: str, image: str, caption: str, values: Mapping[str, object], columns: Columns
+    name: str, image: Picture, caption: str, values: Mapping[str, object], columns: Columns
 ) -> dict[str, object]:
     """Return the record."""
     domains = domains_in(values, columns.domain).names
     return {
         "pair_id": name,
-        "image": image,
+        "image": image.name,
         "fig_label": text_of(values, columns.label),
         "fig_caption": caption,
         "in_text_mention": mentions_in(values, columns.mention) or None,
         "domain": {domain: domain in domains for domain in DOMAINS},
         "licence": text_of(values, columns.licence),
+        **({} if image.preprocess is None else {"preprocess": image.preprocess}),
     }
 
 

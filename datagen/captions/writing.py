@@ -2,6 +2,7 @@
 
     OUT                     figures, JSON lines; has its name when it is whole
     OUT.problems.jsonl      rows that were left out: number, kind, image
+    OUT.converted.jsonl     pictures made of DICOM and NIfTI files: by which recipe, of what
 
 Memory: about a hundred bytes for each row, to know what came before. What does *not* live here:
 reading (`tables.py`), images (`pictures.py`).
@@ -11,21 +12,23 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
 from datagen.captions.columns import Chooser, Columns
-from datagen.captions.embedded import EmbeddedPictures
+from datagen.captions.embedded import Embedded, EmbeddedPictures
 from datagen.captions.figure_rows import (
     caption_of,
     domains_in,
+    frame_of,
     id_of,
     image_of,
     record_of,
 )
+from datagen.captions.medical import Conversion, MedicalPictures
 from datagen.captions.pictures import Pictures
 from datagen.captions.tables import Row, open_table
 from datagen.errors import DataError
@@ -42,10 +45,11 @@ class Wish:
 
     Args:
         images: folder of images; None: all are inside the table.
-        placed: a folder for links to images in sub-folders, and for those inside the table; None:
-            those are left out.
+        placed: a folder for links to images in sub-folders, for those inside the table, and for
+            pictures of medical files; None: those are left out.
         columns: by part, as the user says.
         encoding: of CSV.
+        conversion: of medical files.
     """
 
     images: Path | None
@@ -55,6 +59,7 @@ class Wish:
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     encoding: str = "utf-8"
     force: bool = False
+    conversion: Conversion = field(default_factory=Conversion)
 
 
 @dataclass(slots=True)
@@ -64,10 +69,12 @@ class Made:
     Args:
         problems: how many rows were left out, by reason.
         num_unknown_domains: rows whose domain is none of LLaVA-Med's; they are kept without it.
+        num_converted: pictures of medical files.
     """
 
     num_figures: int = 0
     num_unknown_domains: int = 0
+    num_converted: int = 0
     problems: Counter[str] = field(default_factory=Counter[str])
     columns: Columns | None = None
 
@@ -75,6 +82,11 @@ class Made:
 def problems_of(out: Path) -> Path:
     """Return where it is written what was left out."""
     return out.with_name(f"{out.name}.problems.jsonl")
+
+
+def converted_of(out: Path) -> Path:
+    """Return where it is written what medical files became."""
+    return out.with_name(f"{out.name}.converted.jsonl")
 
 
 def write_figures(wish: Wish, advance: Callable[[], None]) -> Made:
@@ -93,32 +105,41 @@ def write_figures(wish: Wish, advance: Callable[[], None]) -> Made:
         )
     wish.out.parent.mkdir(parents=True, exist_ok=True)
     unfinished, problems = unfinished_of(wish.out), problems_of(wish.out)
+    converted = converted_of(wish.out)
     with ExitStack() as stack:
         stack.callback(unfinished.unlink, missing_ok=True)
         figures = stack.enter_context(unfinished.open("w", encoding="utf-8"))
         left_out = stack.enter_context(problems.open("w", encoding="utf-8"))
-        made = _Writing(wish, figures, left_out).run(advance)
+        manifest = stack.enter_context(unfinished_of(converted).open("w", encoding="utf-8"))
+        stack.callback(unfinished_of(converted).unlink, missing_ok=True)
+        made = _Writing(wish, figures, left_out, manifest).run(advance)
         figures.close()
+        manifest.close()
         if not made.num_figures:
             reasons = ", ".join(f"{kind}: {num}" for kind, num in made.problems.most_common(3))
             raise DataError(f"no row of {wish.table} can be used ({reasons or 'it has none'})")
-        sync_to_disk(unfinished)
+        for whole in (unfinished_of(converted), unfinished):
+            sync_to_disk(whole)
+        unfinished_of(converted).replace(converted)
         unfinished.replace(wish.out)
         sync_to_disk(wish.out.parent)
     if not made.problems:
         problems.unlink()
+    if not made.num_converted:
+        converted.unlink()
     return made
 
 
 class _Writing:
     """One pass over a table."""
 
-    def __init__(self, wish: Wish, figures: TextIO, left_out: TextIO) -> None:
+    def __init__(self, wish: Wish, figures: TextIO, left_out: TextIO, manifest: TextIO) -> None:
         self._wish, self._figures, self._left_out = wish, figures, left_out
         self._made = Made()
         self._chooser = Chooser(wish.columns)
-        self._pictures = Pictures(wish.images, wish.placed)
-        self._embedded = EmbeddedPictures(wish.placed)
+        self._medical = MedicalPictures(wish.placed, wish.conversion, manifest)
+        self._pictures = Pictures(wish.images, wish.placed, self._medical)
+        self._embedded = EmbeddedPictures(wish.placed, self._medical)
         self._seen: set[bytes] = set()
         self._names: set[bytes] = set()
 
@@ -131,28 +152,51 @@ class _Writing:
                 advance()
                 self._take(row)
         self._made.columns = self._chooser.chosen
+        self._made.num_converted = self._medical.num_pictures
         return self._made
 
     def _take(self, row: Row) -> None:
         try:
-            record = self._record(row)
+            columns = self._chooser.columns_of(row.values)
+            caption_of(row.values, columns)
+            sources = self._sources(row, columns)
         except DataError as error:
             self._leave_out(row, str(error))
             return
-        self._figures.write(f"{json.dumps(record, ensure_ascii=False)}\n")
-        self._made.num_figures += 1
+        for number, source in enumerate(sources, 1):
+            try:
+                record = self._record(row, columns, source, number)
+            except DataError as error:
+                self._leave_out(row, str(error))
+                continue
+            self._figures.write(f"{json.dumps(record, ensure_ascii=False)}\n")
+            self._made.num_figures += 1
 
-    def _record(self, row: Row) -> Mapping[str, object]:
-        """Return a row's record; raises DataError, whose text is the reason to leave it out."""
-        columns = self._chooser.columns_of(row.values)
-        caption = caption_of(row.values, columns)
+    def _sources(self, row: Row, columns: Columns) -> Sequence[str | Embedded]:
+        """Return the images of a row: one, or those of a study's folder."""
         source = image_of(row.values, columns)
-        is_file = isinstance(source, str)
-        image = self._pictures.name_of(source) if is_file else self._embedded.name_of(source)
+        return self._pictures.members_of(source) if isinstance(source, str) else [source]
+
+    def _record(
+        self, row: Row, columns: Columns, source: str | Embedded, number: int
+    ) -> Mapping[str, object]:
+        """Return the record of an image; raises DataError, whose text is the reason to leave it.
+
+        Args:
+            number: of the image in its row.
+        """
+        caption = caption_of(row.values, columns)
+        frame = frame_of(row.values, columns.frame)
+        if isinstance(source, str):
+            image = self._pictures.picture_of(source, frame)
+        else:
+            image = self._embedded.picture_of(source, frame)
         own = id_of(row.values, columns.id)
-        if not _is_new(self._seen, f"{image}\0{caption}"):
+        if own is not None and number > 1:
+            own = f"{own}-{number}"
+        if not _is_new(self._seen, f"{image.name}\0{caption}"):
             raise DataError("twice: an earlier row has this image and caption")
-        name = own or self._unique_name(image)
+        name = own or self._unique_name(image.name)
         if own is not None and not _is_new(self._names, own):
             raise DataError("twice: an earlier row has this id")
         record = record_of(name, image, caption, row.values, columns)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import httpx
 
+from services.endpoint_client.client import PREPROCESS_HEADER
 from services.endpoint_client.pace import Pace
 from services.protocol.connection import Backoff
 from services.protocol.errors import ErrorCode
@@ -50,6 +51,7 @@ class Answered:
         body: JSON.
         error: code and message, where there was no response.
         seconds: of the try that gave it.
+        preprocess: what the gateway says of how images became pixels.
     """
 
     status: int = 0
@@ -57,6 +59,7 @@ class Answered:
     body: dict[str, Any] | None = None
     error: tuple[str, str] | None = None
     seconds: float = 0.0
+    preprocess: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -148,7 +151,9 @@ def _read(response: httpx.Response) -> tuple[Answered, str]:
     code = str(error.get("code", "")) if isinstance(error, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - any JSON
     request_id = response.headers.get("x-request-id", "")
     seconds = response.elapsed.total_seconds()
-    return Answered(response.status_code, request_id, body, seconds=seconds), code
+    preprocess = response.headers.get(PREPROCESS_HEADER, "")
+    status = response.status_code
+    return Answered(status, request_id, body, seconds=seconds, preprocess=preprocess), code
 
 
 def _wait_s(response: httpx.Response) -> float:

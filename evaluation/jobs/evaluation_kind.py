@@ -50,7 +50,7 @@ class EvaluationKind:
                 number += 1
                 continue
             if isinstance(line, EvaluationImage):
-                image = SentImage(line.url, line.sha256)
+                image = SentImage(line.url, line.sha256, line.converted_by)
                 continue
             shown = image if line.image is not None else None
             asked = _Asked(line, shown)
@@ -70,6 +70,7 @@ class EvaluationKind:
             prompt_tokens=usage.get("prompt_tokens", 0),
             completion_tokens=usage.get("completion_tokens", 0),
             seconds=answered.seconds,
+            preprocess=answered.preprocess,
         )
         return answer_record(item_of(asked.item), reply, job.model, asked.image)
 

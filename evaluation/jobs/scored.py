@@ -4,7 +4,7 @@ It loads the packages of the extra `evaluation`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -12,6 +12,7 @@ from evaluation.answering import Decoding
 from evaluation.jobs.evaluation_kind import item_of
 from evaluation.jobs.office import Office
 from evaluation.model_facts import deciding_facts
+from evaluation.preprocessing import preprocessing_of
 from evaluation.receipt import candidates_hash, images_hash, items_hash, receipt_of, versions
 from evaluation.run_folder import EVALUATION
 from evaluation.scoring import score
@@ -48,16 +49,17 @@ def read_asked(office: Office, key: str) -> Asked:
 
 
 def receipt_for(
-    job: JobRow, asked: Asked, answers: Mapping[str, str], told: Mapping[str, Any]
+    job: JobRow, asked: Asked, answers: Sequence[Mapping[str, Any]], told: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the receipt.
 
     Args:
-        answers: by question id.
+        answers: the lines of the output.
         told: what the gateway says of the model.
     """
     candidates = job.spec.get("candidates")
-    scores = score(asked.items, answers, candidates)
+    said = {str(record["question_id"]): str(record["text"]) for record in answers}
+    scores = score(asked.items, said, candidates)
     facts = {
         "kind": EVALUATION,
         "benchmark": job.spec["benchmark"],
@@ -69,16 +71,16 @@ def receipt_for(
         "model_as_told": dict(told),
         "candidates_sha256": candidates_hash(candidates),
         "versions": versions(),
+        "preprocessing": preprocessing_of(answers),
         "failed": {},
     }
     return receipt_of(facts, scores)
 
 
-def read_answers(office: Office, key: str | None) -> dict[str, str]:
-    """Return the texts of an output, by question id."""
+def read_answers(office: Office, key: str | None) -> list[dict[str, Any]]:
+    """Return the lines of an output."""
     if key is None:
-        return {}
+        return []
     file: IO[bytes]
     with office.files.open(key) as file:
-        records = [json.loads(line) for line in file]
-    return {str(record["question_id"]): str(record["text"]) for record in records}
+        return [json.loads(line) for line in file]

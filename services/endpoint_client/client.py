@@ -28,6 +28,8 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_RETRY_AFTER_S = 600.0
 _FULL = frozenset({429, 503})
 _SERVERS_FAULT = 500
+PREPROCESS_HEADER = "x-galen-preprocess"
+"""Of Galen's gateway (`services.gateway.image_inputs`)."""
 
 
 class EndpointError(Exception):
@@ -78,6 +80,7 @@ class Reply:
     Args:
         seconds: of the try that gave it.
         is_refused: the model says so in the field that is made for it.
+        preprocess: what Galen's gateway says of how images became pixels; empty: nothing.
     """
 
     text: str
@@ -86,6 +89,7 @@ class Reply:
     completion_tokens: int
     seconds: float
     is_refused: bool = False
+    preprocess: str = ""
 
 
 def open_sdk(endpoint: Endpoint) -> AsyncOpenAI:
@@ -199,12 +203,13 @@ class EndpointClient:
     async def _try(
         self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> Reply:
-        completions: Any = self._client.chat.completions  # it takes plain dictionaries, too
+        # it takes plain dictionaries, too; raw, for the headers
+        completions: Any = self._client.chat.completions.with_raw_response
         started_s = time.monotonic()
         sent = self.fields(settings)
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
-                answer = await completions.create(
+                raw = await completions.create(
                     model=self.endpoint.model,
                     messages=list(messages),
                     **sent,
@@ -214,7 +219,8 @@ class EndpointClient:
                 raise
             self._has_new_names = True
             return await self._try(messages, settings)
-        return reply_of(answer, time.monotonic() - started_s)
+        seconds = time.monotonic() - started_s
+        return reply_of(raw.parse(), seconds, raw.headers.get(PREPROCESS_HEADER, ""))
 
 
 def endpoint_error(error: Exception, endpoint: Endpoint) -> EndpointError:
@@ -226,8 +232,12 @@ def endpoint_error(error: Exception, endpoint: Endpoint) -> EndpointError:
     )
 
 
-def reply_of(answer: object, seconds: float) -> Reply:
-    """Return what an answer says; raises ValueError where it is none (HTML with status 200)."""
+def reply_of(answer: object, seconds: float, preprocess: str = "") -> Reply:
+    """Return what an answer says; raises ValueError where it is none (HTML with status 200).
+
+    Args:
+        preprocess: what its header says.
+    """
     choices = getattr(answer, "choices", None)
     if not choices or choices[0].message is None:
         raise ValueError("the endpoint's answer is no chat completion")
@@ -239,6 +249,7 @@ def reply_of(answer: object, seconds: float) -> Reply:
         completion_tokens=usage.completion_tokens if usage else 0,
         seconds=seconds,
         is_refused=bool(getattr(choice.message, "refusal", None)),
+        preprocess=preprocess,
     )
 
 

@@ -25,11 +25,13 @@ class EvaluationImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     Args:
         sha256: hex, of its file.
         url: a data URL.
+        converted_by: what made the image of a DICOM or NIfTI file; empty: it is sent as it is.
     """
 
     name: str
     sha256: str
     url: str
+    converted_by: str = ""
 
 
 class EvaluationItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="item"):

@@ -44,6 +44,9 @@ def test_the_shipped_miniature_is_evaluated(tmp_path: Path, short_folder: Path):
     assert len(facts["checkpoint_fingerprint"]) == len(facts["template_sha256"]) == 64
     assert facts["image_recipe"]["shortest_edge_px"] > 0
     assert "torch" in receipt["model_as_told"]["provenance"]["versions"]
+    (way,) = receipt["preprocessing"]["endpoint"]
+    assert way.startswith("default@1/")
+    assert receipt["preprocessing"]["here"] == {"as it is": receipt["num_items"]}
     assert "closed accuracy" in done.stdout
     assert "what it has answers to is not asked again" in again.stderr
     assert again.stdout == done.stdout
@@ -54,6 +57,7 @@ def test_the_shipped_miniature_is_evaluated(tmp_path: Path, short_folder: Path):
     assert len(listed) == 1  # the same command goes on with it
     theirs = json.loads((tmp_path / "others" / "receipt.json").read_text("utf-8"))
     assert listed[0]["metrics"] == theirs["metrics"] == receipt["metrics"]
+    assert theirs["preprocessing"] == receipt["preprocessing"]
     assert listed[0]["receipt_status"] == "complete"
     assert compared.returncode == 0, compared.stderr
     differences = json.loads(compared.stdout)["metrics"].values()

@@ -9,8 +9,9 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.item_images import open_image, read_image
-from evaluation.receipt import versions
+from modeling.medical_images.choice import AS_IT_IS
 from modeling.medical_images.reading import read_medical
+from modeling.medical_images.recipes import fingerprint
 from tests.modeling.medical_images.dicom_files import dicom
 from tests.modeling.medical_images.shipped import shipped
 
@@ -78,5 +79,9 @@ def test_what_is_no_file_of_the_folder_is_refused_and_not_waited_for(
         read_image(folder, name)
 
 
-def test_receipts_name_the_way_of_medical_images():
-    assert versions()["medical-images"].startswith("default@1/")
+def test_what_converted_an_image_is_told_and_only_of_what_was_converted(tmp_path: Path):
+    (tmp_path / "a.dcm").write_bytes(shipped("CT_small.dcm"))
+    Image.new("L", (40, 40)).save(tmp_path / "b.png")
+
+    assert read_image(tmp_path, "a.dcm").converted_by == fingerprint(AS_IT_IS, "sent as PNG")
+    assert read_image(tmp_path, "b.png").converted_by == ""

@@ -139,7 +139,7 @@ def test_rows_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path, c
         (6, "image cannot be read"),
         (7, "image outside the folder"),
         (8, "image outside the folder"),
-        (9, "image is no file"),
+        (9, "image is a folder without DICOM or NIfTI files"),
         (10, "twice: an earlier row has this image and caption"),
         (11, "twice: an earlier row has this id"),
         (12, "id is no name of a file"),

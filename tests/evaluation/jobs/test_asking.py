@@ -51,6 +51,16 @@ def test_an_answer_is_kept_whole() -> None:
     assert num_asked == 1
 
 
+def test_what_a_header_says_of_images_comes_with_the_answer() -> None:
+    def told(*_: object) -> Response:
+        answer = completion("yes")
+        answer.headers["x-galen-preprocess"] = "grey@1/ab"
+        return answer
+
+    assert ask(told)[0].preprocess == "grey@1/ab"
+    assert ask(lambda *_: completion("yes"))[0].preprocess == ""
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [
