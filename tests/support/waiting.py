@@ -10,8 +10,8 @@ import redis
 
 _POLL_S = 0.02
 _PATIENCE, _SHORT_S = 3.0, 5.0
-"""Limits of five seconds and more are for a quiet machine: on a shared one the same takes longer and
-is as right. Shorter ones are goals, or wait for what must not come."""
+"""Limits of five seconds and more are for a quiet machine: on a shared one the same takes longer
+and is as right. Shorter ones are goals, or wait for what must not come."""
 
 
 class NeverCameError(AssertionError):
