@@ -8,11 +8,9 @@ only, so its functions are replaced as well), by shelve, and by marshal except f
 imports. The decoder child reports every file, program and connection that it opens, too.
 """
 
-import _pickle
+import importlib
 import os
-import pickle  # noqa: TID251 - to report its use
 import runpy
-import shelve
 import sys
 import threading
 from collections.abc import Callable
@@ -24,7 +22,11 @@ from tests.support.waiting import wait_until
 DECODER = "services.gateway.media.decode_process"
 _LOADS = ("pickle.find_class", "marshal.load", "marshal.loads")
 _OPENS = ("open", "socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.system")
-_PICKLE = ("load", "loads", "Unpickler")
+_REPLACED = {
+    "_pickle": ("load", "loads", "Unpickler"),
+    "pickle": ("load", "loads", "Unpickler"),
+    "shelve": ("open",),
+}
 _IMPORTS = "<frozen importlib"
 
 
@@ -120,10 +122,12 @@ def _replace_pickle(report: Callable[[str], None]) -> None:
 
         return call
 
-    for name in _PICKLE:
-        for module in (_pickle, pickle):
-            setattr(module, name, reported(name, getattr(module, name)))
-    shelve.open = reported("shelve", shelve.open)
+    # by name: nothing of ours imports them; all before the first is replaced
+    modules = {name: importlib.import_module(name) for name in _REPLACED}
+    for module, names in _REPLACED.items():
+        for name in names:
+            original = getattr(modules[module], name)
+            setattr(modules[module], name, reported(name, original))
 
 
 if __name__ == "__main__":
