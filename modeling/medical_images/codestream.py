@@ -8,15 +8,24 @@ import struct
 _FRAME_STARTS = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC),
                            *range(0xCD, 0xD0), 0xF7))  # fmt: skip
 """JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87, C.1)."""
+_JPEG2000_START = b"\xff\x4f\xff\x51"
+"""SOC and SIZ (ITU-T T.800, A.3)."""
+
+
+def without_boxes(frame: bytes) -> bytes:
+    """Return a JPEG 2000 stream without the boxes of a JP2 file around it (PS3.5, A.4.4).
+
+    pydicom looks for the stream box by box, for ever where one says that it has no bytes.
+    """
+    start = frame.find(_JPEG2000_START) if frame[4:8] == b"jP  " else -1
+    return frame[start:] if start > 0 else frame
 
 
 def codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     """Return width, height and number of components; None: it states none, or is damaged."""
     try:
-        if frame.startswith(b"\xff\x4f\xff\x51"):
+        if frame.startswith(_JPEG2000_START):
             return _jpeg2000(frame, 4)
-        if frame[4:8] == b"jP  ":  # in the boxes of a JP2 file, which some senders leave around it
-            return _jpeg2000(frame, frame.index(b"\xff\x4f\xff\x51") + 4)
         if frame.startswith(b"\xff\xd8"):
             return _jpeg(frame)
     except (struct.error, ValueError):

@@ -16,7 +16,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import UID
 
-from modeling.medical_images.codestream import codestream_size
+from modeling.medical_images.codestream import codestream_size, without_boxes
 from modeling.medical_images.dicom_elements import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -51,6 +51,8 @@ COMPRESSED = {
     "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
     "1.2.840.10008.1.2.5": "RLE",
 }
+_PLUGINS = {"1.2.840.10008.1.2.4.50": "pillow", "1.2.840.10008.1.2.4.51": "pillow"}
+"""Where pydicom's first choice, GDCM, ends the process over a damaged stream; else empty."""
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 MAX_COMPRESSED_SAMPLES = 40_000_000
 """Width x height x colours of a compressed frame: OpenJPEG holds each in 32 bits, beside ours."""
@@ -106,9 +108,13 @@ def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
     )
     try:
         decoder = get_decoder(header.elements.transfer_syntax)
-        stored, _ = cast("Any", decoder).as_array(data, index=index)
-    except Exception as error:
-        # each plugin has errors of its own, whose texts may hold values of the file
+        plugin = _PLUGINS.get(header.elements.transfer_syntax, "")
+        stored, _ = cast("Any", decoder).as_array(data, index=index, decoding_plugin=plugin)
+    except BaseException as error:
+        # each plugin has errors of its own, whose texts may hold values of the file; those of
+        # plugins in Rust (run lengths) are no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise _damaged("the pixel data are damaged, truncated or not what they claim") from error
     return stored if header.elements.is_encapsulated else _without_spare_bits(header, stored)
 
@@ -183,7 +189,7 @@ def has_hounsfield_units(header: DicomHeader, frame: int) -> bool:
 def _compressed_frame(header: DicomHeader, pixels: bytes, index: int) -> bytes:
     """Return one frame's stream, having compared the size that it states with the header's."""
     try:
-        frame = get_frame(pixels, index, number_of_frames=header.frames)
+        frame = without_boxes(get_frame(pixels, index, number_of_frames=header.frames))
     except Exception as error:
         raise _damaged("the compressed frames are damaged or fewer than stated") from error
     if header.rows * header.columns * header.samples > MAX_COMPRESSED_SAMPLES:

@@ -63,7 +63,10 @@ def read_medical(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, of files that are read all the same
         if is_dicom(file):
-            return _read_dicom(file, choice, policy)
+            try:
+                return _read_dicom(file, choice, policy)
+            except NotImplementedError as error:  # pydicom's, of a value representation
+                raise MedicalImageError("invalid_dicom", "the file's header is damaged") from error
         return _read_nifti(file, choice, policy)
 
 
