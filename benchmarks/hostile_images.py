@@ -74,15 +74,16 @@ def _files() -> Files:
             noise(64, 64), "BMP")[:18] + struct.pack("<ii", 6324, 6324) + bytes(64)),
         ("DICOM", "deflated, 1 GiB", lambda: deflated_bomb(1 << 30)),
         ("DICOM", "10,000 nested sequences", lambda: nested(10_000)),
-        ("DICOM", "a million elements", lambda: raw_file(b"\x09\0\x10\0UN\0\0\0\0\0\0" * 1_000_000)),
+        ("DICOM", "a million elements", lambda: raw_file(
+            b"\x09\0\x10\0UN\0\0\0\0\0\0" * 1_000_000)),
         ("DICOM", "40 megapixels, RLE", lambda: _compressed("1.2.840.10008.1.2.5")),
         ("DICOM", "40 megapixels, JPEG 2000", lambda: _compressed("1.2.840.10008.1.2.4.90")),
         ("DICOM", "40 megapixels, JPEG-LS", lambda: _compressed("1.2.840.10008.1.2.4.80")),
         ("NIFTI", "gzip of 1 GiB", lambda: _packed(1 << 30)),
         ("NIFTI", "4,096 x 4,096 x 3 of floats, packed", lambda: nifti(
             np.zeros((4096, 4096, 3), np.float32), is_packed=True)),
-        *((name, "20 MiB of noise behind its head", lambda n=name: _noise(n)) for name in MIME_BY_FORMAT
-          if name not in ("DICOM", "NIFTI")),
+        *((name, "20 MiB of noise behind its head", lambda n=name: _noise(n))
+          for name in MIME_BY_FORMAT if name not in ("DICOM", "NIFTI")),
     ]  # fmt: skip
 
 
