@@ -54,9 +54,18 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def start_platform(
-    settings: BenchSettings, children: ChildProcesses, *, slots: int, max_waiting: int
+    settings: BenchSettings,
+    children: ChildProcesses,
+    *,
+    slots: int,
+    max_waiting: int,
+    metrics_port: int | None = None,
 ) -> int:
-    """Start Redis, a worker and the gateway of `tenant_gateway.py`; return its port."""
+    """Start Redis, a worker and the gateway of `tenant_gateway.py`; return its port.
+
+    Args:
+        metrics_port: of the worker, where one is wanted.
+    """
     port = settings.port_base + 160
     require_free_port(port)
     socket_path, _ = start_redis(settings, children, is_durable=False)
@@ -70,6 +79,7 @@ def start_platform(
             "GALEN_WORKER_MODEL_ID": MODEL,
             "GALEN_WORKER_SLOTS": str(slots),
             "GALEN_WORKER_LOG_LEVEL": "warning",
+            **({"GALEN_WORKER_METRICS_PORT": str(metrics_port)} if metrics_port else {}),
         },
         cwd=REPOSITORY,
     )

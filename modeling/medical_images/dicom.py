@@ -16,7 +16,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import UID
 
-from modeling.medical_images.codestream import codestream_size, lacks_tiles
+from modeling.medical_images.codestream import codestream_size, lacks_tiles, without_boxes
 from modeling.medical_images.dicom_elements import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -120,8 +120,11 @@ def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
         stored, _ = cast("Any", decoder).as_array(
             data, index=index, decoding_plugin=_decoder_of(header.elements.transfer_syntax)
         )
-    except Exception as error:
-        # each plugin has errors of its own, whose texts may hold values of the file
+    except BaseException as error:
+        # each plugin has errors of its own, whose texts may hold values of the file; those of
+        # plugins in Rust (run lengths) are no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise _damaged("the pixel data are damaged, truncated or not what they claim") from error
     return stored if header.elements.is_encapsulated else _without_spare_bits(header, stored)
 
@@ -201,7 +204,7 @@ def has_hounsfield_units(header: DicomHeader, frame: int) -> bool:
 def _compressed_frame(header: DicomHeader, pixels: bytes, index: int) -> bytes:
     """Return one frame's stream, having compared the size that it states with the header's."""
     try:
-        frame = get_frame(pixels, index, number_of_frames=header.frames)
+        frame = without_boxes(get_frame(pixels, index, number_of_frames=header.frames))
     except Exception as error:
         raise _damaged("the compressed frames are damaged or fewer than stated") from error
     if header.rows * header.columns * header.samples > MAX_COMPRESSED_SAMPLES:

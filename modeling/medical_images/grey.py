@@ -79,16 +79,18 @@ def tabulate(
         lowest, highest = float(stored.min()), float(stored.max())
     is_exact = stored.dtype.kind in "iub" and highest - lowest < MAX_STEPS
     step = 1.0 if is_exact else max(highest - lowest, 1e-30) / (MAX_STEPS - 1)
-    steps = np.empty(stored.shape, np.uint16)
-    for top in range(0, stored.shape[0], _STRIP_ROWS):
-        strip = stored[top : top + _STRIP_ROWS]
-        if is_exact:
-            steps[top : top + _STRIP_ROWS] = strip.astype(np.int64) - int(lowest)
-        else:
-            steps[top : top + _STRIP_ROWS] = np.round((strip.astype(np.float64) - lowest) / step)
     num_steps = int(highest - lowest) + 1 if is_exact else MAX_STEPS
+    steps = np.empty(stored.shape, np.uint16)
+    counts = np.zeros(num_steps, np.int64)
+    for top in range(0, stored.shape[0], _STRIP_ROWS):  # bincount makes 64 bits of each index
+        strip = stored[top : top + _STRIP_ROWS]
+        placed = steps[top : top + _STRIP_ROWS]
+        if is_exact:
+            placed[:] = strip.astype(np.int64) - int(lowest)
+        else:
+            placed[:] = np.round((strip.astype(np.float64) - lowest) / step)
+        counts += np.bincount(placed.ravel(), minlength=num_steps)
     domain = lowest + np.arange(num_steps, dtype=np.float64) * step
-    counts = np.bincount(steps.ravel(), minlength=num_steps)
     for start, end in padding:
         counts[(domain >= start) & (domain <= end)] = 0
     return ValueTable(steps, rescale(domain), counts)

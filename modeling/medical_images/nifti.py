@@ -20,6 +20,9 @@ from modeling.medical_images.signatures import is_gzip, is_nifti, is_nifti_1
 MAX_INFLATED_BYTES = 256 * 2**20
 """A CT of 512 x 512 x 500 in 16 bits; the whole volume is held while a slice is taken."""
 MAX_SIDE = 4096
+_HEAD_BYTES = 352
+_PIECE_BYTES = 16 << 10
+"""Of the packed file; deflate makes 16 MiB of it at most."""
 
 _AXES: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 _KINDS = "iuf"
@@ -46,15 +49,12 @@ def read_slice(file: bytes, choice: Choice, max_pixels: int) -> Slice:
     """Return the chosen slice (else the middle one, axial, of the first volume)."""
     if not is_nifti(file):
         raise _invalid("the bytes are no NIfTI file in one piece (.nii or .nii.gz)")
-    if is_gzip(file):
-        file = _inflated(file)
-        if len(file) >= MAX_INFLATED_BYTES:
-            raise MedicalImageError(
-                "image_too_large", f"the volume inflates to {MAX_INFLATED_BYTES} bytes or more"
-            )
+    stream = _inflated(file) if is_gzip(file) else io.BytesIO(file)
     try:
-        kind: Any = nibabel.Nifti1Image if is_nifti_1(file) else nibabel.Nifti2Image
-        volume = kind.from_stream(io.BytesIO(file))
+        is_first = is_nifti_1(stream.read(_HEAD_BYTES))
+        stream.seek(0)
+        kind: Any = nibabel.Nifti1Image if is_first else nibabel.Nifti2Image
+        volume = kind.from_stream(stream)
         return _slice_of(volume, choice, max_pixels)
     except MedicalImageError:
         raise
@@ -114,12 +114,21 @@ def _chosen(field: str, number: int | None, most: int, default: int) -> int:
     return number
 
 
-def _inflated(file: bytes) -> bytes:
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        return inflater.decompress(file, MAX_INFLATED_BYTES)
-    except zlib.error:
-        raise _invalid("the gzip stream is damaged") from None
+def _inflated(file: bytes) -> io.BytesIO:
+    """Inflate piece by piece: in one go the volume would be held twice while it is put together."""
+    inflater, stream = zlib.decompressobj(zlib.MAX_WBITS | 16), io.BytesIO()
+    for start in range(0, len(file), _PIECE_BYTES):
+        try:
+            piece = file[start : start + _PIECE_BYTES]
+            stream.write(inflater.decompress(piece, MAX_INFLATED_BYTES - stream.tell()))
+        except zlib.error:
+            raise _invalid("the gzip stream is damaged") from None
+        if stream.tell() >= MAX_INFLATED_BYTES:
+            raise MedicalImageError(
+                "image_too_large", f"the volume inflates to {MAX_INFLATED_BYTES} bytes or more"
+            )
+    stream.seek(0)
+    return stream
 
 
 def _invalid(message: str) -> MedicalImageError:

@@ -192,7 +192,9 @@ _ROWS, _COLUMNS, _PIXEL_DATA = (0x0028, 0x0010), (0x0028, 0x0011), (0x7FE0, 0x00
 _TRANSFER_SYNTAX = (0x0002, 0x0010)
 _ITEM_GROUP, _END_OF_SEQUENCE = 0xFFFE, 0xE0DD
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_IMPLICIT, _DEFLATED = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1.99"
+_IMPLICIT = b"1.2.840.10008.1.2"
+_OTHERWISE_WRITTEN = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2")
+"""Deflated, and big endian: the child's to read."""
 _LONG_FORM = frozenset({
     b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
 })  # fmt: skip
@@ -237,7 +239,7 @@ def _elements(head: _Head) -> Iterator[tuple[tuple[int, int], int, int]]:
             yield (group, element), value_at, length
         if (group, element) == _TRANSFER_SYNTAX:
             syntax = head.read(value_at, min(length, 64)).rstrip(b"\0 ")
-            if syntax == _DEFLATED:
+            if syntax in _OTHERWISE_WRITTEN:
                 return
             is_implicit = syntax == _IMPLICIT
         is_entered = length == _UNDEFINED_LENGTH or group == _ITEM_GROUP

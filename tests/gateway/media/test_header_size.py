@@ -1,6 +1,7 @@
 """Sizes from the first bytes of files that Pillow and pydicom wrote, and of damaged ones."""
 
 import base64
+import io
 import struct
 import tracemalloc
 
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from services.gateway.media.data_url import MIME_BY_FORMAT
 from services.gateway.media.header_size import Size, check_size, header_size
+from services.gateway.media.image_format import sniff_format
 from services.protocol.errors import ErrorCode, RequestError
 from tests.gateway.media.image_files import b64, noise, png, saved
 
@@ -73,6 +76,39 @@ def test_dicom(name: str, size: tuple[int, int]) -> None:
     path = get_testdata_file(name, download=False)
     with open(str(path), "rb") as file:  # noqa: PTH123 - pydicom says a str
         assert header_size(b64(file.read())) == size
+
+
+@pytest.mark.parametrize("name", ["MR_small_bigendian.dcm", "image_dfl.dcm"])
+def test_dicom_written_otherwise_is_the_childs_to_read(name: str) -> None:
+    path = get_testdata_file(name, download=False)
+    with open(str(path), "rb") as file:  # noqa: PTH123 - pydicom says a str
+        assert header_size(b64(file.read())) is None
+
+
+@given(
+    st.sampled_from(FORMATS),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from(["1", "L", "P", "RGB"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_header_and_decoder_agree_about_any_size(
+    kind: tuple[str, dict[str, object]], width: int, height: int, mode: str
+) -> None:
+    name, options = kind
+    is_taken = mode in ("L", "RGB") or name in ("PNG", "GIF", "BMP", "TIFF")
+    file = saved(Image.new(mode if is_taken else "RGB", (width, height), 1), name, **options)
+    with Image.open(io.BytesIO(file)) as opened:
+        assert header_size(b64(file)) == opened.size == (width, height)
+
+
+@given(st.binary(max_size=600))
+@settings(max_examples=200)
+def test_any_bytes_have_a_format_or_a_reason(file: bytes) -> None:
+    try:
+        assert sniff_format(file) in MIME_BY_FORMAT
+    except RequestError as error:
+        assert error.code in (ErrorCode.INVALID_IMAGE, ErrorCode.UNSUPPORTED_IMAGE_TYPE)  # noqa: PT017 - either end is right
 
 
 @given(st.sampled_from(FORMATS), st.integers(0, 400), st.binary(max_size=12))

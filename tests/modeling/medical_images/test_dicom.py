@@ -1,4 +1,5 @@
 import io
+import struct
 import time
 from typing import Any
 
@@ -220,6 +221,26 @@ def test_any_data_set_is_walked_or_refused(content: bytes):
         read_elements(raw_file(content), WANTED)
     except MedicalImageError as error:
         assert error.code == "invalid_dicom"  # noqa: PT017 - either end is right
+
+
+def test_a_jpeg_2000_box_without_bytes_is_stepped_over():
+    """pydicom would look at it for ever."""
+    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(8)
+    size = bytes(4) + struct.pack(">4I", 32, 32, 0, 0) + bytes(16) + struct.pack(">H", 1)
+    frame = encapsulate([boxes + b"\xff\x4f\xff\x51" + size + bytes(40)])
+    file = raw_file(
+        b"".join(
+            struct.pack("<HH2sHH", 0x28, element, b"US", 2, value)
+            for element, value in ((2, 1), (16, 32), (17, 32), (0x100, 8), (0x101, 8), (0x103, 0))
+        )
+        + b"\x28\0\x04\0CS\x0c\0MONOCHROME2 "
+        + b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff"
+        + frame
+        + b"\xfe\xff\xdd\xe0\0\0\0\0",
+        b"1.2.840.10008.1.2.4.90",
+    )
+
+    assert refusal(file) == "invalid_dicom"
 
 
 def test_an_element_that_stands_twice_is_refused():
