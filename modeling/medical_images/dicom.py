@@ -16,7 +16,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import UID
 
-from modeling.medical_images.codestream import codestream_size
+from modeling.medical_images.codestream import codestream_size, jpeg_precision
 from modeling.medical_images.dicom_elements import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -34,6 +34,7 @@ from modeling.medical_images.grey import (
     sigmoid,
     tabulate,
 )
+from modeling.medical_images.jpeg12 import JPEG_EXTENDED, decode_jpeg12
 from modeling.medical_images.windows import Window
 
 NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED))
@@ -51,7 +52,6 @@ COMPRESSED = {
     "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
     "1.2.840.10008.1.2.5": "RLE",
 }
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 MAX_COMPRESSED_SAMPLES = 40_000_000
 """Width x height x colours of a compressed frame: OpenJPEG holds each in 32 bits, beside ours."""
 
@@ -69,10 +69,13 @@ def syntax_name(header: DicomHeader) -> str:
             "the transfer syntax of the file is not supported; send it uncompressed, or as JPEG,"
             " JPEG-LS, JPEG 2000 or RLE",
         )
-    if syntax == _JPEG_EXTENDED and header.bits_stored > 8:
+    if _is_jpeg12(header) and (
+        header.samples != 1 or header.bits_allocated != 16 or header.data.get("PixelRepresentation")
+    ):
         raise MedicalImageError(
             "unsupported_transfer_syntax",
-            "JPEG Extended of 12 bits is not supported; send it as JPEG Lossless or uncompressed",
+            "JPEG Extended of more than 8 bits is taken of grey values without a sign only; send it"
+            " as JPEG Lossless or uncompressed",
         )
     return COMPRESSED[syntax]
 
@@ -92,6 +95,8 @@ def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
     index = frame - 1
     if header.elements.is_encapsulated:
         one = _compressed_frame(header, pixels, index)
+        if _is_jpeg12(header):
+            return _decoded_jpeg12(header, one)
         pixels, index = encapsulate([one], has_bot=False), 0
         data.NumberOfFrames = 1
     elif header.elements.transfer_syntax in COMPRESSED:
@@ -196,6 +201,19 @@ def _compressed_frame(header: DicomHeader, pixels: bytes, index: int) -> bytes:
     if not is_rle and found != (header.columns, header.rows, header.samples):
         raise _damaged("the compressed frame has another size than the header says")
     return frame
+
+
+def _is_jpeg12(header: DicomHeader) -> bool:
+    return header.elements.transfer_syntax == JPEG_EXTENDED and header.bits_stored > 8
+
+
+def _decoded_jpeg12(header: DicomHeader, frame: bytes) -> NDArray[Any]:
+    if jpeg_precision(frame) != 12:
+        raise _damaged("the compressed frame has other bits than the header says")
+    try:
+        return decode_jpeg12(frame, header.columns, header.rows)
+    except ValueError as error:
+        raise _damaged("the compressed frame is damaged or truncated") from error
 
 
 def _without_spare_bits(header: DicomHeader, stored: NDArray[Any]) -> NDArray[Any]:
