@@ -16,6 +16,7 @@ import typer
 
 from services.launcher.admin_options import adapters_app, models_app, workers_app
 from services.launcher.audit_options import audit_app, feedback_app
+from services.launcher.image_argument import image_argument
 from services.launcher.key_options import ApiKey, keys_app
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.tools import data_app, datagen_app, tools_app
@@ -288,10 +289,8 @@ def ask(  # noqa: PLR0913 - one parameter per option
     question: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
     *,
     image: Annotated[
-        list[Path] | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="JPEG, PNG or WebP; may be given several times."
-        ),
+        list[str] | None,
+        typer.Option(parser=image_argument, metavar="FILE|URL", help="Also DICOM; any number."),
     ] = None,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the answer as it is written.")

@@ -136,7 +136,8 @@ def test_no_command_is_answered_with_the_help_alone() -> None:
         (["ask"], "question"),
         (["ask", " "], "the question is empty"),
         (["up", "--question", ""], "the question is empty"),
-        (["ask", "--image", "no-such-file", "What?"], "no-such-file"),
+        (["ask", "--image", "no-such-file", "What?"], "there is no file 'no-such-file'"),
+        (["ask", "--image", "ftp://x.example/a", "What?"], "neither a file nor an https URL"),
     ],
 )
 def test_misuse_is_one_line_and_exit_code_2(words: list[str], said: str) -> None:
@@ -255,6 +256,14 @@ def test_ask_says_which_image_files_can_be_used(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "is not a JPEG, PNG, WebP" in one_line(done)
+
+
+def test_ask_passes_a_url_on_and_says_why_the_gateway_does_not_fetch_it(url: str) -> None:
+    done = galen("ask", "--url", url, "--image", "https://images.example/a.dcm", "What?")
+
+    assert done.returncode == 1
+    assert "(url_fetch_disabled, HTTP 400)" in one_line(done)
+    assert "data: URL" in one_line(done)
 
 
 def test_ask_says_that_no_gateway_answers() -> None:

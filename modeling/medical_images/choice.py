@@ -41,6 +41,7 @@ class Facts:
 
     Args:
         format: JPEG, PNG, ..., DICOM or NIFTI.
+        width: of the picture, whose pixels are square.
         modality: a defined term of DICOM, `other`, or empty where there is none.
         frames: frames, volumes of a series; 1 where only the first is ever read.
         slices: along the chosen plane; 0: not a volume.

@@ -57,7 +57,24 @@ def _jpeg2000(frame: bytes) -> tuple[int, int, int]:
     return right - left, bottom - top, components
 
 
+def jpeg_precision(frame: bytes) -> int:
+    """Return the bits of a sample that a JPEG stream states; 0: it states none."""
+    try:
+        position = _jpeg_frame_header(frame)
+    except struct.error:
+        return 0
+    return 0 if position is None else frame[position + 4]
+
+
 def _jpeg(frame: bytes) -> tuple[int, int, int] | None:
+    position = _jpeg_frame_header(frame)
+    if position is None:
+        return None
+    height, width, components = struct.unpack_from(">HHB", frame, position + 5)
+    return width, height, components
+
+
+def _jpeg_frame_header(frame: bytes) -> int | None:
     position = 2
     while position + 4 <= len(frame):
         marker, code = frame[position], frame[position + 1]
@@ -67,7 +84,6 @@ def _jpeg(frame: bytes) -> tuple[int, int, int] | None:
             position += 1
             continue
         if code in _FRAME_STARTS:
-            height, width, components = struct.unpack_from(">HHB", frame, position + 5)
-            return width, height, components
+            return position if position + 10 <= len(frame) else None
         position += 2 + struct.unpack_from(">H", frame, position + 2)[0]
     return None

@@ -16,7 +16,12 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import UID
 
-from modeling.medical_images.codestream import codestream_size, lacks_tiles, without_boxes
+from modeling.medical_images.codestream import (
+    codestream_size,
+    jpeg_precision,
+    lacks_tiles,
+    without_boxes,
+)
 from modeling.medical_images.dicom_elements import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -34,6 +39,7 @@ from modeling.medical_images.grey import (
     sigmoid,
     tabulate,
 )
+from modeling.medical_images.jpeg12 import JPEG_EXTENDED, decode_jpeg12
 from modeling.medical_images.windows import Window
 
 NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED))
@@ -55,7 +61,6 @@ _DECODERS = {"50": "pillow", "51": "pillow", "80": "pyjpegls", "81": "pyjpegls"}
 _DECODERS |= {"57": "gdcm", "70": "gdcm"} | dict.fromkeys(("90", "91"), "pylibjpeg")
 """By the end of a syntax's UID. pydicom would try all that it has, first GDCM, which damaged data
 make abort the process (found by fuzzing): it stands where nothing else reads a syntax."""
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 MAX_COMPRESSED_SAMPLES = 40_000_000
 """Width x height x colours of a compressed frame: OpenJPEG holds each in 32 bits, beside ours."""
 
@@ -73,17 +78,20 @@ def syntax_name(header: DicomHeader) -> str:
             "the transfer syntax of the file is not supported; send it uncompressed, or as JPEG,"
             " JPEG-LS, JPEG 2000 or RLE",
         )
-    if syntax == _JPEG_EXTENDED and header.bits_stored > 8:
+    if _is_jpeg12(header) and (
+        header.samples != 1 or header.bits_allocated != 16 or header.data.get("PixelRepresentation")
+    ):
         raise MedicalImageError(
             "unsupported_transfer_syntax",
-            "JPEG Extended of 12 bits is not supported; send it as JPEG Lossless or uncompressed",
+            "JPEG Extended of more than 8 bits is taken of grey values without a sign only; send it"
+            " as JPEG Lossless or uncompressed",
         )
     return COMPRESSED[syntax]
 
 
 def may_abort(header: DicomHeader) -> bool:
     """Whether damaged pixel data may end the process that decodes them."""
-    return _decoder_of(header.elements.transfer_syntax) == "gdcm"
+    return _is_jpeg12(header) or _decoder_of(header.elements.transfer_syntax) == "gdcm"
 
 
 def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
@@ -103,6 +111,8 @@ def decode_frame(header: DicomHeader, frame: int) -> NDArray[Any]:
     index = frame - 1
     if header.elements.is_encapsulated:
         one = _compressed_frame(header, pixels, index)
+        if _is_jpeg12(header):
+            return _decoded_jpeg12(header, one)
         pixels, index = encapsulate([one], has_bot=False), 0
         data.NumberOfFrames = 1
     elif header.elements.transfer_syntax in COMPRESSED:
@@ -219,6 +229,19 @@ def _compressed_frame(header: DicomHeader, pixels: bytes, index: int) -> bytes:
     if lacks_tiles(frame):
         raise _damaged("the compressed frame has fewer tiles than it states")
     return frame
+
+
+def _is_jpeg12(header: DicomHeader) -> bool:
+    return header.elements.transfer_syntax == JPEG_EXTENDED and header.bits_stored > 8
+
+
+def _decoded_jpeg12(header: DicomHeader, frame: bytes) -> NDArray[Any]:
+    if jpeg_precision(frame) != 12:
+        raise _damaged("the compressed frame has other bits than the header says")
+    try:
+        return decode_jpeg12(frame, header.columns, header.rows)
+    except ValueError as error:
+        raise _damaged("the compressed frame is damaged or truncated") from error
 
 
 def _without_spare_bits(header: DicomHeader, stored: NDArray[Any]) -> NDArray[Any]:

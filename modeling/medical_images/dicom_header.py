@@ -22,6 +22,8 @@ ULTRASOUND_REGIONS = 0x00186011
 WANTED = frozenset((
     0x00080016,  # SOP Class UID
     0x00080060,  # Modality
+    0x00181164,  # Imager Pixel Spacing
+    0x00182010,  # Nominal Scanned Pixel Spacing
     ULTRASOUND_REGIONS,
     0x00280002,  # Samples per Pixel
     0x00280004,  # Photometric Interpretation
@@ -29,6 +31,8 @@ WANTED = frozenset((
     0x00280008,  # Number of Frames
     0x00280010,  # Rows
     0x00280011,  # Columns
+    0x00280030,  # Pixel Spacing
+    0x00280034,  # Pixel Aspect Ratio
     0x00280100,  # Bits Allocated
     0x00280101,  # Bits Stored
     0x00280102,  # High Bit
@@ -127,13 +131,13 @@ def frame_values(header: DicomHeader, frame: int) -> Dataset:
     """Return what maps the values of one frame: its own functional groups, shared ones, the top."""
     merged = Dataset()
     groups: list[Dataset] = []
-    shared, per_frame = _items(header.data, SHARED_GROUPS), _items(header.data, FRAME_GROUPS)
+    shared, per_frame = items_of(header.data, SHARED_GROUPS), items_of(header.data, FRAME_GROUPS)
     groups.extend(shared[:1])
     groups.extend(per_frame[frame - 1 : frame])
     sources = [header.data]
     for group in groups:
         for keyword in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
-            sources.extend(_items(group, Tag(keyword))[:1])
+            sources.extend(items_of(group, Tag(keyword))[:1])
     for source in sources:
         for keyword in _OF_VALUES:
             if keyword in source and source[keyword].value is not None:
@@ -155,7 +159,7 @@ _OF_VALUES = (
 def ultrasound_boxes(header: DicomHeader) -> list[tuple[int, int, int, int]]:
     """Return left, top, right, bottom of the regions that hold ultrasound (PS3.3, C.8.5.5)."""
     boxes: list[tuple[int, int, int, int]] = []
-    for item in _items(header.data, ULTRASOUND_REGIONS)[:64]:
+    for item in items_of(header.data, ULTRASOUND_REGIONS)[:64]:
         names = ("RegionLocationMinX0", "RegionLocationMinY0")
         ends = ("RegionLocationMaxX1", "RegionLocationMaxY1")
         left, top, right, bottom = (_number(item, name, 0, 2**31) for name in (*names, *ends))
@@ -174,7 +178,8 @@ def _parse(elements: Elements) -> Dataset:
     return data
 
 
-def _items(data: Dataset, tag: int) -> list[Dataset]:
+def items_of(data: Dataset, tag: int) -> list[Dataset]:
+    """Return the items of a sequence; none where there is none."""
     found: Any = data[tag].value if tag in data else None  # pydicom converts when it is asked
     return list(cast("list[Dataset]", found)) if found else []
 

@@ -20,6 +20,7 @@ from modeling.medical_images.frame_process import decode_apart
 from modeling.medical_images.grey import Scale, ValueTable, linear, tabulate
 from modeling.medical_images.recipes import RECIPES, Recipe, check_choice
 from modeling.medical_images.signatures import is_dicom, is_nifti
+from modeling.medical_images.square_pixels import made_square, pixel_aspect
 from modeling.medical_images.windows import CT_WINDOWS, Window
 
 MAX_PIXELS = 40_000_000
@@ -87,6 +88,7 @@ def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Imag
             f"the image has more than the {policy.max_pixels} pixels that are taken",
         )
     frame = _frame_of(header, choice)
+    aspect = pixel_aspect(header, frame)
     is_masked = deidentify.check_burned_in(header, policy.burned_in, is_suspected=False)
     if dicom.may_abort(header) and not policy.may_die:
         stored = decode_apart(file, frame)
@@ -100,10 +102,11 @@ def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Imag
         is_masked = deidentify.check_burned_in(header, policy.burned_in, is_suspected=is_suspected)
     if is_masked:
         pixels = deidentify.mask_borders(header, pixels)
-    return _image(pixels, RECIPES[choice.recipe]), Facts(
+    image = made_square(_image(pixels, RECIPES[choice.recipe]), aspect, policy.max_pixels)
+    return image, Facts(
         format="DICOM",
-        width=header.columns,
-        height=header.rows,
+        width=image.width,
+        height=image.height,
         modality=header.modality,
         frame=frame,
         frames=header.frames,

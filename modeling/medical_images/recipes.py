@@ -51,8 +51,9 @@ RECIPES: dict[str, Recipe] = {
         Recipe("default"),
         Recipe("grey", is_grey=True),
         Recipe("full-range", is_own_window=False),
-        # MedGemma 1.5 (Google, notebook high_dimensional_ct): clips of -1024..1024, -135..215
-        # and 0..80 HU for red, green and blue
+        # As MedGemma 1.5 was trained: clips of -1024..1024 (wide), -135..215 (soft tissue) and
+        # 0..80 HU (brain) for red, green and blue (Google-Health/medgemma at d89262cd,
+        # notebooks/high_dimensional_ct_hugging_face.ipynb, "Define windowing for CT images")
         Recipe("ct-three-windows", channels=_clips((-1024, 1024), (-135, 215), (0, 80))),
     )
 }
@@ -100,6 +101,7 @@ def _fingerprint(choice: Choice, model_input: str) -> str:
         "window": window,
         "window_values": asdict(CT_WINDOWS[window]) if isinstance(window, str) else None,
         "plane": choice.plane,
+        "pixels": "square",
         "model_input": model_input,
         "preprocessing_version": PREPROCESSING_VERSION,
         "libraries": {name: version(name) for name in _LIBRARIES},

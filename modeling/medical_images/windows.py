@@ -20,7 +20,10 @@ class Window:
 
 
 # Typical values of CT windows, in Hounsfield units: Radiopaedia, "Windowing (CT)"
-# (doi:10.53347/rID-52108), the middle of the range where it gives one.
+# (doi:10.53347/rID-52108; https://radiopaedia.org/articles/windowing-ct). Where it gives a range,
+# the middle: subdural W 130-300, L 50-100, and soft tissue of head and neck W 350-400, L 20-60. Of
+# its two for stroke (W 8, L 32 and W 40, L 40), the wider one; `bone` is its bone of the spine,
+# `spine` its soft tissue there, `abdomen` its soft tissue there.
 CT_WINDOWS: dict[str, Window] = {
     "abdomen": Window(50, 400),
     "bone": Window(400, 1800),

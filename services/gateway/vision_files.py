@@ -12,6 +12,7 @@ from services.gateway.job_store import JobStore
 from services.gateway.media.image_format import sniff_format
 from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, TooLargeError, UnavailableError
+from services.store.feedback_records import voted_files
 from services.store.file_records import older_files, remove_file
 
 _log = structlog.get_logger()
@@ -39,7 +40,7 @@ async def sweep_forever(store: JobStore, days: int) -> None:
     """Remove images that were uploaded more than so many days ago; 0: never."""
     while days:
         try:
-            while num := await remove_expired(store, days * _DAY_MS):
+            if num := await remove_expired(store, days * _DAY_MS):
                 _log.info("files.removed", purpose=VISION, count=num)
         except (UnavailableError, OSError) as error:
             _log.warning("files.not.removed", purpose=VISION, cause=type(error).__name__)
@@ -47,17 +48,26 @@ async def sweep_forever(store: JobStore, days: int) -> None:
 
 
 async def remove_expired(store: JobStore, age_ms: int) -> int:
-    """Remove some images older than `age_ms`, and return how many there were.
+    """Remove images older than `age_ms`, and return how many there were.
 
-    The content goes before its record: what fails in between is found again the next time.
+    Those that a vote names stay as long as it does: the export reads them. The content goes before
+    its record: what fails in between is found again the next time.
 
     Raises:
         UnavailableError, OSError: the database, or a file, cannot be reached.
     """
-    async with store.begin() as session:
-        old = await older_files(session, VISION, age_ms, _AT_A_TIME)
-    for row in old:
-        await in_thread(lambda key=row.key: store.files.remove(key))
+    num_removed, last = 0, None
+    while True:
         async with store.begin() as session:
-            await remove_file(session, row.tenant_id, row.id)
-    return len(old)
+            kept = await voted_files(session)
+            old = await older_files(session, VISION, age_ms, _AT_A_TIME, last)
+        for row in old:
+            if row.id in kept:
+                continue
+            await in_thread(lambda key=row.key: store.files.remove(key))
+            async with store.begin() as session:
+                await remove_file(session, row.tenant_id, row.id)
+            num_removed += 1
+        if len(old) < _AT_A_TIME:
+            return num_removed
+        last = old[-1]

@@ -18,6 +18,7 @@ from openai.types.chat import (
 )
 
 from services.gateway.access.local_only import is_loopback
+from services.launcher.image_argument import is_image_url
 from services.launcher.image_files import data_url
 from services.launcher.terminal import CommandError
 
@@ -32,11 +33,12 @@ class Question:
     """What to ask; what is None is left to the server.
 
     Args:
+        images: files, and URLs that the gateway fetches.
         model: None for the first that the server names.
     """
 
     text: str
-    images: tuple[Path, ...] = ()
+    images: tuple[str, ...] = ()
     model: str | None = None
     system: str | None = None
     max_tokens: int | None = None
@@ -117,7 +119,7 @@ async def _first_model(client: AsyncOpenAI, url: str) -> str:
 
 def _messages(question: Question) -> list[ChatCompletionMessageParam]:
     parts: list[ChatCompletionContentPartParam] = [
-        {"type": "image_url", "image_url": {"url": data_url(path)}} for path in question.images
+        {"type": "image_url", "image_url": {"url": _url_of(image)}} for image in question.images
     ]
     parts.append({"type": "text", "text": question.text})
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": parts}]
@@ -134,6 +136,10 @@ def _client(url: str, key: str | None) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=url, api_key=key or "none", max_retries=0, timeout=timeout, http_client=http
     )
+
+
+def _url_of(image: str) -> str:
+    return image if is_image_url(image) else data_url(Path(image))
 
 
 def _in_words(error: openai.APIError, url: str) -> CommandError:

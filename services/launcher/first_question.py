@@ -51,7 +51,7 @@ async def print_answer(terminal: Terminal, first: FirstQuestion) -> None:
     from services.launcher import chat  # noqa: PLC0415 - see CLIENT_MODULE
 
     question = chat.Question(
-        first.text, (first.image,), first.model_id, max_tokens=_MAX_TOKENS, temperature=0.0
+        first.text, (str(first.image),), first.model_id, max_tokens=_MAX_TOKENS, temperature=0.0
     )
     terminal.result(f"\n{first.text}  ({first.image})", "bold")
     pieces = chat.answer_pieces(first.url, question, stream=True, key=first.key)

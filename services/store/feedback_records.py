@@ -99,6 +99,15 @@ async def count_votes(session: AsyncSession) -> int:
     return await session.scalar(select(func.count()).select_from(FeedbackRow)) or 0
 
 
+async def voted_files(session: AsyncSession) -> set[str]:
+    """Return the ids of files that votes name, of all voters."""
+    query = select(FeedbackRow.images).where(FeedbackRow.images.is_not(None))
+    found: set[str] = set()
+    for images in await session.scalars(query):
+        found.update(image["file_id"] for image in images or () if "file_id" in image)
+    return found
+
+
 async def every_vote(session: AsyncSession) -> AsyncIterator[FeedbackRow]:
     """Yield all votes of all voters, in the order in which they were made."""
     place = tuple_(FeedbackRow.created_ms, FeedbackRow.id)

@@ -100,12 +100,19 @@ async def remove_file(session: AsyncSession, tenant_id: str, file_id: str) -> Fi
     return await session.scalar(query)
 
 
-async def older_files(session: AsyncSession, purpose: str, age_ms: int, most: int) -> list[FileRow]:
-    """Return the oldest files that are older than `age_ms`, whoever's."""
-    query = (
-        select(FileRow)
-        .where(FileRow.purpose == purpose, FileRow.created_ms < now_ms() - age_ms)
-        .order_by(FileRow.created_ms)
-        .limit(most)
+async def older_files(
+    session: AsyncSession, purpose: str, age_ms: int, most: int, after: FileRow | None = None
+) -> list[FileRow]:
+    """Return the oldest files that are older than `age_ms`, whoever's.
+
+    Args:
+        after: the last one of the page before.
+    """
+    query = select(FileRow).where(
+        FileRow.purpose == purpose, FileRow.created_ms < now_ms() - age_ms
     )
+    place = tuple_(FileRow.created_ms, FileRow.id)
+    if after is not None:
+        query = query.where(place > (after.created_ms, after.id))
+    query = query.order_by(FileRow.created_ms, FileRow.id).limit(most)
     return list(await session.scalars(query))

@@ -6,6 +6,7 @@ import pytest
 
 from services.gateway.job_store import JobStore
 from services.gateway.vision_files import VISION, remove_expired
+from services.store.feedback_records import Evidence, NewVote, Voter, put_vote, remove_vote
 from services.store.file_records import NewFile, add_file, find_file
 from services.store.settings import StoreSettings
 
@@ -41,4 +42,26 @@ async def test_images_end_and_what_fails_is_found_again(
     assert [row is not None for row in left] == [False, False, True]
     with pytest.raises(FileNotFoundError):
         store.files.open("files/f1")
+    await store.close()
+
+
+async def test_an_image_of_a_vote_stays_until_the_vote_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALEN_STORE_DIR", str(tmp_path))
+    store = JobStore(StoreSettings())
+    ids = [await kept(store, number) for number in range(105)]  # more than are looked at at once
+    voter, images = Voter("t"), [{"file_id": each, "sha256": "0" * 64} for each in ids[:103]]
+    images.append({"sha256": "1" * 64})  # of a file that the operator has
+    vote = NewVote("r", "m", "", "up", consent=True, evidence=Evidence(images=images))
+    async with store.begin() as session:
+        vote_id = (await put_vote(session, voter, vote)).id
+
+    assert await remove_expired(store, -1000) == 2
+    with store.files.open("files/f0") as file:
+        assert file.read() == b"pixels"
+    async with store.begin() as session:
+        assert await remove_vote(session, voter, vote_id)
+    assert await remove_expired(store, -1000) == 103
+    assert await remove_expired(store, -1000) == 0
     await store.close()

@@ -1,8 +1,12 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.encaps import encapsulate, generate_frames
 
+from modeling.medical_images.dicom import decode_frame
+from modeling.medical_images.dicom_header import read_header
 from modeling.medical_images.errors import MedicalImageError
 from modeling.medical_images.reading import read_medical
 from tests.modeling.medical_images.shipped import ROOT, shipped, shipped_files
@@ -37,7 +41,7 @@ def test_every_shipped_file_gives_pixels_or_a_reason():
             assert image.mode in ("L", "RGB")
             assert (image.width, image.height) == (facts.width, facts.height)
             taken += 1
-    assert taken == 99
+    assert taken == 101
     assert len(refused) > 80
     assert set(refused.values()) <= {
         "invalid_dicom", "invalid_image", "unsupported_transfer_syntax",
@@ -71,7 +75,6 @@ def test_every_lossless_syntax_of_one_slice_gives_the_same_pixels(name: str):
     [
         ("MR_truncated.dcm", "invalid_dicom"),
         ("no_meta.dcm", "invalid_image"),
-        ("JPEG-lossy.dcm", "unsupported_transfer_syntax"),
         ("dicomdirtests/DICOMDIR", "invalid_dicom"),
         ("rtplan.dcm", "invalid_dicom"),
         ("JPEG2000-embedded-sequence-delimiter.dcm", "invalid_dicom"),
@@ -82,6 +85,39 @@ def test_reasons_are_the_right_ones(name: str, code: str):
         read_medical(shipped(name))
 
     assert caught.value.code == code
+
+
+def test_lossy_jpeg_of_12_bits_has_the_values_that_pydicom_expects_of_it():
+    header = read_header(shipped("JPEG-lossy.dcm"))
+    stored = decode_frame(header, 1)
+
+    # two points that pydicom's own tests name (tests/pixels/pixels_reference.py, JPGE_BAD)
+    assert (stored[420, 140], stored[230, 120]) == (244, 95)
+    assert (stored.shape, stored.dtype) == ((1024, 256), np.dtype("<u2"))
+    image, facts = read_medical(shipped("JPEG-lossy.dcm"))
+    assert (image.size, facts.transfer_syntax) == ((256, 1024), "JPEG Extended")
+
+
+@pytest.mark.parametrize("cut", [60, 700, 3400])
+def test_a_torn_jpeg_of_12_bits_is_damaged(cut: int):
+    header = read_header(shipped("JPEG-lossy.dcm"))
+    (frame,) = generate_frames(header.elements.pixels or b"", number_of_frames=1)
+    torn = encapsulate([frame[:cut]], has_bot=False)
+    elements = dataclasses.replace(header.elements, pixels=torn)
+
+    with pytest.raises(MedicalImageError) as caught:
+        decode_frame(dataclasses.replace(header, elements=elements), 1)
+
+    assert caught.value.code == "invalid_dicom"
+
+
+@pytest.mark.parametrize("change", [{"samples": 3}, {"bits_allocated": 32}])
+def test_other_kinds_of_jpeg_of_12_bits_are_refused(change: dict[str, int]):
+    header = read_header(shipped("JPEG-lossy.dcm"))
+    with pytest.raises(MedicalImageError) as caught:
+        decode_frame(dataclasses.replace(header, **change), 1)
+
+    assert caught.value.code == "unsupported_transfer_syntax"
 
 
 def test_the_files_are_there():
