@@ -69,7 +69,7 @@ class Dispatcher:
         self.is_redis_up = False
         self.redis_up_since = time.monotonic()
         self.load = QueueLoad()
-        self._charges = TokenCharges()
+        self._charges = TokenCharges(settings.tenant_weights)
         self.room = QueueRoom(queue, catalogue, self.load, settings.max_waiting)
         self._tickets: dict[str, Ticket] = {}
         self._open: dict[Reply, None] = {}

@@ -62,6 +62,10 @@ class GatewaySettings(BaseSettings):
         ge=1,
         description="Requests that may wait per model and lane; beyond: 503 overloaded",
     )
+    tenant_weights: dict[str, Annotated[float, Field(ge=0.01, le=100)]] = Field(
+        default={},
+        description="Share of the tokens by tenant where they compete, as JSON; 1 for all others",
+    )
     image_affinity: bool = Field(
         default=True,
         description="Questions on one image go to one worker, which may still hold its features",

@@ -55,7 +55,7 @@ def test_prompt_counts_text_and_images() -> None:
 
 
 def test_answer_is_expected_as_long_as_those_before_but_no_longer_than_allowed() -> None:
-    charges = TokenCharges()
+    charges = TokenCharges({})
     assert charges.estimate(request(), FIXED) == 1 + 256
     for _ in range(400):
         charges.ended(request(), 0, Finished("r", 1, "stop", 1, 40))
@@ -64,8 +64,18 @@ def test_answer_is_expected_as_long_as_those_before_but_no_longer_than_allowed()
 
 
 def test_end_settles_the_difference_once() -> None:
-    charges = TokenCharges()
+    charges = TokenCharges({})
     charges.ended(request(), 300, Finished("r", 1, "stop", 620, 80))
     charges.ended(request(), 500, Finished("r", 1, "stop", 100, 100))
     assert charges.take_corrections() == {("m", "interactive"): {"tenant": 400 - 300}}
     assert charges.take_corrections() == {}
+
+
+def test_weight_divides_what_is_charged_and_what_is_settled() -> None:
+    charges = TokenCharges({"tenant": 2.0})
+    asked = request("x" * 400, max_tokens=100)
+    charged = charges.estimate(asked, FIXED)
+    charges.ended(asked, charged, Finished("r", 1, "stop", 300, 100))
+
+    assert charged == round(TokenCharges({}).estimate(asked, FIXED) / 2)
+    assert charged + charges.take_corrections()["m", "interactive"]["tenant"] == 200

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.gateway.token_charges import TokenCharges
 from services.protocol import keys
+from services.protocol.messages import Finished
 from services.protocol.request_queue import Candidate, LanePlace, QueueFull
 from tests.protocol.parties import MODEL, Wire, open_parties, request
 
@@ -102,6 +104,26 @@ async def test_small_requests_pass_a_large_backlog_of_large_ones(backlog: Backlo
         await backlog.send("small", 100)
     taken = [(await backlog.serve("w1"))[0] for _ in range(12)]
     assert [name.partition("/")[0] for name in taken].count("small") == 10
+
+
+async def test_tenant_of_weight_two_gets_twice_the_tokens(wire: Wire, backlog: Backlog):
+    charges = TokenCharges({"heavy": 2.0})
+    given_tokens = Counter[str]()
+    for turn in range(300):
+        for tenant in ("heavy", "light"):
+            asked = request(f"{tenant}/{turn}", tenant=tenant)
+            await wire.queue.enqueue(asked, cost_tokens=charges.estimate(asked, None))
+    for _ in range(300):
+        (name,) = await wire.claim_ids("w1", 1)
+        tenant = name.partition("/")[0]
+        asked, prompt = request(name, tenant=tenant), 50 + 10 * (len(name) % 3)
+        charged = charges.estimate(asked, None)
+        await wire.finish("w1", name)
+        charges.ended(asked, charged, Finished(name, 1, "stop", prompt, 200))
+        given_tokens[tenant] += prompt + 200
+        for (model, lane), corrections in charges.take_corrections().items():
+            await wire.queue.settle(model, lane, corrections)
+    assert given_tokens["heavy"] / given_tokens["light"] == pytest.approx(2, rel=0.03)
 
 
 async def test_nobody_saves_up_turns_by_staying_away(backlog: Backlog):
