@@ -260,15 +260,8 @@ def _check_tools(request: ChatCompletionRequest, tools: list[FunctionTool]) -> N
         _refuse("tool_choice", "tool_choice names a function that is not in tools")
     if choice == "required" and not tools:
         _refuse("tool_choice", "tool_choice required needs tools")
-    if tools and choice in (None, "auto"):
-        raise RequestError(
-            ErrorCode.UNSUPPORTED_PARAMETER,
-            "tool_choice 'auto' (the default with tools) is not supported here: no model is known "
-            "to tell an answer from a call; send 'required', 'none' or the name of a function",
-            param="tool_choice",
-        )
     if tools and choice != "none" and request.response_format is not None:
-        _refuse("response_format", "an answer that calls a function takes no response_format")
+        _refuse("response_format", "an answer that may call a function takes no response_format")
     _check_schema_size("tools", len(msgspec.json.encode(tools)))
 
 
