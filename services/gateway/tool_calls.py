@@ -67,11 +67,14 @@ def preamble(functions: Sequence[FunctionSpec], choice: ToolChoice | None) -> st
 
 
 def call_schema(functions: Sequence[FunctionSpec]) -> str:
-    """Return the JSON Schema of a call of one of the functions."""
+    """Return the JSON Schema of a call of one of the functions.
+
+    Each function's schema has an `$id`, so that its `$ref`s are looked up within it.
+    """
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": f.name}, "arguments": _parameters(f)},
+            "properties": {"name": {"const": f.name}, "arguments": _with_id(f)},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
@@ -111,3 +114,7 @@ def text_of_result(call_id: str, result: str) -> str:
 
 def _parameters(function: FunctionSpec) -> dict[str, Any]:  # Any: a JSON schema
     return function.parameters or _NO_PARAMETERS
+
+
+def _with_id(function: FunctionSpec) -> dict[str, Any]:  # Any: a JSON schema
+    return {"$id": f"urn:galen:{function.name}", **_parameters(function)}

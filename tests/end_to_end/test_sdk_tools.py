@@ -1,10 +1,12 @@
 """The unmodified OpenAI client's tools on the transformers engine: calls that a schema binds."""
 
 import json
+from enum import Enum
 from typing import Any
 
 import pytest
-from openai import BadRequestError, OpenAI
+from openai import BadRequestError, OpenAI, pydantic_function_tool
+from pydantic import BaseModel
 
 from modeling.tiny import TOKENIZER_TEXT, train_tokenizer
 from tests.end_to_end.chat import user
@@ -46,6 +48,31 @@ def test_required_calls_one_of_the_functions(tiny_client: OpenAI, seed: int) -> 
     else:
         assert call.function.name == "name_organ"
         assert set(arguments) == {"organ", "sure"}
+
+
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class MarkSide(BaseModel):
+    side: Side
+
+
+class MarkBoth(BaseModel):
+    first: Side
+    second: Side
+
+
+def test_functions_of_the_sdk_s_own_helper_have_definitions_that_are_found(
+    tiny_client: OpenAI,
+) -> None:
+    both = [pydantic_function_tool(MarkSide), pydantic_function_tool(MarkBoth)]
+    (choice,) = ask(tiny_client, tools=both, tool_choice="required", seed=2).choices
+    (call,) = choice.message.tool_calls
+
+    made = {"MarkSide": MarkSide, "MarkBoth": MarkBoth}[call.function.name]
+    made.model_validate_json(call.function.arguments)
 
 
 def test_named_function_is_the_one_that_is_called_in_every_choice(tiny_client: OpenAI) -> None:
