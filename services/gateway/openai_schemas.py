@@ -16,7 +16,6 @@ from msgspec import Meta
 from services.gateway.refused_fields import CHAT, why_refused
 from services.gateway.tool_schemas import (
     CallId,
-    FunctionTool,
     NamedToolChoice,
     ToolCalls,
     ToolChoice,
@@ -216,8 +215,7 @@ def read_chat_request(value: Any) -> ChatCompletionRequest:
     """Return the request in a parsed JSON value; raises RequestError with its parameter's name."""
     request = converted(value, ChatCompletionRequest, CHAT)
     check_together(request)
-    if request.tools is not None or request.tool_choice is not None:
-        _check_tools(request, request.tools or [])
+    check_tools(request)
     _check_messages(request.messages)
     return request
 
@@ -251,8 +249,11 @@ def _check_messages(messages: list[ChatMessage]) -> None:
             )
 
 
-def _check_tools(request: ChatCompletionRequest, tools: list[FunctionTool]) -> None:
-    choice = request.tool_choice
+def check_tools(request: ChatCompletionRequest) -> None:
+    """Check functions and the choice of one against each other."""
+    if request.tools is None and request.tool_choice is None:
+        return
+    tools, choice = request.tools or [], request.tool_choice
     names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):
         _refuse("tools", "two functions have the same name")
@@ -260,15 +261,8 @@ def _check_tools(request: ChatCompletionRequest, tools: list[FunctionTool]) -> N
         _refuse("tool_choice", "tool_choice names a function that is not in tools")
     if choice == "required" and not tools:
         _refuse("tool_choice", "tool_choice required needs tools")
-    if tools and choice in (None, "auto"):
-        raise RequestError(
-            ErrorCode.UNSUPPORTED_PARAMETER,
-            "tool_choice 'auto' (the default with tools) is not supported here: no model is known "
-            "to tell an answer from a call; send 'required', 'none' or the name of a function",
-            param="tool_choice",
-        )
     if tools and choice != "none" and request.response_format is not None:
-        _refuse("response_format", "an answer that calls a function takes no response_format")
+        _refuse("response_format", "an answer that may call a function takes no response_format")
     _check_schema_size("tools", len(msgspec.json.encode(tools)))
 
 

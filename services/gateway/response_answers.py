@@ -9,6 +9,11 @@ import msgspec
 
 from services.gateway.chunks import TokenLogprobContent, Usage
 from services.gateway.response_schemas import ResponseRequest
+from services.gateway.response_tools import (
+    ResponseChoice,
+    ResponseFunctionCall,
+    ResponseFunctionTool,
+)
 from services.protocol.messages import FinishReason
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
@@ -23,14 +28,16 @@ class ResponseOutputText(msgspec.Struct, frozen=True, gc=False):
     type: Literal["output_text"] = "output_text"
 
 
-class ResponseOutputMessage(msgspec.Struct, frozen=True, gc=False):
-    """The one item of an answer's `output`."""
+class ResponseOutputMessage(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="message"):
+    """The one item of an answer's `output`, where that is a text."""
 
     id: str
     status: Status
     content: list[ResponseOutputText]
     role: Literal["assistant"] = "assistant"
-    type: Literal["message"] = "message"
+
+
+OutputItem = ResponseOutputMessage | ResponseFunctionCall
 
 
 class CachedTokens(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +83,7 @@ class ResponseObject(msgspec.Struct, frozen=True, gc=False):
     created_at: int
     model: str
     status: Status
-    output: list[ResponseOutputMessage]
+    output: list[OutputItem]
     usage: ResponseUsage | None = None
     error: ResponseFailure | None = None
     incomplete_details: IncompleteDetails | None = None
@@ -87,8 +94,8 @@ class ResponseObject(msgspec.Struct, frozen=True, gc=False):
     top_p: float = 1.0
     top_logprobs: int = 0
     text: dict[str, Any] = {}
-    tools: list[str] = []
-    tool_choice: str = "none"
+    tools: list[ResponseFunctionTool] = []
+    tool_choice: ResponseChoice = "none"
     parallel_tool_calls: bool = False
     previous_response_id: str | None = None
     truncation: Literal["disabled"] = "disabled"
@@ -114,6 +121,8 @@ def empty_response(asked: ResponseRequest, response_id: str, created: int) -> Re
         top_p=1.0 if asked.top_p is None else asked.top_p,
         top_logprobs=asked.top_logprobs or 0,
         text={"format": form},
+        tools=asked.tools or [],
+        tool_choice=asked.tool_choice or ("auto" if asked.tools else "none"),
     )
 
 
@@ -130,12 +139,13 @@ def message_of(
     return ResponseOutputMessage(message_id(response_id), status, [part])
 
 
-def ended(empty: ResponseObject, message: ResponseOutputMessage, usage: Usage) -> ResponseObject:
+def ended(empty: ResponseObject, item: OutputItem, usage: Usage) -> ResponseObject:
     """Return the whole response."""
+    is_complete = item.status == "completed"
     return msgspec.structs.replace(
         empty,
-        status=message.status,
-        output=[message],
+        status="completed" if is_complete else "incomplete",
+        output=[item],
         usage=ResponseUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),
-        incomplete_details=None if message.status == "completed" else IncompleteDetails(),
+        incomplete_details=None if is_complete else IncompleteDetails(),
     )

@@ -29,9 +29,19 @@ from services.gateway.openai_schemas import (
     TokenBudget,
     UserMessage,
     check_together,
+    check_tools,
     converted,
 )
 from services.gateway.refused_fields import RESPONSES
+from services.gateway.response_tools import (
+    FunctionCallOutput,
+    ResponseChoice,
+    ResponseFunctionCall,
+    ResponseTools,
+    chat_choice,
+    chat_tools,
+    with_item,
+)
 from services.protocol.errors import ErrorCode, RequestError
 
 MAX_METADATA = 16
@@ -88,6 +98,9 @@ class ResponseMessage(_Strict, frozen=True, gc=False, tag_field="type", tag="mes
     phase: Literal["final_answer"] | None = None
 
 
+InputItem = ResponseMessage | ResponseFunctionCall | FunctionCallOutput
+
+
 class NamedSchemaFormat(_Strict, frozen=True, gc=False, tag_field="type", tag="json_schema"):
     """JSON that obeys a schema; it always binds, whatever `strict` says."""
 
@@ -107,7 +120,7 @@ class ResponseRequest(_Strict, frozen=True, gc=False):
     """The body of POST /v1/responses; null means the default, as at OpenAI."""
 
     model: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
-    input: Text | Annotated[list[ResponseMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    input: Text | Annotated[list[InputItem], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: Text | None = None
     stream: bool | None = None
     max_output_tokens: TokenBudget | None = None
@@ -118,6 +131,8 @@ class ResponseRequest(_Strict, frozen=True, gc=False):
         None
     )
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: ResponseTools | None = None
+    tool_choice: ResponseChoice | None = None
     metadata: Metadata | None = None
     store: Literal[False] | None = None
     truncation: Literal["disabled"] | None = None
@@ -138,7 +153,11 @@ def as_chat(request: ResponseRequest) -> ChatCompletionRequest:
     if isinstance(request.input, str):
         messages.append(UserMessage(request.input))
     else:
-        messages += [_message(item, f"input[{i}]") for i, item in enumerate(request.input)]
+        for i, item in enumerate(request.input):
+            if isinstance(item, ResponseMessage):
+                messages.append(_message(item, f"input[{i}]"))
+            else:
+                messages = with_item(messages, item)
     wants_logprobs = bool(request.include) or request.top_logprobs is not None
     chat = ChatCompletionRequest(
         model=request.model,
@@ -150,9 +169,12 @@ def as_chat(request: ResponseRequest) -> ChatCompletionRequest:
         logprobs=True if wants_logprobs else None,
         top_logprobs=request.top_logprobs,
         response_format=_format(request.text),
+        tools=chat_tools(request.tools),
+        tool_choice=chat_choice(request.tool_choice),
         user=request.user,
     )
     check_together(chat)
+    check_tools(chat)
     return chat
 
 
@@ -163,7 +185,7 @@ def asked_images(request: ResponseRequest) -> list[tuple[ImageUrl, str]]:
     return [
         (_image_url(part), f"input[{i}].content[{j}].{_place_of(part)}")
         for i, item in enumerate(request.input)
-        if not isinstance(item.content, str)
+        if isinstance(item, ResponseMessage) and not isinstance(item.content, str)
         for j, part in enumerate(item.content)
         if isinstance(part, InputImage)
     ]

@@ -11,6 +11,7 @@ import msgspec
 
 from services.gateway.chunks import ErrorAnswer, TokenLogprobContent, Usage, logprobs_content
 from services.gateway.response_answers import (
+    OutputItem,
     ResponseFailure,
     ResponseObject,
     ResponseOutputMessage,
@@ -30,24 +31,29 @@ class ResponseSseFormatter:
 
     def __init__(self, response: ResponseObject) -> None:
         self._response = response
+        self.response_id = response.id
         self._message_id = message_id(response.id)
         self._number = 0
         self._texts: list[str] = []
         self._logprobs: list[TokenLogprobContent] = []
-        self._message: ResponseOutputMessage | None = None
+        self.item: OutputItem | None = None
 
     def begin(self, choice: int) -> bytes:  # noqa: ARG002 - of `StreamFormat`
         """The response, its message, and the message's text are there, all of them empty."""
-        message = ResponseOutputMessage(self._message_id, "in_progress", [])
-        part = ResponseOutputText("", [])
-        return b"".join(
-            [
-                self._event("response.created", response=self._response),
-                self._event("response.in_progress", response=self._response),
-                self._event("response.output_item.added", output_index=0, item=message),
-                self._in_part("response.content_part.added", part=part),
-            ]
+        return self.response_begins() + self.message_begins()
+
+    def response_begins(self) -> bytes:
+        """The response is there, empty."""
+        return self.event("response.created", response=self._response) + self.event(
+            "response.in_progress", response=self._response
         )
+
+    def message_begins(self) -> bytes:
+        """The message and its text are there, empty."""
+        message = ResponseOutputMessage(self._message_id, "in_progress", [])
+        return self.event(
+            "response.output_item.added", output_index=0, item=message
+        ) + self._in_part("response.content_part.added", part=ResponseOutputText("", []))
 
     def tokens(self, choice: int, event: Tokens) -> bytes:  # noqa: ARG002 - of `StreamFormat`
         """One event per token that releases text, or has log-probabilities."""
@@ -65,20 +71,20 @@ class ResponseSseFormatter:
     def finish(self, choice: int, reason: FinishReason) -> bytes:  # noqa: ARG002 - of `StreamFormat`
         """The text, its part and the message are complete."""
         part = ResponseOutputText("".join(self._texts), self._logprobs)
-        self._message = message_of(self._response.id, reason, part)
+        self.item = message_of(self._response.id, reason, part)
         return b"".join(
             [
                 self._in_part("response.output_text.done", text=part.text, logprobs=part.logprobs),
                 self._in_part("response.content_part.done", part=part),
-                self._event("response.output_item.done", output_index=0, item=self._message),
+                self.event("response.output_item.done", output_index=0, item=self.item),
             ]
         )
 
     def end(self, usage: Usage) -> bytes:
         """The whole response, with its usage."""
-        assert self._message is not None  # noqa: S101 - its choice has ended
-        whole = ended(self._response, self._message, usage)
-        return self._event(f"response.{whole.status}", response=whole)
+        assert self.item is not None  # noqa: S101 - its choice has ended
+        whole = ended(self._response, self.item, usage)
+        return self.event(f"response.{whole.status}", response=whole)
 
     def fail(self, error: ErrorAnswer) -> bytes:
         """The error, and the response that failed of it."""
@@ -86,16 +92,15 @@ class ResponseSseFormatter:
         failed = msgspec.structs.replace(
             self._response, status="failed", error=ResponseFailure(body.message)
         )
-        told = self._event("error", code=body.code, message=body.message, param=body.param)
-        return told + self._event("response.failed", response=failed)
+        told = self.event("error", code=body.code, message=body.message, param=body.param)
+        return told + self.event("response.failed", response=failed)
 
     def _in_part(self, kind: str, **fields: object) -> bytes:
         """An event about the one text of the one message."""
-        return self._event(
-            kind, item_id=self._message_id, output_index=0, content_index=0, **fields
-        )
+        return self.event(kind, item_id=self._message_id, output_index=0, content_index=0, **fields)
 
-    def _event(self, kind: str, **fields: object) -> bytes:
+    def event(self, kind: str, **fields: object) -> bytes:
+        """The next event of this stream."""
         body = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), escaped(_json(body)))

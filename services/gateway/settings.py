@@ -62,6 +62,10 @@ class GatewaySettings(BaseSettings):
         ge=1,
         description="Requests that may wait per model and lane; beyond: 503 overloaded",
     )
+    tenant_weights: dict[str, Annotated[float, Field(ge=0.01, le=100)]] = Field(
+        default={},
+        description="Share of the tokens by tenant where they compete, as JSON; 1 for all others",
+    )
     image_affinity: bool = Field(
         default=True,
         description="Questions on one image go to one worker, which may still hold its features",
@@ -106,10 +110,6 @@ class GatewaySettings(BaseSettings):
     burned_in_heuristic: bool = Field(
         default=False,
         description="Also suspect ultrasound and screen captures with lines of text in a margin",
-    )
-    tenant_weights: dict[str, Annotated[float, Field(ge=0.01, le=100)]] = Field(
-        default={},
-        description="Shares of tenants that wait for each other, as JSON; 1 where nothing is said",
     )
     image_recipes: dict[str, str] = Field(
         default={},

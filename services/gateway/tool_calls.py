@@ -2,8 +2,9 @@
 
 No chat template is asked whether it knows tools. The functions stand in a system message before the
 conversation, the answer is bound token by token to `{"name": ..., "arguments": {...}}`, and in the
-history calls and results are texts of the same form. So `auto` is refused: nothing could tell an
-answer from a call. Documented in docs/api.md.
+history calls and results are texts of the same form. With `auto` the answer may be a text as well;
+it does not begin with `{`, so its first character tells an answer from a call. Documented in
+docs/api.md.
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,11 @@ from services.gateway.tool_schemas import (
 _json = msgspec.json.encode
 
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-_PREAMBLE = (
-    "Call one of these functions. Answer with nothing but a JSON object, "
-    '{"name": the name of the function, "arguments": an object}.\n'
+_FORM = """a JSON object, {"name": the name of the function, "arguments": an object}.\n"""
+_MUST_CALL = f"Call one of these functions. Answer with nothing but {_FORM}"
+_MAY_CALL = (
+    "You may call one of these functions, where it helps to answer. To call it, answer with "
+    f"nothing but {_FORM}Otherwise answer with a text.\n"
 )
 
 
@@ -45,7 +48,12 @@ def offered(tools: Sequence[FunctionTool], choice: ToolChoice | None) -> list[Fu
     return [tool.function for tool in tools]
 
 
-def preamble(functions: Sequence[FunctionSpec]) -> str:
+def may_be_text(choice: ToolChoice | None) -> bool:
+    """Whether the answer may call a function, or not."""
+    return choice in (None, "auto")
+
+
+def preamble(functions: Sequence[FunctionSpec], choice: ToolChoice | None) -> str:
     """Return what the model is told of the functions."""
     lines = [
         _json({
@@ -55,15 +63,18 @@ def preamble(functions: Sequence[FunctionSpec]) -> str:
         }).decode()
         for function in functions
     ]  # fmt: skip
-    return _PREAMBLE + "\n".join(lines)
+    return (_MAY_CALL if may_be_text(choice) else _MUST_CALL) + "\n".join(lines)
 
 
 def call_schema(functions: Sequence[FunctionSpec]) -> str:
-    """Return the JSON Schema of a call of one of the functions."""
+    """Return the JSON Schema of a call of one of the functions.
+
+    Each function's schema has an `$id`, so that its `$ref`s are looked up within it.
+    """
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": f.name}, "arguments": _parameters(f)},
+            "properties": {"name": {"const": f.name}, "arguments": _with_id(f)},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
@@ -82,6 +93,12 @@ def call_in(text: str, request_id: str, choice: int) -> ToolCall | None:
     return ToolCall(f"call_{request_id.partition('-')[2]}_{choice}", call)
 
 
+def is_text(beginning: str) -> bool | None:
+    """Whether an answer that may be either is a text, not a call; None: white space cannot tell."""
+    said = beginning.lstrip()
+    return not said.startswith("{") if said else None
+
+
 def text_of_calls(calls: Sequence[ToolCall]) -> str:
     """Return calls of the history as the model would have written them."""
     return "\n".join(
@@ -97,3 +114,7 @@ def text_of_result(call_id: str, result: str) -> str:
 
 def _parameters(function: FunctionSpec) -> dict[str, Any]:  # Any: a JSON schema
     return function.parameters or _NO_PARAMETERS
+
+
+def _with_id(function: FunctionSpec) -> dict[str, Any]:  # Any: a JSON schema
+    return {"$id": f"urn:galen:{function.name}", **_parameters(function)}

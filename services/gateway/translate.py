@@ -29,6 +29,7 @@ from services.gateway.openai_schemas import (
 from services.gateway.tool_calls import (
     call_in,
     call_schema,
+    may_be_text,
     offered,
     preamble,
     text_of_calls,
@@ -98,7 +99,7 @@ def generation_requests(
     remaining = iter(refs)
     messages = tuple(_message(message, remaining) for message in chat.messages)
     if functions := functions_of(chat):
-        messages = _told_of(functions, messages)
+        messages = _told_of(preamble(functions, chat.tool_choice), messages)
     seed = chat.seed if chat.seed is not None else secrets.randbits(63)
     first = GenerationRequest(
         request_id=origin.request_id,
@@ -137,20 +138,19 @@ def _sampling(chat: ChatCompletionRequest, seed: int) -> SamplingParams:
         logprobs=logprobs,
         min_tokens=chat.min_tokens or 0,
         json_schema=_json_schema(chat),
+        may_be_text=bool(chat.tools) and may_be_text(chat.tool_choice),
         logit_bias=_logit_bias(chat.logit_bias) if chat.logit_bias else (),
     )
 
 
 def functions_of(chat: ChatCompletionRequest) -> list[FunctionSpec]:
-    """Return the functions one of which the answer calls; [] where it is a text."""
+    """Return the functions one of which the answer (perhaps) calls; [] where it is a text."""
     return offered(chat.tools, chat.tool_choice) if chat.tools else []
 
 
-def _told_of(
-    functions: Sequence[FunctionSpec], messages: tuple[Message, ...]
-) -> tuple[Message, ...]:
+def _told_of(functions: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Return a conversation that begins with the functions; a template takes one system message."""
-    told = TextPart(preamble(functions))
+    told = TextPart(functions)
     if messages[0].role == "system":
         first = Message("system", (told, TextPart("\n\n"), *messages[0].parts))
         return (first, *messages[1:])

@@ -72,6 +72,8 @@ class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
             earlier attempts count.
         json_schema: text of a JSON Schema that the answer obeys (`{"type": "object"}` where any
             object will do); None: free text.
+        may_be_text: beside `json_schema`: the answer may be free text as well, which does not begin
+            with `{`; so its first character that is no white space tells which of them it is.
         logit_bias: (token id, what is added to its logit), ids of the vocabulary, each once.
     """
 
@@ -87,6 +89,7 @@ class SamplingParams(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
     logprobs: int | None = None
     min_tokens: int = 0
     json_schema: str | None = None
+    may_be_text: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
 
 

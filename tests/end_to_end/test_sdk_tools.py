@@ -1,11 +1,14 @@
 """The unmodified OpenAI client's tools on the transformers engine: calls that a schema binds."""
 
 import json
+from enum import Enum
 from typing import Any
 
 import pytest
-from openai import BadRequestError, OpenAI
+from openai import BadRequestError, OpenAI, pydantic_function_tool
+from pydantic import BaseModel
 
+from modeling.tiny import TOKENIZER_TEXT, train_tokenizer
 from tests.end_to_end.chat import user
 from tests.end_to_end.conftest import FAKE_MODEL, TINY_MODEL
 from tests.end_to_end.tiny_model import QUESTION
@@ -47,6 +50,31 @@ def test_required_calls_one_of_the_functions(tiny_client: OpenAI, seed: int) -> 
         assert set(arguments) == {"organ", "sure"}
 
 
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class MarkSide(BaseModel):
+    side: Side
+
+
+class MarkBoth(BaseModel):
+    first: Side
+    second: Side
+
+
+def test_functions_of_the_sdk_s_own_helper_have_definitions_that_are_found(
+    tiny_client: OpenAI,
+) -> None:
+    both = [pydantic_function_tool(MarkSide), pydantic_function_tool(MarkBoth)]
+    (choice,) = ask(tiny_client, tools=both, tool_choice="required", seed=2).choices
+    (call,) = choice.message.tool_calls
+
+    made = {"MarkSide": MarkSide, "MarkBoth": MarkBoth}[call.function.name]
+    made.model_validate_json(call.function.arguments)
+
+
 def test_named_function_is_the_one_that_is_called_in_every_choice(tiny_client: OpenAI) -> None:
     answer = ask(tiny_client, tool_choice=NAMED, n=3, seed=5)
 
@@ -83,6 +111,47 @@ def test_call_that_the_length_cuts_is_told_as_text(tiny_client: OpenAI, stream: 
     assert reason == "length"
 
 
+@pytest.fixture(scope="module")
+def brace() -> str:
+    """The id of the token that every call begins with."""
+    return str(train_tokenizer(TOKENIZER_TEXT, vocab_size=512).convert_tokens_to_ids("{"))
+
+
+@pytest.mark.parametrize("more", [{}, {"tool_choice": "auto"}])
+@pytest.mark.parametrize("stream", [False, True])
+def test_auto_lets_the_model_call(
+    tiny_client: OpenAI, brace: str, more: dict[str, Any], stream: bool
+) -> None:
+    answer = ask(tiny_client, stream=stream, logit_bias={brace: 100}, seed=3, **more)
+    if stream:
+        chunks = [chunk.choices[0] for chunk in answer]
+        ((call,),) = [c.delta.tool_calls for c in chunks if c.delta.tool_calls]
+        assert not any(c.delta.content for c in chunks)
+        assert (call.index, call.type, chunks[-1].finish_reason) == (0, "function", "tool_calls")
+    else:
+        (choice,) = answer.choices
+        assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+        (call,) = choice.message.tool_calls
+
+    assert call.id.startswith("call_")
+    assert set(json.loads(call.function.arguments)) in ({"side"}, {"organ", "sure"})
+
+
+def test_auto_lets_the_model_answer_with_a_text_that_is_told_token_by_token(
+    tiny_client: OpenAI, brace: str
+) -> None:
+    asked: Any = {"logit_bias": {brace: -100}, "temperature": 0, "max_tokens": 12}
+    (whole,) = ask(tiny_client, **asked).choices
+    chunks = [chunk.choices[0] for chunk in ask(tiny_client, stream=True, **asked)]
+    told = [c.delta.content for c in chunks if c.delta.content]
+
+    assert whole.message.tool_calls is None
+    assert whole.finish_reason == chunks[-1].finish_reason in ("stop", "length")
+    assert whole.message.content == "".join(told)
+    assert len(told) > 2
+    assert not any(c.delta.tool_calls for c in chunks)
+
+
 def test_history_with_a_call_and_its_result_is_heard(tiny_client: OpenAI) -> None:
     first = ask(tiny_client, tool_choice="required", seed=1).choices[0].message
     called = first.model_dump(exclude_none=True)
@@ -100,8 +169,8 @@ def test_history_with_a_call_and_its_result_is_heard(tiny_client: OpenAI) -> Non
 @pytest.mark.parametrize(
     ("parameters", "code", "param"),
     [
-        ({}, "unsupported_parameter", "tool_choice"),
-        ({"tool_choice": "auto"}, "unsupported_parameter", "tool_choice"),
+        ({"tool_choice": "auto", "response_format": {"type": "json_object"}},
+         "invalid_value", "response_format"),
         ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, "invalid_value",
          "tool_choice"),
         ({"tools": [SIDE, SIDE], "tool_choice": "required"}, "invalid_value", "tools"),

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
@@ -84,6 +85,41 @@ def test_call_in_any_pieces_is_told_once(pieces: int) -> None:
     (function,) = [c["function"] for c in told["choices"][0]["delta"]["tool_calls"]]
     assert function == {"name": "mark", "arguments": '{"side":"left \u2028"}'}
     assert end["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def auto_form() -> ToolSseFormatter:
+    return ToolSseFormatter("chatcmpl-1", "m", 0, include_usage=False, may_be_text=True)
+
+
+def test_text_that_might_have_been_a_call_is_told_from_its_first_character_on() -> None:
+    form = auto_form()
+    events = [form.tokens(0, tokens([text])) for text in (" ", "", "No", " {", "}")]
+
+    assert events[:2] == [b"", b""]
+    told = [json.loads(event) for event in read(b"".join(events))]
+    assert [t["choices"][0]["delta"]["content"] for t in told] == [" ", "", "No", " {", "}"]
+    (end,) = [json.loads(event) for event in read(form.finish(0, "stop"))]
+    assert end["choices"][0]["finish_reason"] == "stop"
+
+
+def test_call_where_a_text_might_have_come_is_told_whole() -> None:
+    form = auto_form()
+    held = [form.tokens(0, tokens([text])) for text in ('{"name":"a",', '"arguments":{}}')]
+    told, end = [json.loads(event) for event in read(form.finish(0, "stop"))]
+
+    assert held == [b"", b""]
+    assert told["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "a"
+    assert end["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("said", ["", " ", '{"name":"a","argu'])
+def test_answer_that_ends_before_it_is_text_or_call_loses_nothing(said: str) -> None:
+    form = auto_form()
+    form.tokens(0, tokens([said]))
+    *told, end = [json.loads(event) for event in read(form.finish(0, "length"))]
+
+    assert "".join(t["choices"][0]["delta"]["content"] for t in told) == said
+    assert end["choices"][0]["finish_reason"] == "length"
 
 
 def test_each_prompt_counts_once_even_if_only_some_choices_have_ended() -> None:

@@ -71,10 +71,11 @@ def test_end_settles_the_difference_once() -> None:
     assert charges.take_corrections() == {}
 
 
-def test_a_tenant_of_weight_four_is_charged_a_quarter() -> None:
-    charges = TokenCharges({"tenant": 4.0})
+def test_weight_divides_what_is_charged_and_what_is_settled() -> None:
+    charges = TokenCharges({"tenant": 2.0})
+    asked = request("x" * 400, max_tokens=100)
+    charged = charges.estimate(asked, FIXED)
+    charges.ended(asked, charged, Finished("r", 1, "stop", 300, 100))
 
-    charged = charges.estimate(request(max_tokens=40), FIXED)
-    assert charged == round((1 + 40) / 4)
-    charges.ended(request(), charged, Finished("r", 1, "stop", 60, 100))
-    assert charges.take_corrections() == {("m", "interactive"): {"tenant": 160 // 4 - charged}}
+    assert charged == round(TokenCharges({}).estimate(asked, FIXED) / 2)
+    assert charged + charges.take_corrections()["m", "interactive"]["tenant"] == 200

@@ -3,14 +3,13 @@
 import random
 from collections import Counter
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.token_charges import TokenCharges
 from services.protocol import keys
-from services.protocol.messages import SamplingParams
+from services.protocol.messages import Finished
 from services.protocol.request_queue import Candidate, LanePlace, QueueFull
 from tests.protocol.parties import MODEL, Wire, open_parties, request
 
@@ -107,6 +106,26 @@ async def test_small_requests_pass_a_large_backlog_of_large_ones(backlog: Backlo
     assert [name.partition("/")[0] for name in taken].count("small") == 10
 
 
+async def test_tenant_of_weight_two_gets_twice_the_tokens(wire: Wire, backlog: Backlog):
+    charges = TokenCharges({"heavy": 2.0})
+    given_tokens = Counter[str]()
+    for turn in range(300):
+        for tenant in ("heavy", "light"):
+            asked = request(f"{tenant}/{turn}", tenant=tenant)
+            await wire.queue.enqueue(asked, cost_tokens=charges.estimate(asked, None))
+    for _ in range(300):
+        (name,) = await wire.claim_ids("w1", 1)
+        tenant = name.partition("/")[0]
+        asked, prompt = request(name, tenant=tenant), 50 + 10 * (len(name) % 3)
+        charged = charges.estimate(asked, None)
+        await wire.finish("w1", name)
+        charges.ended(asked, charged, Finished(name, 1, "stop", prompt, 200))
+        given_tokens[tenant] += prompt + 200
+        for (model, lane), corrections in charges.take_corrections().items():
+            await wire.queue.settle(model, lane, corrections)
+    assert given_tokens["heavy"] / given_tokens["light"] == pytest.approx(2, rel=0.03)
+
+
 async def test_nobody_saves_up_turns_by_staying_away(backlog: Backlog):
     await backlog.send("guest", 10)
     await backlog.serve("w1")
@@ -194,24 +213,3 @@ async def test_claims_are_counted_by_lane(wire: Wire, backlog: Backlog):
     await backlog.serve("w1", 2)
     field = keys.depth_field(MODEL, "interactive").encode()
     assert await wire.client.hgetall(keys.CLAIMED) == {field: b"2"}
-
-
-async def test_weights_are_shares_of_the_tokens(backlog: Backlog) -> None:
-    weights = {"emergency": 4.0, "ward": 1.0, "research": 0.5}
-    charges, draw = TokenCharges(weights), random.Random(7)
-    for index in range(200):
-        for tenant, weight in weights.items():
-            if index >= 50 * weight:
-                continue
-            asked = msgspec.structs.replace(
-                request("r", tenant=tenant),
-                sampling=SamplingParams(max_tokens=draw.randint(20, 60)),
-            )
-            await backlog.send(tenant, charges.estimate(asked, None))
-
-    while min(backlog.waiting.values()) > 0:
-        await backlog.serve("w1")
-
-    tokens = {tenant: backlog.tokens[tenant] * weight for tenant, weight in weights.items()}
-    assert tokens["emergency"] / tokens["ward"] == pytest.approx(4, rel=0.2)
-    assert tokens["ward"] / tokens["research"] == pytest.approx(2, rel=0.2)

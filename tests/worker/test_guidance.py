@@ -63,6 +63,24 @@ def test_every_end_of_sequence_token_of_the_checkpoint_ends_json(
     maker.close()
 
 
+def test_text_or_json_is_decided_by_the_first_character(
+    maker: GuideMaker, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    schema = json.dumps({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]})
+    (brace,) = ids_of(tokenizer, "{")
+    text, call = (maker.make(schema, may_be_text=True) for _ in range(2))
+    assert {brace, EOS_ID} < allowed(text)
+    text.consume(ids_of(tokenizer, "The side"))
+    assert {brace, EOS_ID} < allowed(text)
+    call.consume([brace])
+    assert EOS_ID not in allowed(call)
+    assert len(allowed(call)) < 5
+    spaced = maker.make(schema, may_be_text=True)
+    spaced.consume(ids_of(tokenizer, " "))
+    assert not {brace, EOS_ID} & allowed(spaced)
+    assert EOS_ID not in allowed(maker.make(schema))
+
+
 def test_guides_of_one_schema_do_not_share_their_place(
     maker: GuideMaker, tokenizer: PreTrainedTokenizerBase
 ) -> None:

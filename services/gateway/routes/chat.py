@@ -11,6 +11,7 @@ from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_req
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.serving import serve
 from services.gateway.sse import SseFormatter
+from services.gateway.tool_calls import may_be_text
 from services.gateway.tool_stream import ToolSseFormatter
 from services.gateway.translate import (
     CompletionBuilder,
@@ -72,8 +73,16 @@ class ChatQuestion:
         """See `Question`."""
         options = self.chat.stream_options
         include_usage = options is not None and options.include_usage
-        kind = ToolSseFormatter if functions_of(self.chat) else SseFormatter
-        return kind(request_id, self.chat.model, created, include_usage=include_usage)
+        model = self.chat.model
+        if not functions_of(self.chat):
+            return SseFormatter(request_id, model, created, include_usage=include_usage)
+        return ToolSseFormatter(
+            request_id,
+            model,
+            created,
+            include_usage=include_usage,
+            may_be_text=may_be_text(self.chat.tool_choice),
+        )
 
     def whole(self, answers: CompletionBuilder, request_id: str, created: int) -> ChatCompletion:
         """See `Question`."""

@@ -21,12 +21,16 @@ from services.gateway.response_schemas import (
     read_response_request,
 )
 from services.gateway.response_stream import ResponseSseFormatter
+from services.gateway.response_tool_stream import ToolResponseSseFormatter
+from services.gateway.response_tools import call_item
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.serving import serve
+from services.gateway.tool_calls import may_be_text
 from services.gateway.translate import (
     CompletionBuilder,
     Origin,
     Target,
+    functions_of,
     generation_requests,
     usage_of,
 )
@@ -41,6 +45,9 @@ _NAMES = {
     "messages": "input", "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens", "response_format": "text.format", "logprobs": "include",
 }  # fmt: skip
+
+_NAMES_WITH_TOOLS = {**_NAMES, "response_format": "tools"}
+"""With tools, the schema that a worker may refuse is theirs."""
 
 
 @router.post(
@@ -57,14 +64,14 @@ async def create_response(request: Request) -> Response:
 class ResponseQuestion:
     """A response to be made, read from its body; see `Question`."""
 
-    __slots__ = ("_asked", "chat", "images")
+    __slots__ = ("_asked", "chat", "images", "names")
 
     needs: frozenset[str] = frozenset()
-    names: Mapping[str, str] = _NAMES
 
     def __init__(self, body: object) -> None:
         self._asked = read_response_request(body)
         self.chat = as_chat(self._asked)
+        self.names: Mapping[str, str] = _NAMES_WITH_TOOLS if self.chat.tools else _NAMES
         self.images = asked_images(self._asked)
 
     def requests(
@@ -79,13 +86,16 @@ class ResponseQuestion:
 
     def stream_format(self, request_id: str, created: int) -> ResponseSseFormatter:
         """See `Question`."""
-        return ResponseSseFormatter(empty_response(self._asked, request_id, created))
+        empty = empty_response(self._asked, request_id, created)
+        if not functions_of(self.chat):
+            return ResponseSseFormatter(empty)
+        return ToolResponseSseFormatter(empty, may_be_text=may_be_text(self.chat.tool_choice))
 
     def whole(self, answers: CompletionBuilder, request_id: str, created: int) -> ResponseObject:
         """See `Question`."""
         (answer,) = answers.answers()
+        empty = empty_response(self._asked, request_id, created)
+        call = call_item(request_id, answer.text) if functions_of(self.chat) else None
         part = ResponseOutputText(answer.text, logprobs_content(answer.logprobs))
-        message = message_of(request_id, answer.finished.finish_reason, part)
-        return ended(
-            empty_response(self._asked, request_id, created), message, usage_of([answer.finished])
-        )
+        item = call or message_of(request_id, answer.finished.finish_reason, part)
+        return ended(empty, item, usage_of([answer.finished]))

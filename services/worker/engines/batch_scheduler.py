@@ -341,9 +341,12 @@ class BatchScheduler:
 def stops_for(sampling: SamplingParams, limits: BatchLimits) -> tuple[str, ...]:
     """Return the request's stop strings and the checkpoint's.
 
-    The latter not under a schema: its grammar says where an answer ends, and cut JSON is none.
+    The latter not where JSON is all that may come: its grammar says where an answer ends, and cut
+    JSON is none.
     """
-    return sampling.stop if sampling.json_schema else (*sampling.stop, *limits.stop_strings)
+    if sampling.json_schema and not sampling.may_be_text:
+        return sampling.stop
+    return (*sampling.stop, *limits.stop_strings)
 
 
 def max_tokens_for(prompt: Prompt, max_tokens: int | None, limits: BatchLimits) -> int:

@@ -23,6 +23,7 @@ from services.worker.engines.schema_check import (
     parser_limits,
     problem_of,
     refusal,
+    text_or_json_grammar_of,
 )
 
 _KNOWN_SCHEMAS = 64
@@ -51,17 +52,20 @@ class GuideMaker:
         self._compiled = functools.lru_cache(maxsize=_KNOWN_SCHEMAS)(self._compile)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammars")
 
-    def order(self, schema: str) -> "Future[Guide]":
+    def order(self, schema: str, *, may_be_text: bool = False) -> "Future[Guide]":
         """Compile a schema in the thread; the future raises what `make` raises."""
-        return self._thread.submit(self.make, schema)
+        return self._thread.submit(self.make, schema, may_be_text=may_be_text)
 
-    def make(self, schema: str) -> "Guide":
+    def make(self, schema: str, *, may_be_text: bool = False) -> "Guide":
         """Return a guide at the beginning of an answer; fast for a schema that was here lately.
+
+        Args:
+            may_be_text: the answer may be free text instead.
 
         Raises:
             RequestError: the schema is none, or too large, or says what llguidance cannot do.
         """
-        compiled = self._compiled(schema)
+        compiled = self._compiled(schema, may_be_text)
         if isinstance(compiled, str):
             raise refusal(compiled)
         return Guide(compiled.deep_copy())
@@ -70,13 +74,12 @@ class GuideMaker:
         """Compile nothing more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _compile(self, schema: str) -> LLMatcher | str:
+    def _compile(self, schema: str, may_be_text: bool) -> LLMatcher | str:  # noqa: FBT001 - a key of the cache
         """Return a matcher, or why there is none, so that both are remembered."""
         if problem := problem_of(schema):
             return problem
-        matcher = LLMatcher(
-            self._tokenizer, grammar_of(schema), log_level=0, limits=parser_limits()
-        )
+        grammar = text_or_json_grammar_of(schema) if may_be_text else grammar_of(schema)
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=parser_limits())
         return "it is too large for this tokenizer" if matcher.is_error() else matcher
 
 

@@ -25,6 +25,9 @@ MAX_GRAMMAR_SYMBOLS = 50_000
 """llguidance panics beyond 65535, after seconds; 2500 required properties need 30000."""
 _LONGEST_REASON = 300
 _REFUSED = 3
+_TEXT_OR_JSON = r"""start: text | object
+text: /(\s*[^\s{](.|\n)*)?/
+object: %json """
 
 
 def grammar_of(schema: str) -> str:
@@ -37,6 +40,16 @@ def grammar_of(schema: str) -> str:
         ValueError: the text is no JSON object.
     """
     return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+
+
+def text_or_json_grammar_of(schema: str) -> str:
+    """Return the grammar of an answer that is free text or JSON, of a schema that was checked.
+
+    Text does not begin with `{`, so that the first character tells which of them it is. Lark's
+    dialect is llguidance's own, and what vLLM's `guidance` back end takes as a grammar, too.
+    """
+    bound = {**json.loads(schema), "x-guidance": {"whitespace_flexible": False}}
+    return _TEXT_OR_JSON + json.dumps(bound) + "\n"
 
 
 def parser_limits() -> LLParserLimits:

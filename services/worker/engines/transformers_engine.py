@@ -128,11 +128,12 @@ class TransformersEngine:
         ticket = next(self._tickets)
         self._live[job.request.request_id] = ticket
         submission = Submission(ticket, job, time.monotonic())
-        schema = job.request.sampling.json_schema
-        if schema is None:
+        sampling = job.request.sampling
+        if sampling.json_schema is None:
             self._queue(submission)
         elif self._guides is not None:
-            self._guides.order(schema).add_done_callback(
+            ordered = self._guides.order(sampling.json_schema, may_be_text=sampling.may_be_text)
+            ordered.add_done_callback(
                 lambda guide: _post(self._loop, self._compiled, submission, guide)
             )
 

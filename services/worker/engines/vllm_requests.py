@@ -37,6 +37,7 @@ from services.protocol.messages import (
     TokenLogprob,
     Tokens,
 )
+from services.protocol.messages import SamplingParams as OurSamplingParams
 from services.worker.engines.answer import Answer
 from services.worker.engines.base import EngineJob
 from services.worker.engines.batch_scheduler import BatchLimits, max_tokens_for, stops_for
@@ -48,6 +49,7 @@ from services.worker.engines.endings import (
     refuse_unknown_tokens,
     template_refusal,
 )
+from services.worker.engines.schema_check import text_or_json_grammar_of
 from services.worker.engines.vllm_sampling import extra_args
 
 _log = structlog.get_logger(__name__)
@@ -219,7 +221,7 @@ class RequestMaker:
             logprobs=sampling.logprobs,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
+            structured_outputs=_structure_of(sampling),
             extra_args=extra_args(
                 sampling, number=number, faults=self._faults, num_resumed=num_resumed
             ),
@@ -274,6 +276,16 @@ def finished(live: LiveRequest, reason: FinishReason) -> Finished:
         prefill_s=live.prefill_s or 0.0,
         image_tokens=live.prepared.num_image_tokens,
     )
+
+
+def _structure_of(sampling: OurSamplingParams) -> StructuredOutputsParams | None:
+    """Return what an answer is bound to."""
+    schema = sampling.json_schema
+    if schema is None:
+        return None
+    if sampling.may_be_text:
+        return StructuredOutputsParams(grammar=text_or_json_grammar_of(schema))
+    return StructuredOutputsParams(json=schema)
 
 
 def _finite(logprob: float) -> float:
