@@ -13,4 +13,4 @@ def nifti(
     if affine is None:
         affine = np.diag([-1.0, 1.0, 1.0, 1.0])
     file = nibabel.Nifti1Image(volume, affine).to_bytes()
-    return gzip.compress(file) if is_packed else file
+    return gzip.compress(file, mtime=0) if is_packed else file
