@@ -90,6 +90,7 @@ def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Imag
     frame = _frame_of(header, choice)
     aspect = pixel_aspect(header, frame)
     is_masked = deidentify.check_burned_in(header, policy.burned_in, is_suspected=False)
+    syntax = dicom.syntax_name(header)
     if dicom.may_abort(header) and not policy.may_die:
         stored = decode_apart(file, frame)
     else:
@@ -112,7 +113,7 @@ def _read_dicom(file: bytes, choice: Choice, policy: Policy) -> tuple[Image.Imag
         frames=header.frames,
         bits=header.bits_stored,
         photometric=header.photometric,
-        transfer_syntax=dicom.syntax_name(header),
+        transfer_syntax=syntax,
         burned_in=header.burned_in,
         masked=is_masked,
         **_told(grey),

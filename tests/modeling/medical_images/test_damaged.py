@@ -49,3 +49,12 @@ def test_an_element_of_no_known_type_is_a_refusal():
         read_medical(bytes(file))
     assert caught.value.code == "invalid_dicom"
     assert "RS" not in caught.value.message
+
+
+def test_a_syntax_that_is_not_taken_is_said_before_a_process_is_started():
+    unsigned = b"\x28\0\x03\1US\2\0\0\0"  # pixel representation
+    file = shipped("JPEG-lossy.dcm").replace(unsigned, unsigned[:-2] + b"\1\0")
+
+    with pytest.raises(MedicalImageError) as caught:
+        read_medical(file)
+    assert caught.value.code == "unsupported_transfer_syntax"
