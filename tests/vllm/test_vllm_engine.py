@@ -191,6 +191,29 @@ async def test_a_json_schema_is_obeyed_greedily_and_sampled(host: EngineHost) ->
     assert not recorded[3].text.startswith("{")
 
 
+@pytest.mark.parametrize("bias", [100.0, -100.0])
+async def test_the_first_character_chooses_between_a_text_and_json(
+    host: EngineHost, tiny_llava: Path, bias: float
+) -> None:
+    tokenizer = AutoProcessor.from_pretrained(tiny_llava).tokenizer
+    (brace,) = tokenizer.encode("{", add_special_tokens=False)
+    bound = {"json_schema": SCHEMA, "may_be_text": True, "logit_bias": ((brace, bias),)}
+    async with running(host.shared) as started:
+        greedy, sampled = await started.run(
+            job("greedy", max_tokens=80, **bound),
+            job("sampled", max_tokens=80, temperature=1.2, seed=5, **bound),
+        )
+    async with running(lambda: TransformersEngine(tiny_llava, "tiny", 16)) as started:
+        (reference,) = await started.run(job("greedy", max_tokens=80, **bound))
+    for each in (greedy, sampled):
+        if bias > 0:
+            assert set(json.loads(each.text)) == {"ok", "side"}
+        else:
+            assert each.text
+            assert not each.text.lstrip().startswith("{")
+    assert greedy.token_ids == reference.token_ids
+
+
 async def test_a_schema_that_does_not_compile_fails_alone(host: EngineHost) -> None:
     async with running(host.shared) as started:
         bad, fine = await started.run(
