@@ -61,6 +61,8 @@ _DECODERS = {"50": "pillow", "51": "pillow", "80": "pyjpegls", "81": "pyjpegls"}
 _DECODERS |= {"57": "gdcm", "70": "gdcm"} | dict.fromkeys(("90", "91"), "pylibjpeg")
 """By the end of a syntax's UID. pydicom would try all that it has, first GDCM, which damaged data
 make abort the process (found by fuzzing): it stands where nothing else reads a syntax."""
+_JPEG_LS = frozenset(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"))
+_END = b"\xff\xd9"
 MAX_COMPRESSED_SAMPLES = 40_000_000
 """Width x height x colours of a compressed frame: OpenJPEG holds each in 32 bits, beside ours."""
 
@@ -222,6 +224,8 @@ def _compressed_frame(header: DicomHeader, pixels: bytes, index: int) -> bytes:
             "image_too_large",
             f"a compressed frame has more than {MAX_COMPRESSED_SAMPLES} samples",
         )
+    if header.elements.transfer_syntax in _JPEG_LS and not frame.rstrip(b"\0").endswith(_END):
+        raise _damaged("the compressed frame is truncated")  # CharLS looks for its end for 5 s
     found = codestream_size(frame)
     is_rle = COMPRESSED.get(header.elements.transfer_syntax) == "RLE"
     if not is_rle and found != (header.columns, header.rows, header.samples):
