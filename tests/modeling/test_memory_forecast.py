@@ -145,7 +145,12 @@ def test_a_token_takes_what_the_cache_allocates(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize(
     ("quantization", "context", "rows", "images"),
-    [("none", 512, 8, 4), ("none", 1024, 2, 16), ("none", 128, 16, 0), ("bnb-nf4", 256, 2, 4)],
+    [
+        ("none", 1024, 2, 16),
+        pytest.param("none", 512, 8, 4, marks=pytest.mark.long),
+        pytest.param("none", 128, 16, 0, marks=pytest.mark.long),
+        pytest.param("bnb-nf4", 256, 2, 4, marks=pytest.mark.long),
+    ],
 )
 def test_running_full_takes_no_more_than_was_said(
     checkpoint: Path, quantization: Any, context: int, rows: int, images: int
