@@ -26,7 +26,7 @@ from tests.gateway.media.image_files import (
     webp_of_declared_size,
 )
 from tests.modeling.medical_images.dicom_files import deflated_bomb, dicom, nested, raw_file
-from tests.modeling.medical_images.shipped import shipped
+from tests.modeling.medical_images.shipped import jpeg_extended_with_a_sign, shipped
 
 MODEL = "fake-vlm"
 FIRST_IMAGE = "messages[0].content[0].image_url.url"
@@ -295,16 +295,13 @@ IMAGE_ROWS = [
 ]  # fmt: skip
 
 _DARK = np.zeros((64, 64), np.uint8)
-_NO_SIGN = b"\x28\0\x03\1US\2\0\0\0"
-"""Pixel representation, explicit little endian."""
 DICOM_ROWS = [
     _image(row, name, f"data:application/dicom;base64,{b64(file)}", code)
     for row, name, file, code in (
         (88, "no preamble", shipped("CT_small.dcm")[128:], "invalid_dicom"),
         (88, "no magic", bytes(400), "invalid_dicom"),
         (89, "truncated pixels", shipped("MR_truncated.dcm"), "invalid_dicom"),
-        (91, "JPEG Extended with a sign",
-         shipped("JPEG-lossy.dcm").replace(_NO_SIGN, _NO_SIGN[:-2] + b"\1\0"),
+        (91, "JPEG Extended with a sign", jpeg_extended_with_a_sign(),
          "unsupported_transfer_syntax"),
         (91, "unknown syntax",
          dicom(_DARK).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),

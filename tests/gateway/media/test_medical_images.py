@@ -11,7 +11,7 @@ from tests.gateway.media.decoding import decode, pixels, refusal
 from tests.gateway.media.image_files import b64, noise, saved
 from tests.modeling.medical_images.dicom_files import ct, deflated_bomb, dicom, nested, raw_file
 from tests.modeling.medical_images.nifti_files import nifti
-from tests.modeling.medical_images.shipped import shipped
+from tests.modeling.medical_images.shipped import jpeg_extended_with_a_sign, shipped
 
 GREY = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
 
@@ -80,7 +80,7 @@ async def test_a_dicom_file_becomes_pixels_and_facts(decoder: ImageDecoder):
         pytest.param(shipped("CT_small.dcm")[128:], ErrorCode.INVALID_DICOM, id="88"),
         pytest.param(shipped("MR_truncated.dcm"), ErrorCode.INVALID_DICOM, id="89"),
         pytest.param(
-            shipped("JPEG-lossy.dcm"), ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX, id="91"
+            jpeg_extended_with_a_sign(), ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX, id="91"
         ),
         pytest.param(deflated_bomb(65 * 2**20), ErrorCode.IMAGE_TOO_LARGE, id="92"),
         pytest.param(nested(10_000), ErrorCode.INVALID_DICOM, id="93"),

@@ -17,3 +17,9 @@ def shipped_files() -> Iterator[Path]:
 
 def shipped(name: str) -> bytes:
     return (ROOT / "test_files" / name).read_bytes()
+
+
+def jpeg_extended_with_a_sign() -> bytes:
+    """A file of pydicom's in lossy JPEG of 12 bits, said to hold signed values: it is not taken."""
+    unsigned = b"\x28\0\x03\1US\2\0\0\0"  # pixel representation
+    return shipped("JPEG-lossy.dcm").replace(unsigned, unsigned[:-2] + b"\1\0")

@@ -9,7 +9,7 @@ from modeling.medical_images.dicom_header import read_header
 from modeling.medical_images.errors import MedicalImageError
 from modeling.medical_images.frame_process import decode_apart
 from modeling.medical_images.reading import Policy, read_medical
-from tests.modeling.medical_images.shipped import shipped
+from tests.modeling.medical_images.shipped import jpeg_extended_with_a_sign, shipped
 
 LOSSLESS = "SC_rgb_jpeg_gdcm.dcm"
 
@@ -52,9 +52,6 @@ def test_an_element_of_no_known_type_is_a_refusal():
 
 
 def test_a_syntax_that_is_not_taken_is_said_before_a_process_is_started():
-    unsigned = b"\x28\0\x03\1US\2\0\0\0"  # pixel representation
-    file = shipped("JPEG-lossy.dcm").replace(unsigned, unsigned[:-2] + b"\1\0")
-
     with pytest.raises(MedicalImageError) as caught:
-        read_medical(file)
+        read_medical(jpeg_extended_with_a_sign())
     assert caught.value.code == "unsupported_transfer_syntax"
