@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-END_LIMIT_S = 5.0  # after Ctrl-C: docs/operations.md
+END_LIMIT_S = 15.0  # after Ctrl-C; 5 s on a quiet machine (docs/operations.md)
 FAKE = ("--engine", "fake", "--port", "0")
 
 
