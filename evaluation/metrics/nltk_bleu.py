@@ -3,15 +3,18 @@
 What does *not* live here: which weights (`legacy_v1.py`, `standard_v1.py`).
 """
 
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from nltk.translate import bleu_score  # type: ignore[import-untyped]
 
-_bleu: Any = bleu_score
-_sentence_bleu: Callable[..., float] = _bleu.sentence_bleu
-_SMOOTHING: Any = _bleu.SmoothingFunction().method1
+@functools.cache
+def _loaded() -> Any:  # noqa: ANN401 - NLTK has no types
+    """Load NLTK with the first answer: it brings SciPy, two seconds that `--help` need not take."""
+    from nltk.translate import bleu_score  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return bleu_score
 
 
 def sentence_bleu(
@@ -28,7 +31,8 @@ def sentence_bleu(
         is_smoothed: an order without a match counts as 0.1 of one (Chen and Cherry, 2014, method 1)
             instead of as the least number there is.
     """
-    how = {"smoothing_function": _SMOOTHING} if is_smoothed else {}
+    bleu = _loaded()
+    how = {"smoothing_function": bleu.SmoothingFunction().method1} if is_smoothed else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about orders without a match, of which there are many
-        return float(_sentence_bleu([list(reference)], list(said), tuple(weights), **how))
+        return float(bleu.sentence_bleu([list(reference)], list(said), tuple(weights), **how))
