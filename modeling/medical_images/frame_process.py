@@ -23,7 +23,7 @@ _LIMIT_S = 60.0
 
 def decode_apart(file: bytes, frame: int) -> NDArray[Any]:
     """Return what `dicom.decode_frame` does; raises MedicalImageError also where the child died."""
-    command = [sys.executable, "-m", "modeling.medical_images.frame_process", str(frame)]
+    command = [sys.executable, "-P", "-m", "modeling.medical_images.frame_process", str(frame)]
     try:
         ended = subprocess.run(  # noqa: S603 - our own module
             command, input=file, capture_output=True, timeout=_LIMIT_S, check=True

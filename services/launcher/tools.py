@@ -91,5 +91,6 @@ def stats(context: typer.Context) -> None:
 
 def _become(module: str, arguments: Sequence[str]) -> None:
     sys.stdout.flush()
-    command = [sys.executable, "-m", module, *arguments]
+    # -P: a folder named as one of our modules, where the user stands, is not ours
+    command = [sys.executable, "-P", "-m", module, *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - our own module

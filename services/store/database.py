@@ -5,8 +5,9 @@ What does *not* live here: tables (`models.py`), queries (`*_records.py`).
 
 import asyncio
 import fcntl
+import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_BESIDE = ("-wal", "-shm", ".lock")
 _BUSY_MS = 15_000
 """How long a writer of SQLite waits for another one."""
 _MIGRATION_LOCK = 0x47414C45
@@ -49,7 +51,7 @@ class Database:
         """Bring the schema up to date; raises DatabaseError."""
         try:
             if self.is_sqlite:
-                await asyncio.to_thread(self._make_folder)
+                await asyncio.to_thread(self._make_private_file)
             await self._migrate()
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise DatabaseError(f"the database cannot be opened: {_cause(error)}") from error
@@ -64,10 +66,18 @@ class Database:
         async with AsyncSession(self._engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def _make_folder(self) -> None:
-        file = make_url(self._url).database
-        if file and file != ":memory:":
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
+    def _make_private_file(self) -> None:
+        """Make the file its owner's only, whatever umask it meets; SQLite's others follow it."""
+        name = make_url(self._url).database
+        if not name or name == ":memory:" or name.startswith("file:"):
+            return
+        file = Path(name)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        for each in (file, *(file.with_name(file.name + end) for end in _BESIDE)):
+            with suppress(FileNotFoundError, PermissionError):  # a private one of another user
+                if each.stat().st_mode & 0o077:
+                    each.chmod(0o600)
 
     async def _migrate(self) -> None:
         if self.is_sqlite:
@@ -134,7 +144,7 @@ def _upgrade(connection: Connection) -> None:
 
 def _locked(path: Path) -> TextIO:
     """Open a file that nobody else has; waits until then."""
-    file = path.open("w")
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 

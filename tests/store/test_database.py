@@ -1,4 +1,6 @@
 import asyncio
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,33 @@ async def test_an_absent_server_is_told_without_its_password() -> None:
     await database.close()
 
     assert "secret" not in str(caught.value)
+
+
+async def test_sqlites_files_are_their_owners_only_whatever_the_umask(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    before = os.umask(0o022)
+    try:
+        database = Database(f"sqlite:///{folder / 'galen.db'}")
+        await database.open()
+        async with database.begin() as session:
+            await session.execute(text("SELECT 1"))
+            files = {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()}
+        await database.close()
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {"galen.db", "galen.db-wal", "galen.db-shm"} <= set(files)
+    assert set(files.values()) == {0o600}
+
+
+async def test_a_database_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    file = tmp_path / "galen.db"
+    file.touch(mode=0o644)
+    file.chmod(0o644)
+    database = Database(f"sqlite:///{file}")
+
+    await database.open()
+    await database.close()
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

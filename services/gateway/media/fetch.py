@@ -12,7 +12,9 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import urljoin
@@ -33,6 +35,8 @@ from services.protocol.errors import ErrorCode, RequestError
 _log = structlog.get_logger()
 
 _MOST_HOPS = 3
+_RESOLVERS = ThreadPoolExecutor(8, thread_name_prefix="resolver")
+"""Of their own: names that are slow to resolve must not hold up the threads of everything else."""
 _CONNECT_S = 5.0
 _TOTAL_S = 10.0
 _AT_ONCE = 16
@@ -213,7 +217,8 @@ def _may_dial(text: str, networks: Sequence[IpNetwork]) -> bool:
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, ask)
     return [str(entry[4][0]) for entry in found]
 
 
