@@ -51,7 +51,8 @@ class ImageDecoder:
         max_waiting: jobs that may wait for a child; one more raises OverloadedError.
         max_pixels: of one image as sent.
         cpu_limit_s: CPU time of a job, seconds (reliability goal: 5).
-        wall_limit_s: time of a job, seconds, waiting for a child not included.
+        wall_limit_s: time of a job, seconds, waiting for a child not included: far above that of the
+            CPU, so that a busy machine calls no good image invalid.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ImageDecoder:
         max_waiting: int = 64,
         max_pixels: int = MAX_IMAGE_PIXELS,
         cpu_limit_s: float = 5.0,
-        wall_limit_s: float = 6.0,
+        wall_limit_s: float = 20.0,
     ) -> None:
         self._max_waiting = max_waiting
         self._max_pixels = max_pixels
