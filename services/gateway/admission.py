@@ -13,7 +13,9 @@ from services.protocol.errors import ErrorCode, RequestError
 from services.protocol.messages import ModelCard
 from services.protocol.request_queue import LanePlace
 
-_ALWAYS = frozenset({"model", "messages", "stream", "stream_options", "user"})
+_ALWAYS = frozenset({
+    "model", "messages", "parallel_tool_calls", "stream", "stream_options", "user",
+})  # fmt: skip
 _CONDITIONAL = frozenset(ChatCompletionRequest.__struct_fields__) - _ALWAYS
 """Parameters that an engine may not know."""
 

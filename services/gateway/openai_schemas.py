@@ -193,6 +193,7 @@ class ChatCompletionRequest(_Strict, frozen=True, gc=False):
     response_format: ResponseFormat | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
 
 
@@ -251,6 +252,12 @@ def _check_messages(messages: list[ChatMessage]) -> None:
 
 def check_tools(request: ChatCompletionRequest) -> None:
     """Check functions and the choice of one against each other."""
+    if request.parallel_tool_calls:
+        raise RequestError(
+            ErrorCode.UNSUPPORTED_PARAMETER,
+            "parallel_tool_calls: an answer has one call at most; send false",
+            param="parallel_tool_calls",
+        )
     if request.tools is None and request.tool_choice is None:
         return
     tools, choice = request.tools or [], request.tool_choice

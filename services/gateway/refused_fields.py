@@ -11,7 +11,6 @@ _NO_CACHE_OPTIONS = "the prefix cache is the engine's own business"
 _NO_MODERATION = "moderation is the operator's, not the request's"
 _NO_REASONING = "no model here reasons apart from its answer"
 _NO_FUNCTIONS = "the old name of `tools`"
-_ONE_CALL = "an answer has one call at most"
 _USER = "`user` carries an identifier"
 
 CHAT: Mapping[str, str] = {
@@ -21,7 +20,6 @@ CHAT: Mapping[str, str] = {
     "metadata": _ONE_PLACE,
     "modalities": "answers are text",
     "moderation": _NO_MODERATION,
-    "parallel_tool_calls": _ONE_CALL,
     "prediction": "no engine here takes a predicted answer",
     "prompt_cache_key": _NO_CACHE_OPTIONS,
     "prompt_cache_options": _NO_CACHE_OPTIONS,
@@ -49,7 +47,6 @@ RESPONSES: Mapping[str, str] = {
     "image": "answers are text",
     "max_tool_calls": "no tool runs here",
     "moderation": _NO_MODERATION,
-    "parallel_tool_calls": _ONE_CALL,
     "previous_response_id": _ONE_PLACE,
     "prompt": "there are no stored prompts",
     "prompt_cache_key": _NO_CACHE_OPTIONS,

@@ -133,6 +133,7 @@ class ResponseRequest(_Strict, frozen=True, gc=False):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: ResponseTools | None = None
     tool_choice: ResponseChoice | None = None
+    parallel_tool_calls: Literal[False] | None = None
     metadata: Metadata | None = None
     store: Literal[False] | None = None
     truncation: Literal["disabled"] | None = None
@@ -269,6 +270,7 @@ def _with_type(item: object) -> object:
 
 
 _REFUSED_VALUES = {
+    "parallel_tool_calls": (True, "an answer has one call at most; send false"),
     "store": (True, "answers are not stored; send store: false"),
     "truncation": ("auto", "nothing is cut from a conversation; shorten it"),
 }

@@ -193,6 +193,12 @@ def test_refusals_name_the_parameter(
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
+def test_one_call_at_most_may_be_said(tiny_client: OpenAI) -> None:
+    answer = ask(tiny_client, tool_choice="none", parallel_tool_calls=False, max_tokens=4)
+
+    assert answer.choices[0].message.tool_calls is None
+
+
 def test_engine_without_schemas_takes_no_tools(fake_client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
         ask(fake_client, model=FAKE_MODEL, tool_choice="required")

@@ -51,8 +51,8 @@ class ImageDecoder:
         max_waiting: jobs that may wait for a child; one more raises OverloadedError.
         max_pixels: of one image as sent.
         cpu_limit_s: CPU time of a job, seconds (reliability goal: 5).
-        wall_limit_s: time of a job, seconds, waiting for a child not included: far above that of the
-            CPU, so that a busy machine calls no good image invalid.
+        wall_limit_s: time of a job, seconds, waiting for a child not included: far above that of
+            the CPU, so that a busy machine calls no good image invalid.
     """
 
     def __init__(
