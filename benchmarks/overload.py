@@ -131,7 +131,7 @@ def _seconds_until_normal(asked: Sequence[Asked], limit_ms: float) -> float:
     late = [
         a.began - began + 1.0
         for a in asked
-        if a.status != 200 or a.ttft_s is None or a.ttft_s * 1e3 > 2 * limit_ms
+        if a.status != 200 or a.ttft_s is None or a.ttft_s * 1e3 > limit_ms
     ]
     return max(late, default=0.0)
 
