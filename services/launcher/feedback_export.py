@@ -1,11 +1,11 @@
 """What `galen feedback export` does: votes out of the database, images out of the store, files.
 
-What does *not* live here: what a record is and where it belongs (`feedback_records.py`).
+What does *not* live here: what a record is and where it belongs (`feedback_records.py`), and how an
+image is decoded (`feedback_images.py`).
 """
 
 import asyncio
 import hashlib
-import io
 import json
 import shutil
 from collections import Counter
@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from modeling.count_progress import CountProgress
 from modeling.durable_files import sync_to_disk, write_json
+from services.launcher.feedback_images import clean_image
 from services.launcher.feedback_records import (
     Candidate,
     Split,
@@ -35,8 +34,6 @@ from services.store.settings import StoreSettings
 _EXIT_NOTHING = 3
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _MOST_BYTES = 64 << 20
-_MOST_PIXELS = 64_000_000
-_BROKEN_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +169,11 @@ class _Export:
 
     def _write_clean(self, digest: str, content: bytes) -> str:
         """Write an image's pixels without its metadata; returns why it cannot be, or ""."""
+        clean = clean_image(content)
+        if isinstance(clean, str):
+            return clean
         name = f"{digest}.png"
-        try:
-            with Image.open(io.BytesIO(content)) as opened:
-                if opened.width * opened.height > _MOST_PIXELS:
-                    return "an image has too many pixels"
-                upright = ImageOps.exif_transpose(opened)
-                clean = Image.new("RGB", upright.size)
-                clean.paste(upright.convert("RGB"))
-            clean.save(self._folder / "images" / name)
-        except _BROKEN_IMAGE:
-            return "an image cannot be decoded"
+        clean.save(self._folder / "images" / name)
         self._names[digest] = name
         return ""
 

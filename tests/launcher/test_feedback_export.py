@@ -176,6 +176,23 @@ def test_what_is_left_out_is_counted_with_its_reason(votes: Votes, tmp_path: Pat
     assert list((out / "images").iterdir()) == []  # not that of a vote that was left out
 
 
+def test_a_damaged_image_costs_its_own_vote_only(votes: Votes, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((300, 300), 90).save(file, "PNG")
+    content = file.getvalue()
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    damaged = content[:second] + b"\0\0\0\0" + content[second + 4 :]
+    with Image.open(io.BytesIO(damaged)) as image, pytest.raises(SyntaxError):
+        image.load()  # which is no OSError and no ValueError
+    votes.add(images=[votes.upload(damaged)])
+    votes.add(images=[votes.upload(picture(1))])
+
+    code, manifest = export(votes, tmp_path / "out")
+
+    assert (code, manifest["num_records"]) == (0, 1)
+    assert manifest["left_out"] == {"an image cannot be decoded": 1}
+
+
 def test_a_file_that_changed_in_the_store_is_not_taken_for_the_one_that_was_voted_on(
     votes: Votes, tmp_path: Path
 ) -> None:
