@@ -7,6 +7,7 @@ image is decoded (`feedback_images.py`).
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def run_export(plan: ExportPlan, settings: StoreSettings | None = None) -> int:
     store = settings or StoreSettings()
     partial = plan.out.with_name(f"{plan.out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    mask = os.umask(0o077)  # what is exported may be patients' data
     try:
         (partial / "images").mkdir(parents=True)
         manifest = asyncio.run(_Export(plan, store, partial).run())
@@ -72,6 +74,7 @@ def run_export(plan: ExportPlan, settings: StoreSettings | None = None) -> int:
     except DATABASE_AWAY as error:
         raise CommandError(f"votes cannot be exported: {type(error).__name__}") from error
     finally:
+        os.umask(mask)
         shutil.rmtree(partial, ignore_errors=True)
     _tell(plan.out, manifest)
     return 0 if manifest["num_records"] else _EXIT_NOTHING
@@ -115,18 +118,28 @@ class _Export:
         return found
 
     async def _write_images(self, found: _Found) -> None:
-        """Write the images of all candidates; those that miss one are left out."""
-        kept: list[Candidate] = []
+        """Write the images of all candidates; those that miss one are left out.
+
+        What is missing is told once all are written: an image that one vote names by its hash alone
+        may be another's upload.
+        """
+        problems: list[list[str]] = []
         with CountProgress("looked at", len(found.candidates), vanishes=True) as progress:
             for number, candidate in enumerate(found.candidates, 1):
-                problem = ""
-                for image in candidate.row.images or ():
-                    problem = problem or await self._write_image(candidate.row.tenant_id, image)
-                if problem:
-                    found.left_out[problem] += 1
-                else:
-                    kept.append(candidate)
+                images, tenant_id = candidate.row.images or (), candidate.row.tenant_id
+                problems.append([await self._write_image(tenant_id, image) for image in images])
                 progress.show(number, "votes with images")
+        kept: list[Candidate] = []
+        for candidate, whys in zip(found.candidates, problems, strict=True):
+            missing = [
+                self._problems.get(digest, why)
+                for digest, why in zip(candidate.hashes, whys, strict=True)
+                if digest not in self._names
+            ]
+            if missing:
+                found.left_out[missing[0]] += 1
+            else:
+                kept.append(candidate)
         found.candidates = kept
 
     async def _write_image(self, tenant_id: str, image: dict[str, str]) -> str:
