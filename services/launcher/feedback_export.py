@@ -1,12 +1,13 @@
 """What `galen feedback export` does: votes out of the database, images out of the store, files.
 
-What does *not* live here: what a record is and where it belongs (`feedback_records.py`).
+What does *not* live here: what a record is and where it belongs (`feedback_records.py`), and how an
+image is decoded (`feedback_images.py`).
 """
 
 import asyncio
 import hashlib
-import io
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from modeling.count_progress import CountProgress
 from modeling.durable_files import sync_to_disk, write_json
+from services.launcher.feedback_images import clean_image
 from services.launcher.feedback_records import (
     Candidate,
     Split,
@@ -35,8 +35,6 @@ from services.store.settings import StoreSettings
 _EXIT_NOTHING = 3
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _MOST_BYTES = 64 << 20
-_MOST_PIXELS = 64_000_000
-_BROKEN_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,7 @@ def run_export(plan: ExportPlan, settings: StoreSettings | None = None) -> int:
     store = settings or StoreSettings()
     partial = plan.out.with_name(f"{plan.out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    mask = os.umask(0o077)  # what is exported may be patients' data
     try:
         (partial / "images").mkdir(parents=True)
         manifest = asyncio.run(_Export(plan, store, partial).run())
@@ -75,6 +74,7 @@ def run_export(plan: ExportPlan, settings: StoreSettings | None = None) -> int:
     except DATABASE_AWAY as error:
         raise CommandError(f"votes cannot be exported: {type(error).__name__}") from error
     finally:
+        os.umask(mask)
         shutil.rmtree(partial, ignore_errors=True)
     _tell(plan.out, manifest)
     return 0 if manifest["num_records"] else _EXIT_NOTHING
@@ -118,18 +118,28 @@ class _Export:
         return found
 
     async def _write_images(self, found: _Found) -> None:
-        """Write the images of all candidates; those that miss one are left out."""
-        kept: list[Candidate] = []
+        """Write the images of all candidates; those that miss one are left out.
+
+        What is missing is told once all are written: an image that one vote names by its hash alone
+        may be another's upload.
+        """
+        problems: list[list[str]] = []
         with CountProgress("looked at", len(found.candidates), vanishes=True) as progress:
             for number, candidate in enumerate(found.candidates, 1):
-                problem = ""
-                for image in candidate.row.images or ():
-                    problem = problem or await self._write_image(candidate.row.tenant_id, image)
-                if problem:
-                    found.left_out[problem] += 1
-                else:
-                    kept.append(candidate)
+                images, tenant_id = candidate.row.images or (), candidate.row.tenant_id
+                problems.append([await self._write_image(tenant_id, image) for image in images])
                 progress.show(number, "votes with images")
+        kept: list[Candidate] = []
+        for candidate, whys in zip(found.candidates, problems, strict=True):
+            missing = [
+                self._problems.get(digest, why)
+                for digest, why in zip(candidate.hashes, whys, strict=True)
+                if digest not in self._names
+            ]
+            if missing:
+                found.left_out[missing[0]] += 1
+            else:
+                kept.append(candidate)
         found.candidates = kept
 
     async def _write_image(self, tenant_id: str, image: dict[str, str]) -> str:
@@ -172,17 +182,11 @@ class _Export:
 
     def _write_clean(self, digest: str, content: bytes) -> str:
         """Write an image's pixels without its metadata; returns why it cannot be, or ""."""
+        clean = clean_image(content)
+        if isinstance(clean, str):
+            return clean
         name = f"{digest}.png"
-        try:
-            with Image.open(io.BytesIO(content)) as opened:
-                if opened.width * opened.height > _MOST_PIXELS:
-                    return "an image has too many pixels"
-                upright = ImageOps.exif_transpose(opened)
-                clean = Image.new("RGB", upright.size)
-                clean.paste(upright.convert("RGB"))
-            clean.save(self._folder / "images" / name)
-        except _BROKEN_IMAGE:
-            return "an image cannot be decoded"
+        clean.save(self._folder / "images" / name)
         self._names[digest] = name
         return ""
 

@@ -12,6 +12,7 @@ from services.store.models import FeedbackRow
 
 Split = Literal["train", "validation", "test"]
 _MARKER = "<image>"
+_SUBJECT = "subject\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def candidate_of(row: FeedbackRow) -> Candidate | str:
     elif row.rating != "up":
         return "a bad answer that nobody corrected"
     hashes = [image["sha256"] for image in row.images or ()]
-    subject = f"subject\0{row.tenant_id}\0{row.subject}"
+    subject = f"{_SUBJECT}{row.tenant_id}\0{row.subject}"
     return Candidate(row, turns, hashes, (subject, *(f"image\0{each}" for each in hashes)))
 
 
@@ -83,8 +84,9 @@ def training_record(candidate: Candidate, names: list[str], split: Split) -> dic
 class Splitter:
     """Puts what is joined by a subject or an image into one split, decided by a hash.
 
-    The smallest name of what is joined decides, so that a subject stays in its split from one
-    export to the next, unless something new joins it to others.
+    The smallest name of the subjects that are joined decides (of the images, where there is no
+    subject), so that a subject stays in its split from one export to the next, however many images
+    are added to it, unless one of them joins it to another subject.
 
     Args:
         validation, test: shares.
@@ -101,7 +103,7 @@ class Splitter:
         """Say that these belong together; they belong with all that any of them was joined to."""
         first, *others = groups
         for other in others:
-            low, high = sorted((self._top(first), self._top(other)))
+            low, high = sorted((self._top(first), self._top(other)), key=_rank)
             if low != high:
                 self._above[high] = low
 
@@ -114,7 +116,7 @@ class Splitter:
         return "validation" if place < self._test + self._validation else "train"
 
     def _top(self, group: str) -> str:
-        """Return the smallest name that is joined to a group; the way there is shortened."""
+        """Return the name that decides for a group; the way there is shortened."""
         top = group
         while (above := self._above.get(top, top)) != top:
             top = above
@@ -122,3 +124,8 @@ class Splitter:
             self._above[group] = top
             group = above
         return top
+
+
+def _rank(group: str) -> tuple[bool, str]:
+    """Order subjects before images, whatever their names are."""
+    return not group.startswith(_SUBJECT), group

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,56 @@ def test_what_is_left_out_is_counted_with_its_reason(votes: Votes, tmp_path: Pat
         "no subject or licence": 1,
     }
     assert list((out / "images").iterdir()) == []  # not that of a vote that was left out
+
+
+def test_a_damaged_image_costs_its_own_vote_only(votes: Votes, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((300, 300), 90).save(file, "PNG")
+    content = file.getvalue()
+    second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    damaged = content[:second] + b"\0\0\0\0" + content[second + 4 :]
+    with Image.open(io.BytesIO(damaged)) as image, pytest.raises(SyntaxError):
+        image.load()  # which is no OSError and no ValueError
+    votes.add(images=[votes.upload(damaged)])
+    votes.add(images=[votes.upload(picture(1))])
+
+    code, manifest = export(votes, tmp_path / "out")
+
+    assert (code, manifest["num_records"]) == (0, 1)
+    assert manifest["left_out"] == {"an image cannot be decoded": 1}
+
+
+@pytest.mark.parametrize("is_uploaded_first", [False, True])
+def test_an_image_named_by_its_hash_may_be_another_votes_upload(
+    is_uploaded_first: bool, votes: Votes, tmp_path: Path
+) -> None:
+    good, broken = votes.upload(picture(1)), votes.upload(b"no image")
+    named, broken_too = ({"sha256": each["sha256"]} for each in (good, broken))
+    given = [[named], [broken_too], [{"sha256": "a" * 64}, good], [broken]]
+    for images in given[::-1] if is_uploaded_first else given:
+        votes.add(images=images)
+
+    _, manifest = export(votes, tmp_path / "out")
+
+    assert manifest["num_records"] == 1
+    assert manifest["left_out"] == {"an image cannot be decoded": 2, "an image is not here": 1}
+    (record,) = records_in(tmp_path / "out")
+    assert (tmp_path / "out" / "images" / record["image"]).is_file()
+
+
+def test_what_is_exported_is_for_its_owner_alone(votes: Votes, tmp_path: Path) -> None:
+    votes.add(images=[votes.upload(picture(1))])
+    before = os.umask(0o022)
+    try:
+        export(votes, tmp_path / "out")
+        assert os.umask(0o022) == 0o022  # as it was
+    finally:
+        os.umask(before)
+
+    made = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    assert len(made) == 5
+    for path in made:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_a_file_that_changed_in_the_store_is_not_taken_for_the_one_that_was_voted_on(

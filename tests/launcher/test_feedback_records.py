@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,22 @@ def test_a_subject_stays_where_it_is_when_others_come() -> None:
     many = split_all([[f"subject-{n}"] for n in range(500)])
 
     assert few.items() <= many.items()
+
+
+@pytest.mark.parametrize("added", ["image\0" + "0" * 64, "image\0" + "f" * 64])
+def test_a_subject_stays_where_it_is_when_it_gets_one_more_image(added: str) -> None:
+    votes = [[f"subject\0clinic\0{n}", f"image\0{n * 97:064x}"] for n in range(1, 100)]
+    before = split_all(votes)
+
+    for subject, image in votes:
+        after = split_all([*votes, [subject, added]])
+        assert (after[subject], after[image]) == (before[subject], before[image])
+
+
+def test_without_a_subject_the_smallest_image_decides() -> None:
+    joined = split_all([["image\0c", "image\0b"], ["image\0b", "image\0a"]])
+
+    assert joined["image\0c"] == split_all([["image\0a"]])["image\0a"]
 
 
 def test_shares_are_kept_over_many_subjects_and_a_salt_divides_otherwise() -> None:
