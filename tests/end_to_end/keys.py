@@ -41,6 +41,10 @@ class Keyed:
         chat = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **body}
         return self.call("POST", "/v1/chat/completions", key, json=chat)
 
+    def complete(self, key: str | None, prompts: list[str], **body: Any) -> httpx.Response:
+        asked = {"model": MODEL, "prompt": prompts, **body}
+        return self.call("POST", "/v1/completions", key, json=asked)
+
     def usage(self, key: str = ADMIN_KEY, **query: Any) -> list[dict[str, Any]]:
         answer = self.call("GET", "/v1/usage", key, params=query)
         assert answer.status_code == 200, answer.text

@@ -158,6 +158,25 @@ def test_choices_count_their_tokens_and_the_prompt_once(keyed: Keyed) -> None:
     assert row["prompt_tokens"] == usage["prompt_tokens"]
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_every_prompt_of_a_completion_counts(keyed: Keyed, n: int) -> None:
+    key_id, key = keyed.issue()
+    prompts = ["[[n=3]] a", "[[n=5]] a b c d e f g", "[[n=2]] a b c"]
+    usage = keyed.complete(key, prompts, n=n).json()["usage"]
+    row = row_soon(keyed, key_id)
+
+    assert row["completion_tokens"] == usage["completion_tokens"] == 10 * n
+    assert row["prompt_tokens"] == usage["prompt_tokens"]
+
+
+def test_every_prompt_of_a_completion_needs_room(keyed: Keyed) -> None:
+    _, key = keyed.issue(limits={"tokens_per_minute": 1000})
+    answer = keyed.complete(key, ["[[n=1]]"] * 3, n=2, max_tokens=100)
+
+    assert answer.status_code == 200
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) < 1000 - 3 * 2 * 100
+
+
 def test_a_stream_counts_like_an_answer(keyed: Keyed) -> None:
     key_id, key = keyed.issue()
     assert keyed.ask(key, "[[n=9]] a b", stream=True).text.endswith("data: [DONE]\n\n")
