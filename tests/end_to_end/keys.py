@@ -38,8 +38,9 @@ class Keyed:
         return made["record"]["id"], made["key"]
 
     def ask(self, key: str | None, prompt: Any = "[[n=4]]", **body: Any) -> httpx.Response:
+        options = {"timeout": body.pop("timeout")} if "timeout" in body else {}
         chat = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **body}
-        return self.call("POST", "/v1/chat/completions", key, json=chat)
+        return self.call("POST", "/v1/chat/completions", key, json=chat, **options)
 
     def complete(self, key: str | None, prompts: list[str], **body: Any) -> httpx.Response:
         asked = {"model": MODEL, "prompt": prompts, **body}

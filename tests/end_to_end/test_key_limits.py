@@ -204,6 +204,30 @@ def test_a_client_that_leaves_pays_for_what_was_made(keyed: Keyed) -> None:
     assert row["errors"] == 0
 
 
+def test_a_client_that_leaves_before_the_first_token_pays_for_its_prompt(keyed: Keyed) -> None:
+    key_id, key = keyed.issue(limits={"tokens_per_minute": 1000})
+    prompt = "[[n=4 d=600000]]" + " word" * 640  # about 800 tokens
+    with pytest.raises(httpx.ReadTimeout):
+        keyed.ask(key, prompt, max_tokens=4, timeout=1.0)
+    row = row_soon(keyed, key_id)
+
+    assert 800 <= row["prompt_tokens"] < 900
+    assert (row["completion_tokens"], row["errors"]) == (0, 0)
+    assert error_of(keyed.ask(key, prompt, max_tokens=4)) == LIMITED
+
+
+def test_what_is_refused_before_it_is_queued_costs_no_tokens(keyed: Keyed) -> None:
+    key_id, key = keyed.issue(limits={"tokens_per_minute": 1000})
+    content = [
+        {"type": "text", "text": "word " * 640},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    ]
+    assert keyed.ask(key, content, max_tokens=4).status_code == 400
+    row = row_soon(keyed, key_id)
+
+    assert (row["requests"], row["errors"], row["prompt_tokens"]) == (1, 1, 0)
+
+
 def test_errors_are_counted_and_cost_nothing(keyed: Keyed) -> None:
     key_id, key = keyed.issue()
     assert keyed.ask(key, "[[fail=0]]").status_code == 500
