@@ -90,7 +90,8 @@ async def _serve(
     stream: AnswerStream | None = None
     try:
         requests = question.requests(refs, origin, target)
-        asked.see(requests[0].messages, refs)
+        first_choices = requests[:: len(requests) // question.num_prompts]
+        asked.see([each for one in first_choices for each in one.messages], refs)
         await state.dispatcher.submit(reply, requests)
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
         if is_streamed:

@@ -98,6 +98,20 @@ def test_each_way_in_which_a_request_can_end_has_its_record(
     assert (nowhere["status"], nowhere["code"], nowhere["model"]) == (404, "model_not_found", "")
 
 
+def test_the_hash_of_a_completion_covers_all_of_its_prompts(
+    stack: RunningStack, http: httpx.Client
+) -> None:
+    def prompt_hash(*prompts: str) -> str:
+        body = {"model": FAKE_MODEL, "prompt": list(prompts), "n": 2, "max_tokens": 1}
+        request_id = http.post("/completions", json=body).json()["id"]
+        (record,) = records(http, request_id=request_id)
+        return record["prompt_hash"]
+
+    asked = prompt_hash("a", "b")
+    assert asked == prompt_hash("a", "b")
+    assert asked not in (prompt_hash("a", "c"), prompt_hash("a"))
+
+
 def test_neither_question_nor_answer_is_in_the_database(stack: RunningStack, folder: Path) -> None:
     request_id = ask(stack)
     file = folder / "store" / "galen.db"
