@@ -58,6 +58,18 @@ def test_requests_of_a_minute_are_limited_and_told(keyed: Keyed) -> None:
     assert "x-ratelimit-limit-tokens" not in answers[0].headers
 
 
+def test_a_preview_is_a_request_of_its_key_without_tokens(keyed: Keyed) -> None:
+    key_id, key = keyed.issue(limits={"requests_per_minute": 2, "tokens_per_minute": 10})
+    body = {"model": MODEL, "image_url": {"url": data_url(Image.new("RGB", (64, 64)))}}
+    answers = [keyed.call("POST", "/v1/galen/preview", key, json=body) for _ in range(3)]
+
+    assert [each.status_code for each in answers[:2]] == [200, 200]
+    assert answers[1].headers["x-ratelimit-remaining-tokens"] == "10"
+    assert error_of(answers[2]) == error_of(keyed.ask(key)) == LIMITED
+    row = row_soon(keyed, key_id, 2)
+    assert (row["errors"], row["prompt_tokens"], row["completion_tokens"]) == (0, 0, 0)
+
+
 def test_other_routes_and_other_keys_are_not_limited_by_it(keyed: Keyed) -> None:
     _, key = keyed.issue(limits={"requests_per_minute": 1})
     _, other = keyed.issue(limits={"requests_per_minute": 1})
