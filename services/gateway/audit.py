@@ -66,7 +66,11 @@ class Asked:
 
 
 class _Ended(NamedTuple):
-    """A request that is over."""
+    """A request that is over.
+
+    Args:
+        images: keys of those that were shown without being asked about.
+    """
 
     at_ms: int
     request_id: str
@@ -74,6 +78,7 @@ class _Ended(NamedTuple):
     method: str
     route: str
     asked: Asked | None
+    images: Sequence[str]
     status: int
     code: str
     fields: dict[str, Any]
@@ -137,6 +142,7 @@ class AuditLog:
             scope["method"][:16],
             route,
             scope.get("galen.asked"),
+            scope.get("galen.images", ()),
             status,
             scope.get("galen.code") or "",
             scope.get("galen.fields", {}),
@@ -239,7 +245,7 @@ class AuditLog:
             route=ended.route,
             model="" if asked is None else asked.entry.id,
             revision="" if asked is None else _revision(asked.entry),
-            images=[] if asked is None else [ref.sha256 for ref in asked.refs],
+            images=list(ended.images) if asked is None else [ref.sha256 for ref in asked.refs],
             prompt_hash=self._keyed(b"prompt", asked.messages) if asked and asked.messages else "",
             parameters_hash="" if asked is None else self._keyed(b"parameters", asked.chat),
             status=ended.status,

@@ -88,6 +88,7 @@ class Dispatcher:
         if not self.is_redis_up:
             raise redis_away()
         self._open[reply] = None
+        reply.expect(len(requests))
         for choice, request in enumerate(requests):
             ticket = Ticket(choice, request, reply)
             reply.tickets.append(ticket)
@@ -231,8 +232,7 @@ class Dispatcher:
                     return
                 self._charges.ended(ticket.request, ticket.charged, event)
                 del self._tickets[event.request_id]
-                ticket.reply.prompt_tokens = event.prompt_tokens
-                ticket.reply.image_tokens = event.image_tokens
+                ticket.reply.count_prompt(ticket.choice, event)
                 ticket.reply.put((ticket.choice, event))
             case Failed():
                 del self._tickets[event.request_id]

@@ -62,6 +62,11 @@ class Question(Protocol):
         ...
 
     @property
+    def num_prompts(self) -> int:
+        """How many prompts are answered, each with `chat.n` choices."""
+        ...
+
+    @property
     def names(self) -> Mapping[str, str]:
         """This API's names of `chat`'s parameters, where they differ."""
         ...

@@ -56,17 +56,22 @@ class Reply:
     """The mailbox of one HTTP request.
 
     Args:
+        num_prompts: each has the same number of choices, one prompt's after another's.
+
+    Attributes:
         deadline: monotonic seconds at which the request is given up.
-        prompt_tokens, image_tokens: known once a choice has ended.
+        prompt_tokens, image_tokens: of the prompts of which a choice has ended.
         completion_tokens: known once the reply is given up or over.
+        uncounted: prompts of which no choice has ended; none before the reply was queued.
     """
 
     __slots__ = (
-        "_items", "_waiter", "abandoned", "completion_tokens", "deadline", "heard", "image_tokens",
-        "prompt_tokens", "received", "response_task", "sending_since", "stream", "tickets", "watch",
+        "_choices_per_prompt", "_items", "_num_prompts", "_waiter", "abandoned",
+        "completion_tokens", "deadline", "heard", "image_tokens", "prompt_tokens", "received",
+        "response_task", "sending_since", "stream", "tickets", "uncounted", "watch",
     )  # fmt: skip
 
-    def __init__(self, *, stream: bool, timeout_s: float) -> None:
+    def __init__(self, *, stream: bool, timeout_s: float, num_prompts: int = 1) -> None:
         now = time.monotonic()
         self.stream = stream
         self.received = now
@@ -78,8 +83,24 @@ class Reply:
         self.prompt_tokens = self.image_tokens = self.completion_tokens = 0
         self.response_task: asyncio.Task[object] | None = None
         self.watch: asyncio.Task[None] | None = None
+        self.uncounted: set[int] = set()
+        self._num_prompts = num_prompts
+        self._choices_per_prompt = 1
         self._items: list[ReplyItem] = []
         self._waiter: asyncio.Future[None] | None = None
+
+    def expect(self, num_choices: int) -> None:
+        """The request is about to be queued, as so many choices."""
+        self._choices_per_prompt = num_choices // self._num_prompts
+        self.uncounted = set(range(self._num_prompts))
+
+    def count_prompt(self, choice: int, end: Finished) -> None:
+        """Count the prompt of a choice that has ended, once for all of its choices."""
+        prompt = choice // self._choices_per_prompt
+        if prompt in self.uncounted:
+            self.uncounted.remove(prompt)
+            self.prompt_tokens += end.prompt_tokens
+            self.image_tokens += end.image_tokens
 
     def put(self, item: ReplyItem) -> None:
         """Add what happened, and wake the response."""

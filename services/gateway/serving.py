@@ -59,7 +59,7 @@ async def _serve(
         request.scope,
         caller,
         question.chat.model,
-        expected_tokens(question.chat, len(question.images), entry.card),
+        expected_tokens(question.chat, len(question.images), entry.card, question.num_prompts),
     )
     if state.moderation is not None:
         await state.moderation.check(question.chat)
@@ -82,11 +82,16 @@ async def _serve(
     )
     target = Target(entry.card.id, entry.adapter.name if entry.adapter is not None else None)
     is_streamed = bool(question.chat.stream)
-    reply = charge.reply = Reply(stream=is_streamed, timeout_s=state.settings.request_timeout_s)
+    reply = charge.reply = Reply(
+        stream=is_streamed,
+        timeout_s=state.settings.request_timeout_s,
+        num_prompts=question.num_prompts,
+    )
     stream: AnswerStream | None = None
     try:
         requests = question.requests(refs, origin, target)
-        asked.see(requests[0].messages, refs)
+        first_choices = requests[:: len(requests) // question.num_prompts]
+        asked.see([each for one in first_choices for each in one.messages], refs)
         await state.dispatcher.submit(reply, requests)
         reply.watch = asyncio.create_task(_watch_client(request.receive, reply))
         if is_streamed:

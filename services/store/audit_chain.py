@@ -24,7 +24,8 @@ class AuditRecord(msgspec.Struct, frozen=True):
         route: of a closed set, without ids.
         model: that was asked, or its adapter; "": the request got to none.
         revision: fingerprint of the checkpoint, and behind a `+` of the adapter; "": not known.
-        images: keys of the images as the model got them; a tenant's image has always the same.
+        images: keys of the images as the model got them; a tenant's image has always the same;
+            of a preview, that of the picture which was shown.
         prompt_hash: keyed; of the conversation, its images included; "": there was none.
         parameters_hash: keyed; of all other parameters.
         code: of the error; "": none.

@@ -38,8 +38,13 @@ class Keyed:
         return made["record"]["id"], made["key"]
 
     def ask(self, key: str | None, prompt: Any = "[[n=4]]", **body: Any) -> httpx.Response:
+        options = {"timeout": body.pop("timeout")} if "timeout" in body else {}
         chat = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **body}
-        return self.call("POST", "/v1/chat/completions", key, json=chat)
+        return self.call("POST", "/v1/chat/completions", key, json=chat, **options)
+
+    def complete(self, key: str | None, prompts: list[str], **body: Any) -> httpx.Response:
+        asked = {"model": MODEL, "prompt": prompts, **body}
+        return self.call("POST", "/v1/completions", key, json=asked)
 
     def usage(self, key: str = ADMIN_KEY, **query: Any) -> list[dict[str, Any]]:
         answer = self.call("GET", "/v1/usage", key, params=query)

@@ -15,7 +15,7 @@ import pytest
 from tests.end_to_end.chat import image_part, text_part
 from tests.end_to_end.conftest import FAKE_MODEL
 from tests.end_to_end.stack import RunningStack, running_stack
-from tests.gateway.media.image_files import noise, saved
+from tests.gateway.media.image_files import data_url, noise, saved
 from tests.support.client import Client
 from tests.support.stack import Stack
 from tests.support.waiting import eventually, wait_until
@@ -96,6 +96,36 @@ def test_each_way_in_which_a_request_can_end_has_its_record(
     assert (broken["status"], broken["code"]) == (failed.value.status_code, failed.value.code)
     nowhere = found[unknown.value.response.headers["x-request-id"]]
     assert (nowhere["status"], nowhere["code"], nowhere["model"]) == (404, "model_not_found", "")
+
+
+def test_the_hash_of_a_completion_covers_all_of_its_prompts(
+    stack: RunningStack, http: httpx.Client
+) -> None:
+    def prompt_hash(*prompts: str) -> str:
+        body = {"model": FAKE_MODEL, "prompt": list(prompts), "n": 2, "max_tokens": 1}
+        request_id = http.post("/completions", json=body).json()["id"]
+        (record,) = records(http, request_id=request_id)
+        return record["prompt_hash"]
+
+    asked = prompt_hash("a", "b")
+    assert asked == prompt_hash("a", "b")
+    assert asked not in (prompt_hash("a", "c"), prompt_hash("a"))
+
+
+def test_a_preview_is_recorded_with_the_key_of_its_picture(
+    stack: RunningStack, http: httpx.Client
+) -> None:
+    def images(seed: int) -> list[str]:
+        url = data_url(noise(60, 60, seed=seed))
+        answer = http.post("/galen/preview", json={"model": FAKE_MODEL, "image_url": {"url": url}})
+        assert answer.status_code == 200, answer.text
+        (record,) = records(http, request_id=answer.headers["x-request-id"])
+        assert (record["route"], record["finish_reason"]) == ("/v1/galen/preview", "")
+        return record["images"]
+
+    (first,) = images(seed=1)
+    assert len(first) == 64
+    assert images(seed=1) == [first] != images(seed=2)
 
 
 def test_neither_question_nor_answer_is_in_the_database(stack: RunningStack, folder: Path) -> None:
@@ -303,6 +333,9 @@ async def test_where_the_audit_is_required_chat_waits_for_the_database(
         refused = await client.post("/chat/completions", json=body)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "audit_unavailable")
         assert refused.headers["retry-after"] == "5"
+        looked = {"model": "fake", "image_url": {"url": data_url(noise(60, 60, seed=1))}}
+        unseen = await client.post("/galen/preview", json=looked)
+        assert (unseen.status_code, unseen.json()["error"]["code"]) == (503, "audit_unavailable")
 
         (tmp_path / "store").unlink()
 

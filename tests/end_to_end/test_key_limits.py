@@ -58,6 +58,18 @@ def test_requests_of_a_minute_are_limited_and_told(keyed: Keyed) -> None:
     assert "x-ratelimit-limit-tokens" not in answers[0].headers
 
 
+def test_a_preview_is_a_request_of_its_key_without_tokens(keyed: Keyed) -> None:
+    key_id, key = keyed.issue(limits={"requests_per_minute": 2, "tokens_per_minute": 10})
+    body = {"model": MODEL, "image_url": {"url": data_url(Image.new("RGB", (64, 64)))}}
+    answers = [keyed.call("POST", "/v1/galen/preview", key, json=body) for _ in range(3)]
+
+    assert [each.status_code for each in answers[:2]] == [200, 200]
+    assert answers[1].headers["x-ratelimit-remaining-tokens"] == "10"
+    assert error_of(answers[2]) == error_of(keyed.ask(key)) == LIMITED
+    row = row_soon(keyed, key_id, 2)
+    assert (row["errors"], row["prompt_tokens"], row["completion_tokens"]) == (0, 0, 0)
+
+
 def test_other_routes_and_other_keys_are_not_limited_by_it(keyed: Keyed) -> None:
     _, key = keyed.issue(limits={"requests_per_minute": 1})
     _, other = keyed.issue(limits={"requests_per_minute": 1})
@@ -158,6 +170,25 @@ def test_choices_count_their_tokens_and_the_prompt_once(keyed: Keyed) -> None:
     assert row["prompt_tokens"] == usage["prompt_tokens"]
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_every_prompt_of_a_completion_counts(keyed: Keyed, n: int) -> None:
+    key_id, key = keyed.issue()
+    prompts = ["[[n=3]] a", "[[n=5]] a b c d e f g", "[[n=2]] a b c"]
+    usage = keyed.complete(key, prompts, n=n).json()["usage"]
+    row = row_soon(keyed, key_id)
+
+    assert row["completion_tokens"] == usage["completion_tokens"] == 10 * n
+    assert row["prompt_tokens"] == usage["prompt_tokens"]
+
+
+def test_every_prompt_of_a_completion_needs_room(keyed: Keyed) -> None:
+    _, key = keyed.issue(limits={"tokens_per_minute": 1000})
+    answer = keyed.complete(key, ["[[n=1]]"] * 3, n=2, max_tokens=100)
+
+    assert answer.status_code == 200
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) < 1000 - 3 * 2 * 100
+
+
 def test_a_stream_counts_like_an_answer(keyed: Keyed) -> None:
     key_id, key = keyed.issue()
     assert keyed.ask(key, "[[n=9]] a b", stream=True).text.endswith("data: [DONE]\n\n")
@@ -183,6 +214,30 @@ def test_a_client_that_leaves_pays_for_what_was_made(keyed: Keyed) -> None:
     assert 5 <= row["completion_tokens"] < 500
     assert row["prompt_tokens"] > 0
     assert row["errors"] == 0
+
+
+def test_a_client_that_leaves_before_the_first_token_pays_for_its_prompt(keyed: Keyed) -> None:
+    key_id, key = keyed.issue(limits={"tokens_per_minute": 1000})
+    prompt = "[[n=4 d=600000]]" + " word" * 640  # about 800 tokens
+    with pytest.raises(httpx.ReadTimeout):
+        keyed.ask(key, prompt, max_tokens=4, timeout=1.0)
+    row = row_soon(keyed, key_id)
+
+    assert 800 <= row["prompt_tokens"] < 900
+    assert (row["completion_tokens"], row["errors"]) == (0, 0)
+    assert error_of(keyed.ask(key, prompt, max_tokens=4)) == LIMITED
+
+
+def test_what_is_refused_before_it_is_queued_costs_no_tokens(keyed: Keyed) -> None:
+    key_id, key = keyed.issue(limits={"tokens_per_minute": 1000})
+    content = [
+        {"type": "text", "text": "word " * 640},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    ]
+    assert keyed.ask(key, content, max_tokens=4).status_code == 400
+    row = row_soon(keyed, key_id)
+
+    assert (row["requests"], row["errors"], row["prompt_tokens"]) == (1, 1, 0)
 
 
 def test_errors_are_counted_and_cost_nothing(keyed: Keyed) -> None:

@@ -27,11 +27,11 @@ class ExpectedTokens:
 
 
 def expected_tokens(
-    chat: ChatCompletionRequest, num_images: int, card: ModelCard
+    chat: ChatCompletionRequest, num_images: int, card: ModelCard, num_prompts: int = 1
 ) -> ExpectedTokens:
-    """Return what a request will probably need."""
+    """Return what a request will probably need, whose `chat` holds all of its prompts."""
     length = sum(map(len, texts_in(chat.messages)))
     text = length // CHARACTERS_PER_TOKEN + _TOKENS_PER_MESSAGE * len(chat.messages)
     images = num_images * image_tokens(card, UNKNOWN_SIZE)[0]
     answer = chat.max_completion_tokens or chat.max_tokens or _ANSWER_TOKENS
-    return ExpectedTokens(text + images, answer * (chat.n or 1))
+    return ExpectedTokens(text + images, answer * (chat.n or 1) * num_prompts)

@@ -94,8 +94,10 @@ class Meter:
         if (reply := charge.reply) is not None:
             completion_tokens = reply.completion_tokens
             prompt_tokens, image_tokens = reply.prompt_tokens, reply.image_tokens
-            if prompt_tokens == 0 and completion_tokens:  # it did not come to its end
-                prompt_tokens = charge.prompt_tokens
+            # It was queued and did not come to its end: an error of ours costs what was made, a
+            # client that leaves pays for its prompts, or a limit of tokens would not hold it.
+            if reply.uncounted and (completion_tokens or not is_error):
+                prompt_tokens = max(prompt_tokens, charge.prompt_tokens)
         counts = (1, int(is_error), prompt_tokens, image_tokens, completion_tokens)
         self._usage.add(charge.place, counts)
         if charge.visit is not None:

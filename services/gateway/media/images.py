@@ -255,8 +255,9 @@ def _hash(salt: bytes, text: str) -> str:
     return digest.hexdigest()
 
 
-def _prepare(decoded: DecodedImage, tenant_id: str, fingerprint: str) -> _Prepared:
-    key = image_key(
+def key_of(decoded: DecodedImage, tenant_id: str, fingerprint: str) -> str:
+    """Return what a tenant's image is called in the store, and in the audit."""
+    return image_key(
         tenant_id,
         f"{decoded.mode}/{decoded.encoding}/{fingerprint}",
         decoded.width,
@@ -264,8 +265,11 @@ def _prepare(decoded: DecodedImage, tenant_id: str, fingerprint: str) -> _Prepar
         decoded.preprocessing_version,
         decoded.data,
     )
+
+
+def _prepare(decoded: DecodedImage, tenant_id: str, fingerprint: str) -> _Prepared:
     return _Prepared(
-        ref=ImageRef(key, decoded.width, decoded.height),
+        ref=ImageRef(key_of(decoded, tenant_id, fingerprint), decoded.width, decoded.height),
         blob=pack_image(decoded.encoding, decoded.width, decoded.height, decoded.data),
         source_pixels=decoded.source_pixels,
     )

@@ -53,6 +53,7 @@ class ChatQuestion:
     __slots__ = ("chat", "images", "names")
 
     needs: frozenset[str] = frozenset()
+    num_prompts = 1
 
     def __init__(self, body: object) -> None:
         self.chat = read_chat_request(body)

@@ -57,6 +57,11 @@ class CompletionQuestion:
         self._asked = read_completion_request(body)
         self.chat = as_chat(self._asked)
 
+    @property
+    def num_prompts(self) -> int:
+        """See `Question`."""
+        return len(self._asked.prompts)
+
     def requests(
         self, refs: Sequence[ImageRef], origin: Origin, target: Target
     ) -> list[GenerationRequest]:

@@ -67,6 +67,7 @@ class ResponseQuestion:
     __slots__ = ("_asked", "chat", "images", "names")
 
     needs: frozenset[str] = frozenset()
+    num_prompts = 1
 
     def __init__(self, body: object) -> None:
         self._asked = read_response_request(body)
