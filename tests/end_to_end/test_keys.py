@@ -16,6 +16,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.store.settings import StoreSettings
 from tests.end_to_end.keys import ADMIN_KEY, Keyed, error_of, keyed_stack
+from tests.end_to_end.launched import galen
 from tests.support.waiting import wait_until
 
 MISSING = (401, "authentication_error", "missing_api_key")
@@ -265,6 +266,15 @@ def test_what_is_another_tenants_is_not_found(keyed: Keyed) -> None:
     assert keyed.call("GET", "/v1/files", theirs).json()["data"] == []
     removed = [keyed.call("DELETE", f"/v1/files/{file_id}", key) for key in (theirs, ours)]
     assert [error_of(each)[2] for each in removed] == ["file_not_found", "file_in_use"]
+
+
+@pytest.mark.parametrize("key", ["", UNKNOWN_KEY])
+def test_ask_tells_a_missing_key_from_a_wrong_one(keyed: Keyed, key: str) -> None:
+    done = galen("ask", "--url", keyed.stack.base_url, "x", variables={"GALEN_API_KEY": key})
+
+    assert done.returncode == 1
+    assert ("GALEN_API_KEY" in done.stderr) == (not key)
+    assert ("the key is not valid" in done.stderr) == bool(key)
 
 
 # ----------------------------------------------------------------------------- many gateways
