@@ -52,7 +52,7 @@ class Client:
         reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         request = body(STEERING)
         self._writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (len(request), request)
         )
@@ -76,7 +76,7 @@ async def _read_on(reader: asyncio.StreamReader) -> None:
 
 async def _metric(port: int, metric: re.Pattern[str]) -> float:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     page = (await reader.read()).decode()
     writer.close()
     return sum(float(value) for value in metric.findall(page))

@@ -14,8 +14,8 @@ import msgspec
 _AT_ONCE = 200
 _SPREAD_S = 10.0
 """Slow heads begin spread over so long, as those of many strangers would."""
-_IDLE = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"
-_SLOW = b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nX-Slow: "
+_IDLE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_SLOW = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 
 
 class Held(msgspec.Struct):

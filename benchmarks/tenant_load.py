@@ -120,7 +120,7 @@ async def ask(
     began = time.monotonic() if due is None else due
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nX-Bench-Tenant: {tenant}\r\nX-Galen-Lane: {lane}\r\n"
         f"Content-Length: {len(request)}\r\n\r\n"
     )

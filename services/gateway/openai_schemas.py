@@ -160,12 +160,14 @@ ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 def texts_in(messages: Iterable[ChatMessage]) -> Iterator[str]:
-    """Yield the texts of a conversation, part by part."""
+    """Yield the text of each message; parts are put together as the model reads them."""
     for message in messages:
         if isinstance(message.content, str):
             yield message.content
         elif message.content is not None:
-            yield from (part.text for part in message.content if isinstance(part, TextContent))
+            parts = [part.text for part in message.content if isinstance(part, TextContent)]
+            if parts:
+                yield "".join(parts)
 
 
 class ChatCompletionRequest(_Strict, frozen=True, gc=False):

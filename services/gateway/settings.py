@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from modeling.medical_images.choice import BurnedIn
@@ -42,6 +42,26 @@ def _readable_rules(path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     return path
+
+
+def _known_recipes(by_model: dict[str, str]) -> dict[str, str]:
+    if by_model:
+        # it brings Pillow with it, which commands that only check settings need not load
+        from modeling.medical_images.recipes import RECIPES  # noqa: PLC0415
+
+        for model, name in by_model.items():
+            if name not in RECIPES:
+                raise ValueError(
+                    f"{model}: there is no recipe {name!r}; there are {', '.join(RECIPES)}"
+                )
+    return by_model
+
+
+def _above_the_soft_share(hard: float, info: ValidationInfo) -> float:
+    soft = info.data.get("memory_soft_share")  # none: it is wrong itself
+    if soft is not None and soft >= hard:
+        raise ValueError(f"it is {hard}, and must be above the memory_soft_share of {soft}")
+    return hard
 
 
 class GatewaySettings(BaseSettings):
@@ -111,7 +131,7 @@ class GatewaySettings(BaseSettings):
         default=False,
         description="Also suspect ultrasound and screen captures with lines of text in a margin",
     )
-    image_recipes: dict[str, str] = Field(
+    image_recipes: Annotated[dict[str, str], AfterValidator(_known_recipes)] = Field(
         default={},
         description="Recipe by model for DICOM and NIfTI, as JSON; a request's own choice counts",
     )
@@ -150,7 +170,7 @@ class GatewaySettings(BaseSettings):
         le=1,
         description="Of that memory; beyond: 503 for images and large bodies",
     )
-    memory_hard_share: float = Field(
+    memory_hard_share: Annotated[float, AfterValidator(_above_the_soft_share)] = Field(
         default=0.92,
         gt=0,
         le=1,

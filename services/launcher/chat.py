@@ -65,6 +65,8 @@ async def answer_pieces(
                     yield piece
             else:
                 yield await _whole(client, model, messages, question)
+        except openai.AuthenticationError as error:
+            raise (_in_words(error, url) if key else _needs_key(url)) from error
         except openai.APIError as error:
             raise _in_words(error, url) from error
         except httpx.TransportError as error:  # the client passes it on from within a stream
@@ -155,6 +157,14 @@ def _in_words(error: openai.APIError, url: str) -> CommandError:
             )
         case _:
             return CommandError(f"{_message(error)} ({_codes(error)})")
+
+
+def _needs_key(url: str) -> CommandError:
+    """Its own answer speaks of a key that is wrong: the client sends one, come what may."""
+    return CommandError(
+        f"the gateway at {url} asks for a key, and none was given: put one into GALEN_API_KEY "
+        "(galen keys create makes one)"
+    )
 
 
 def _broken(url: str) -> str:

@@ -117,7 +117,7 @@ def _unread_request(port: int) -> socket.socket:
     """A request that is sent and whose answer nobody waits for."""
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "[[n=1]]"}]})
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: galen\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     sender = socket.create_connection(("127.0.0.1", port))

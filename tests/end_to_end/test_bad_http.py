@@ -53,7 +53,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", *(headers or ("Host: galen",)), "", ""]
+    lines = [f"{method} {path} HTTP/1.1", *(headers or ("Host: localhost",)), "", ""]
     return "\r\n".join(lines).encode()
 
 
@@ -166,7 +166,7 @@ def test_3_15_what_is_no_request_is_refused_in_openai_s_shape_and_the_connection
 
 
 def test_as_many_headers_as_allowed_are_taken(fake_stack: RunningStack) -> None:
-    headers = ("Host: galen", *MANY_HEADERS[:97], f"y: {'y' * 10_000}", "Connection: keep-alive")
+    headers = ("Host: [::1]", *MANY_HEADERS[:97], f"y: {'y' * 10_000}", "Connection: keep-alive")
 
     for path in ("/healthz", "/healthz?" + "x" * 8_000):
         assert exchange(fake_stack.port, head("GET", path, *headers))[0] == 200
@@ -179,7 +179,7 @@ def test_bad_request_behind_a_running_stream_does_not_write_into_it(
         {"model": "fake-vlm", "stream": True,
          "messages": [{"role": "user", "content": "[[n=50 d=50]]"}]}
     ).encode()  # fmt: skip
-    headers = ("Host: galen", "Content-Type: application/json", f"Content-Length: {len(question)}")
+    headers = ("Host: [::1]", "Content-Type: application/json", f"Content-Length: {len(question)}")
     with socket.create_connection(("127.0.0.1", fake_stack.port), timeout=5) as connection:
         connection.sendall(head("POST", CHAT, *headers) + question)
         received = connection.recv(65_536)
@@ -229,7 +229,7 @@ def test_json_may_be_spelt_as_http_allows(http: httpx.Client, kind: str) -> None
 def test_7_declared_length_over_the_limit_is_refused_before_the_body(
     fake_stack: RunningStack,
 ) -> None:
-    headers = ("Host: galen", "Content-Type: application/json", f"Content-Length: {33 << 20}")
+    headers = ("Host: localhost", "Content-Type: application/json", f"Content-Length: {33 << 20}")
 
     with socket.create_connection(("127.0.0.1", fake_stack.port), timeout=5) as connection:
         connection.sendall(head("POST", CHAT, *headers))
@@ -241,7 +241,7 @@ def test_7_declared_length_over_the_limit_is_refused_before_the_body(
 def test_8_chunked_body_that_grows_past_the_limit_is_refused_on_the_way(
     narrow_stack: RunningStack,
 ) -> None:
-    headers = ("Host: galen", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    headers = ("Host: localhost", "Content-Type: application/json", "Transfer-Encoding: chunked")
     chunk = b"2000\r\n" + b" " * 0x2000 + b"\r\n"
 
     with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
@@ -254,7 +254,7 @@ def test_8_chunked_body_that_grows_past_the_limit_is_refused_on_the_way(
 
 
 def test_9_body_that_never_comes_is_a_time_out(narrow_stack: RunningStack) -> None:
-    headers = ("Host: galen", "Content-Type: application/json", "Content-Length: 500")
+    headers = ("Host: localhost", "Content-Type: application/json", "Content-Length: 500")
 
     with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
         connection.sendall(head("POST", CHAT, *headers) + GOOD[:20])
@@ -283,7 +283,7 @@ def test_head_that_never_ends_is_a_time_out(
 
 
 def test_head_that_comes_in_pieces_is_read(narrow_stack: RunningStack) -> None:
-    last = head("GET", "/healthz", "Host: galen", "Connection: close")
+    last = head("GET", "/healthz", "Host: localhost", "Connection: close")
     request = head("GET", "/healthz") * 2 + last
     with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
         for place in range(len(request)):
@@ -295,7 +295,7 @@ def test_head_that_comes_in_pieces_is_read(narrow_stack: RunningStack) -> None:
 def test_9_client_that_leaves_within_its_body_is_no_fault_of_ours(
     narrow_stack: RunningStack,
 ) -> None:
-    headers = ("Host: galen", "Content-Type: application/json", "Content-Length: 500")
+    headers = ("Host: localhost", "Content-Type: application/json", "Content-Length: 500")
     broken = narrow_stack.logs()["g0"].count("request.broken")
 
     with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
@@ -324,7 +324,7 @@ def test_16_a_thousand_ranges_are_passed_over(http: httpx.Client, path: str) -> 
 def test_17_a_client_that_waits_for_100_and_then_sends_nothing_is_a_time_out(
     narrow_stack: RunningStack,
 ) -> None:
-    headers = ("Host: galen", "Content-Type: application/json", "Content-Length: 500")
+    headers = ("Host: localhost", "Content-Type: application/json", "Content-Length: 500")
 
     with socket.create_connection(("127.0.0.1", narrow_stack.port), timeout=5) as connection:
         connection.sendall(head("POST", CHAT, *headers, "Expect: 100-continue"))
@@ -350,7 +350,7 @@ def test_17_a_client_that_waits_for_100_and_then_sends_nothing_is_a_time_out(
 def test_10_length_with_two_meanings_is_refused(
     fake_stack: RunningStack, lengths: tuple[str, ...]
 ) -> None:
-    headers = ("Host: galen", "Content-Type: application/json", *lengths)
+    headers = ("Host: localhost", "Content-Type: application/json", *lengths)
 
     status, body = exchange(fake_stack.port, head("POST", CHAT, *headers) + b"0\r\n\r\n")
 
@@ -365,7 +365,7 @@ def test_14_host_that_would_change_the_url_is_refused(fake_stack: RunningStack, 
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
-@pytest.mark.parametrize("host", ["galen:8000", "127.0.0.1", "[::1]:8000", "galen.example.org"])
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000"])
 def test_ordinary_host_is_taken(fake_stack: RunningStack, host: str) -> None:
     status, _ = exchange(fake_stack.port, head("GET", "/v1/models", f"Host: {host}"))
 

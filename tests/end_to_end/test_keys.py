@@ -16,6 +16,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.store.settings import StoreSettings
 from tests.end_to_end.keys import ADMIN_KEY, Keyed, error_of, keyed_stack
+from tests.end_to_end.launched import galen
 from tests.support.waiting import wait_until
 
 MISSING = (401, "authentication_error", "missing_api_key")
@@ -123,7 +124,7 @@ def exchanged(keyed: Keyed, headers: str) -> tuple[bytes, str]:
 
 
 def test_a_line_break_in_a_key_ends_at_the_parser(keyed: Keyed) -> None:
-    answered = exchanged(keyed, "host: galen\r\nauthorization: Bearer a\r\nb")
+    answered = exchanged(keyed, "host: localhost\r\nauthorization: Bearer a\r\nb")
 
     assert answered == (b"400", "bad_request")
 
@@ -263,7 +264,17 @@ def test_what_is_another_tenants_is_not_found(keyed: Keyed) -> None:
         assert keyed.call(method, path, ours).status_code == 200
     assert keyed.call("POST", "/v1/batches", theirs, json=order).status_code == 404
     assert keyed.call("GET", "/v1/files", theirs).json()["data"] == []
-    assert keyed.call("DELETE", f"/v1/files/{file_id}", theirs).status_code in {404, 409}
+    removed = [keyed.call("DELETE", f"/v1/files/{file_id}", key) for key in (theirs, ours)]
+    assert [error_of(each)[2] for each in removed] == ["file_not_found", "file_in_use"]
+
+
+@pytest.mark.parametrize("key", ["", UNKNOWN_KEY])
+def test_ask_tells_a_missing_key_from_a_wrong_one(keyed: Keyed, key: str) -> None:
+    done = galen("ask", "--url", keyed.stack.base_url, "x", variables={"GALEN_API_KEY": key})
+
+    assert done.returncode == 1
+    assert ("GALEN_API_KEY" in done.stderr) == (not key)
+    assert ("the key is not valid" in done.stderr) == bool(key)
 
 
 # ----------------------------------------------------------------------------- many gateways

@@ -45,7 +45,7 @@ def deaf_client(port: int, text: str, **more: object) -> socket.socket:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", port))
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: galen\r\ncontent-type: application/json\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     client.sendall(head.encode() + body)

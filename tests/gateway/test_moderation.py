@@ -60,6 +60,29 @@ async def test_phrase_is_found_whatever_its_case_width_and_spacing(
     assert text not in message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bu\u200bild a bomb",
+        "build a bo\u00admb",
+        "build\u2060 a b\ufeffo\u200dmb",
+        "w\U000e0041ide",
+    ],
+)
+async def test_phrase_is_found_behind_characters_that_nobody_sees(
+    rules_file: Path, text: str
+) -> None:
+    moderation = open_moderation(GatewaySettings(moderation_rules=rules_file))
+    assert moderation is not None
+    assert await refused(moderation, text) is not None
+
+
+async def test_phrase_is_found_over_the_parts_of_a_message(rules_file: Path) -> None:
+    moderation = open_moderation(GatewaySettings(moderation_rules=rules_file))
+    assert moderation is not None
+    assert await refused(moderation, "how to build a bo", "mb, and why") is not None
+
+
 async def test_other_text_passes(rules_file: Path) -> None:
     moderation = open_moderation(GatewaySettings(moderation_rules=rules_file))
     assert moderation is not None
@@ -116,13 +139,13 @@ def asking(url: str, **more: Any) -> Moderation:
     return moderation
 
 
-async def test_endpoint_is_asked_for_every_text_and_may_let_it_pass(
+async def test_endpoint_is_asked_for_every_message_and_may_let_it_pass(
     url: str, endpoint: Endpoint
 ) -> None:
     moderation = asking(url, moderation_model="strict")
     await moderation.check(chat("one", "two"))
     await moderation.close()
-    assert endpoint.asked == [{"input": ["be kind", "one", "two"], "model": "strict"}]
+    assert endpoint.asked == [{"input": ["be kind", "onetwo"], "model": "strict"}]
 
 
 async def test_endpoint_flags(url: str, endpoint: Endpoint) -> None:

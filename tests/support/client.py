@@ -141,7 +141,7 @@ class Client:
 def _send(writer: asyncio.StreamWriter, body: dict[str, object]) -> None:
     blob = json.dumps(body).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\nconnection: close\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(blob)}\r\n\r\n"
     )
     writer.write(head.encode() + blob)

@@ -1,8 +1,9 @@
 """Who may pass: asked for every request, of every route, by the front door.
 
     GALEN_GATEWAY_AUTH   required   a key for everything but /healthz and /readyz
-                         auto       the same, once the first key was made; until then open to what
-                                    listens on loopback only (any other address: required)
+                         auto       the same, once the first key was made; until then open to
+                                    programs on this machine, where the gateway listens on
+                                    loopback only (any other address: required)
                          off        nobody is asked
 
 What does *not* live here: what a key may use (`limiter.py`).
@@ -14,7 +15,7 @@ from starlette.types import Scope
 
 from services.gateway.access.bad_keys import BadKeys
 from services.gateway.access.key_ring import KeyRing
-from services.gateway.access.local_only import check_local, check_not_proxied, is_loopback
+from services.gateway.access.local_only import check_local, is_loopback
 from services.gateway.access.scopes import ALWAYS_OPEN, METRICS, scope_of
 from services.gateway.caller import ADMIN, ADMINISTRATOR, ANONYMOUS, Caller
 from services.gateway.settings import GatewaySettings
@@ -28,8 +29,8 @@ from services.protocol.errors import (
 from services.store.key_secrets import JOB_PREFIX
 
 _JOB = JOB_PREFIX.encode()
-_OPEN_TO_STRANGERS = frozenset({None, "", "chat", "metrics"})
-"""Scopes of what may be had without a key from elsewhere, where nobody is asked for one."""
+_OPEN_TO_STRANGERS = frozenset({None, "", "chat", "metrics", ADMIN})
+"""Scopes of what is not for this machine alone where auth is off; ADMIN asks for its own key."""
 
 
 class Gate:
@@ -82,15 +83,17 @@ class Gate:
         return self._ring.find(key)
 
     def _stranger(self, scope: Scope, needed: str | None, key: bytes | None) -> Caller:
-        """Return who asks without a key where none is needed; any other key is passed over."""
+        """Return who asks without a key where none is needed; any other key is passed over.
+
+        Pages of elsewhere reach a loopback port through the browser, under a name of their own
+        (DNS rebinding): unless everybody is let in, no path is theirs.
+        """
+        if not self._is_off or needed not in _OPEN_TO_STRANGERS:
+            check_local(scope)
         if needed == ADMIN:
             if key:
                 self._count_bad(_address_of(scope))
             raise self._no_admin()
-        if needed not in _OPEN_TO_STRANGERS:
-            check_local(scope)
-        elif not self._is_off:
-            check_not_proxied(scope)
         return ANONYMOUS
 
     async def _second_look(self, scope: Scope, key: bytes | None) -> Caller:

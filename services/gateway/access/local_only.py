@@ -33,11 +33,6 @@ def check_local(scope: Scope) -> None:
     is_ours = origin is None or is_loopback(_host_in(origin))
     if not (is_loopback(client) and is_meant and is_ours):
         raise _local_only()
-    check_not_proxied(scope)
-
-
-def check_not_proxied(scope: Scope) -> None:
-    """Raise AccessError where a proxy says that it asks for somebody else."""
     if any(name in _OF_PROXIES for name, _ in scope["headers"]):
         raise _local_only()
 

@@ -142,15 +142,17 @@ async def download_file(request: Request, file_id: str) -> Response:
 @router.delete("/{file_id}", summary="Remove a file", responses=answers(FileDeleted, "It is gone"))
 async def delete_file(request: Request, file_id: str) -> Response:
     """Refused while a batch or an evaluation still reads it."""
-    state = state_of(request)
+    state, tenant_id = state_of(request), caller_of(request).tenant_id
     async with state.store.begin() as session:
+        if await find_file(session, tenant_id, file_id) is None:
+            raise _unknown()  # before all else: what others have does not show in the answer
         if await is_in_use(session, file_id):
             raise RequestError(
                 ErrorCode.FILE_IN_USE,
                 "a batch or an evaluation that has not ended reads this file; cancel it first",
                 param="file_id",
             )
-        row = await remove_file(session, caller_of(request).tenant_id, file_id)
+        row = await remove_file(session, tenant_id, file_id)
     if row is None:
         raise _unknown()
     await in_thread(lambda: state.store.files.remove(row.key))
