@@ -9,11 +9,8 @@ Run: python -m benchmarks.decoding_lag --help
 import asyncio
 import base64
 import io
-import shlex
-import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +21,7 @@ import typer
 from PIL import Image
 
 from benchmarks.loop_lag import lag_p99_ms, parse_lag
-from benchmarks.page_sections import replace_section, table
+from benchmarks.page_sections import MeasuredSection, goal_row
 from benchmarks.processes import BenchError, ChildProcesses
 from benchmarks.settings import BenchSettings
 from benchmarks.tenant_load import Asked, ask, body, percentile, start_platform
@@ -100,19 +97,19 @@ def bench(
     failed = sum(each.status != 200 for each in done)
     megapixels = IMAGE_SIZE[0] * IMAGE_SIZE[1] / 1e6
     rows = [
-        _row(
+        goal_row(
             "event loop lag p99",
             f"{lag:.1f} ms",
             f"<= {LAG_GOAL_MS:.0f} ms",
             0 <= lag <= LAG_GOAL_MS,
         ),
-        _row(
+        goal_row(
             f"/healthz p99 at the client, of {len(health_ms)}",
             f"{health:.1f} ms",
             f"<= {HEALTH_GOAL_MS:.0f} ms",
             health <= HEALTH_GOAL_MS,
         ),
-        _row("images not answered", str(failed), "0", failed == 0),
+        goal_row("images not answered", str(failed), "0", failed == 0),
         [
             "megapixels per second, all decoder children",
             f"{images * megapixels / took_s:.0f}",
@@ -120,26 +117,18 @@ def bench(
             "",
         ],
     ]
-    command = shlex.join(["python", "-m", "benchmarks.decoding_lag", *sys.argv[1:]])
-    lines = [
-        "## While large images are decoded (G10)",
-        "",
+    what_ran = (
         f"{images} JPEGs of {megapixels:.0f} megapixels ({len(bodies[0]) / 1e6:.1f} MB bodies),",
         f"{AT_ONCE} at once, two decoder children, /healthz every {HEALTH_EVERY_S * 1e3:.0f} ms.",
-        "",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`; load average before:"
-        f" {busy_before:.1f}, on {psutil.cpu_count()} cores that other programs share.",
-        "",
-        table(("what", "value", "goal", "result"), rows),
-    ]
-    section = "\n".join(lines)
-    typer.echo(section)
-    if out is not None:
-        replace_section(out, "decoding-lag", section)
-
-
-def _row(what: str, value: str, goal: str, is_met: bool) -> list[str]:  # noqa: FBT001 - a cell
-    return [what, value, goal, "met" if is_met else "**MISSED**"]
+    )
+    section = MeasuredSection(
+        "decoding-lag",
+        "While large images are decoded (G10)",
+        what_ran,
+        rows,
+        busy_before,
+    )
+    section.publish(out)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,16 @@ Run: python -m benchmarks.disconnects --help
 import asyncio
 import random
 import re
-import shlex
 import socket
 import struct
-import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 import typer
 
-from benchmarks.page_sections import replace_section, table
+from benchmarks.page_sections import MeasuredSection, goal_row
 from benchmarks.processes import BenchError, ChildProcesses
 from benchmarks.settings import BenchSettings
 from benchmarks.tenant_load import body, percentile, start_platform
@@ -132,9 +129,7 @@ async def _measure(
          "0", orphans == 0),
         ("engine steps in the second after that", f"{steps:.0f}", "0", steps == 0),
     ]  # fmt: skip
-    return [
-        [what, value, goal, "met" if is_met else "**MISSED**"] for what, value, goal, is_met in rows
-    ]
+    return [goal_row(*row) for row in rows]
 
 
 @app.command()
@@ -163,23 +158,19 @@ def bench(
     except* BenchError as errors:
         typer.echo(f"error: {errors.exceptions[0]}", err=True)
         raise typer.Exit(2) from errors
-    command = shlex.join(["python", "-m", "benchmarks.disconnects", *sys.argv[1:]])
-    lines = [
-        "## Clients that leave (G5)",
-        "",
+    what_ran = (
         f"{clients} streams at one worker with the fake engine (`{STEERING}`); {leaving} of them",
         "leave at once, half by RST, and as many come. Polled: the worker's gauge of requests in",
         "its engine.",
-        "",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`; load average before:"
-        f" {busy_before:.1f}, on {psutil.cpu_count()} cores that other programs share.",
-        "",
-        table(("what", "value", "goal", "result"), rows),
-    ]
-    section = "\n".join(lines)
-    typer.echo(section)
-    if out is not None:
-        replace_section(out, "disconnects", section)
+    )
+    section = MeasuredSection(
+        "disconnects",
+        "Clients that leave (G5)",
+        what_ran,
+        rows,
+        busy_before,
+    )
+    section.publish(out)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ Run: python -m benchmarks.fairness --help
 
 import asyncio
 import random
-import shlex
-import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +18,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from benchmarks.page_sections import replace_section, table
+from benchmarks.page_sections import MeasuredSection, goal_row
 from benchmarks.processes import BenchError, ChildProcesses
 from benchmarks.settings import BenchSettings
 from benchmarks.tenant_load import (
@@ -66,15 +63,15 @@ async def _abuse(port: int, seconds: float, seed: int) -> list[list[str]]:
     of_abuser = [a for a in both if a.tenant == "abuser"]
     refused = sum(a.status != 200 for a in beside)
     return [
-        _row("others' TTFT p95, alone", f"{before:.0f} ms", "", None),
-        _row(
+        goal_row("others' TTFT p95, alone", f"{before:.0f} ms", "", None),
+        goal_row(
             f"others' TTFT p95, beside one at {TIMES} x (its own p95: "
             f"{ttft_ms(of_abuser, 0.95) / 1e3:.1f} s)",
             f"{after:.0f} ms, {after / before:.2f} x",
             "<= 1.5 x",
             after <= 1.5 * before,
         ),
-        _row("others' requests refused or failed", str(refused), "0", refused == 0),
+        goal_row("others' requests refused or failed", str(refused), "0", refused == 0),
     ]
 
 
@@ -102,8 +99,8 @@ async def _shares(port: int, seconds: float, seed: int) -> list[list[str]]:
         for at in (window[0] + 1.0 * step for step in range(max(1, int(window[1] - window[0] - 9))))
     )
     return [
-        _row("Jain index of tokens, all backlogged", f"{jain:.4f}", ">= 0.95", jain >= 0.95),
-        _row(
+        goal_row("Jain index of tokens, all backlogged", f"{jain:.4f}", ">= 0.95", jain >= 0.95),
+        goal_row(
             "least share of any tenant in any 10 s, of its fair one",
             f"{worst:.2f}",
             ">= 0.5",
@@ -143,19 +140,14 @@ async def _batch(port: int, seconds: float, seed: int) -> list[list[str]]:
     before, after = ttft_ms(alone, 0.95), ttft_ms(beside, 0.95)
     rate = sum(a.status == 200 for a in done) / seconds
     return [
-        _row("interactive TTFT p95, alone", f"{before:.0f} ms", "", None),
-        _row(
+        goal_row("interactive TTFT p95, alone", f"{before:.0f} ms", "", None),
+        goal_row(
             f"interactive TTFT p95, beside {rate:.1f} batch requests/s",
             f"{after:.0f} ms, {after / before:.2f} x",
             "<= 1.2 x",
             after <= 1.2 * before,
         ),
     ]
-
-
-def _row(what: str, value: str, goal: str, is_met: bool | None) -> list[str]:  # noqa: FBT001 - a cell
-    result = "" if is_met is None else "met" if is_met else "**MISSED**"
-    return [what, value, goal, result]
 
 
 async def _measure(port: int, seconds: float, seed: int) -> list[list[str]]:
@@ -182,29 +174,21 @@ def bench(
     except* BenchError as errors:
         typer.echo(f"error: {errors.exceptions[0]}", err=True)
         raise typer.Exit(2) from errors
-    lines = [
-        "## Fairness: ten tenants, and batch beside interactive (G9)",
-        "",
+    what_ran = (
         f"One worker with {SLOTS} slots and the fake engine (`{CLOCK}`: first token after 200 ms,",
         f"then one every 60 ms; {MEAN_LENGTH} tokens, varied by half up and down), open arrivals:",
         f"nine tenants at {PER_S:g} request/s, one at {TIMES * PER_S:g}. *All backlogged*: closed",
         f"loops of {CLIENTS_EACH} requests each (one of {5 * CLIENTS_EACH}), lengths",
         f"{LENGTHS[0]} to {LENGTHS[-1]} tokens by tenant, varied as above.",
-        "",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command()}`; load average before:"
-        f" {busy_before:.1f}, on {psutil.cpu_count()} cores that other programs share.",
-        "",
-        table(("what", "value", "goal", "result"), rows),
-    ]
-    section = "\n".join(lines)
-    typer.echo(section)
-    if out is not None:
-        replace_section(out, "fairness", section)
-
-
-def command() -> str:
-    """Return how this was called."""
-    return shlex.join(["python", "-m", "benchmarks.fairness", *sys.argv[1:]])
+    )
+    section = MeasuredSection(
+        "fairness",
+        "Fairness: ten tenants, and batch beside interactive (G9)",
+        what_ran,
+        rows,
+        busy_before,
+    )
+    section.publish(out)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ import asyncio
 import base64
 import gzip
 import io
-import shlex
 import struct
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +20,7 @@ import psutil
 import typer
 from PIL import Image
 
-from benchmarks.page_sections import replace_section, table
+from benchmarks.page_sections import MeasuredSection, replace_section
 from benchmarks.processes import cpu_seconds, peak_rss_mb
 from services.gateway.media.data_url import MAX_IMAGE_BYTES, MIME_BY_FORMAT
 from services.gateway.media.decoder import ImageDecoder
@@ -174,23 +171,22 @@ def bench(
     """
     busy_before = psutil.getloadavg()[0]
     rows = list(_rows())
-    command = shlex.join(["python", "-m", "benchmarks.hostile_images", *sys.argv[1:]])
-    lines = [
-        "## Hostile images in the decoder child (G12)",
-        "",
+    what_ran = (
         f"Each file to a new child, from base64. Goal: at most {MEMORY_GOAL_MIB} MiB and",
         f"{CPU_GOAL_S:g} s of processor time, and an answer of 400 where it is not taken.",
-        "",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`; load average before:"
-        f" {busy_before:.1f}, on {psutil.cpu_count()} cores that other programs share.",
-        "",
-        table(("file", "MB", "outcome", "CPU s", "peak MiB", "G12"), rows),
-    ]
-    section = "\n".join(lines)
+    )
+    section = MeasuredSection(
+        "hostile-images",
+        "Hostile images in the decoder child (G12)",
+        what_ran,
+        rows,
+        busy_before,
+        ("file", "MB", "outcome", "CPU s", "peak MiB", "G12"),
+    )
     if out is None:
-        typer.echo(section)
+        typer.echo(section.text())
     else:
-        replace_section(out, "hostile-images", section)
+        replace_section(out, section.name, section.text())
 
 
 if __name__ == "__main__":

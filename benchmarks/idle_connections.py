@@ -4,12 +4,10 @@ Run: python -m benchmarks.idle_connections --help
 """
 
 import asyncio
-import shlex
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +17,7 @@ import typer
 
 from benchmarks.held_connections import Held
 from benchmarks.ours import REPOSITORY
-from benchmarks.page_sections import replace_section, table
+from benchmarks.page_sections import MeasuredSection, goal_row
 from benchmarks.processes import BenchError, ChildProcesses
 from benchmarks.settings import BenchSettings
 from benchmarks.tenant_load import Asked, Flow, body, percentile, send_open, start_platform
@@ -89,9 +87,7 @@ async def _measure(
         ("idle connections still open", f"{still_open} of {num_idle}", "all",
          still_open == num_idle),
     ]  # fmt: skip
-    return [
-        [what, value, goal, "met" if is_met else "**MISSED**"] for what, value, goal, is_met in rows
-    ]
+    return [goal_row(*row) for row in rows]
 
 
 @app.command()
@@ -118,22 +114,18 @@ def bench(
     except* BenchError as errors:
         typer.echo(f"error: {errors.exceptions[0]}", err=True)
         raise typer.Exit(2) from errors
-    command = shlex.join(["python", "-m", "benchmarks.idle_connections", *sys.argv[1:]])
-    lines = [
-        "## Idle connections and slow heads (G8)",
-        "",
+    what_ran = (
         f"{PER_S:g} healthy requests a second (`{STEERING}`, open arrivals) alone, then beside",
         f"{idle} idle kept connections and {slow} that send a head a byte a second and come again.",
-        "",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`; load average before:"
-        f" {busy_before:.1f}, on {psutil.cpu_count()} cores that other programs share.",
-        "",
-        table(("what", "value", "goal", "result"), rows),
-    ]
-    section = "\n".join(lines)
-    typer.echo(section)
-    if out is not None:
-        replace_section(out, "idle-connections", section)
+    )
+    section = MeasuredSection(
+        "idle-connections",
+        "Idle connections and slow heads (G8)",
+        what_ran,
+        rows,
+        busy_before,
+    )
+    section.publish(out)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,7 @@ import base64
 import io
 import itertools
 import random
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +21,7 @@ import psutil
 import typer
 from PIL import Image
 
-from benchmarks.page_sections import replace_section, table
+from benchmarks.page_sections import MeasuredSection, goal_row
 from benchmarks.processes import BenchError, ChildProcesses
 from benchmarks.settings import BenchSettings
 from benchmarks.tenant_load import (
@@ -75,33 +72,33 @@ async def _overload(port: int, kind: Kind, seconds: float, seed: int) -> list[li
     waits = sorted(a.retry_after_s for a in refused)
     spread = f"{waits[0]} to {waits[-1]} s" if waits else "-"
     return [
-        _row(
+        goal_row(
             f"{kind.name}: goodput at 2 x capacity ({capacity:.1f}/s)",
             f"{goodput:.0%}",
             ">= 90 %",
             goodput >= 0.9,
         ),
-        _row(
+        goal_row(
             f"{kind.name}: refusal at the client p99, {len(refused)} of {len(asked)}",
             f"{at_client:.1f} ms",
             "<= 50 ms",
             at_client <= 50,
         ),
-        _row(
+        goal_row(
             f"{kind.name}: decision in the gateway p99 (p50 "
             f"{percentile([a.decided_us for a in refused], 0.5) / 1e3:.2f} ms)",
             f"{decided:.2f} ms",
             "<= 5 ms",
             decided <= 5,
         ),
-        _row(
+        goal_row(
             f"{kind.name}: TTFT p95 of the answered (unloaded {before:.0f} ms)",
             f"{after:.0f} ms, {after / before:.2f} x",
             "<= 2 x",
             after <= 2 * before,
         ),
-        _row(f"{kind.name}: Retry-After", spread, "1 to 60 s", not waits or waits[0] >= 1),
-        _row(f"{kind.name}: neither answered nor refused", str(others), "0", others == 0),
+        goal_row(f"{kind.name}: Retry-After", spread, "1 to 60 s", not waits or waits[0] >= 1),
+        goal_row(f"{kind.name}: neither answered nor refused", str(others), "0", others == 0),
     ]
 
 
@@ -115,13 +112,13 @@ async def _spike(port: int, kind: Kind, seconds: float, seed: int) -> list[list[
     normal_s = _seconds_until_normal(after, 1.2 * ttft_ms(before, 0.95))
     failed = sum(a.status not in (200, 503) for a in (*before, *during, *after))
     return [
-        _row(
+        goal_row(
             f"{SPIKE} x spike of {seconds:.0f} s: neither answered nor refused",
             str(failed),
             "0",
             failed == 0,
         ),
-        _row("normal again after", f"{normal_s:.0f} s", "<= 30 s", normal_s <= 30),
+        goal_row("normal again after", f"{normal_s:.0f} s", "<= 30 s", normal_s <= 30),
     ]
 
 
@@ -157,10 +154,6 @@ def _urls(seed: int) -> Iterator[str]:
         yield f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _row(what: str, value: str, goal: str, is_met: bool) -> list[str]:  # noqa: FBT001 - a cell
-    return [what, value, goal, "met" if is_met else "**MISSED**"]
-
-
 async def _measure(port: int, seconds: float, seed: int) -> list[list[str]]:
     rows = await _overload(port, Kind("text", _texts(seed)), seconds, seed)
     rows += await _overload(port, Kind("images", _images(seed)), seconds, seed)
@@ -184,24 +177,20 @@ def bench(
     except* BenchError as errors:
         typer.echo(f"error: {errors.exceptions[0]}", err=True)
         raise typer.Exit(2) from errors
-    command = shlex.join(["python", "-m", "benchmarks.overload", *sys.argv[1:]])
-    lines = [
-        "## Beyond capacity (G6)",
-        "",
+    what_ran = (
         f"One worker with {SLOTS} slots and the fake engine (`{CLOCK}`, {MEAN_LENGTH} tokens,",
         f"varied by half up and down), at most {MAX_WAITING} requests waiting, open arrivals.",
         f"*Images*: JPEGs of {IMAGE_PX} px, none of which is still in a cache. *Decision*: from",
         "the last byte of the body to the headers of the refusal.",
-        "",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`; load average before:"
-        f" {busy_before:.1f}, on {psutil.cpu_count()} cores that other programs share.",
-        "",
-        table(("what", "value", "goal", "result"), rows),
-    ]
-    section = "\n".join(lines)
-    typer.echo(section)
-    if out is not None:
-        replace_section(out, "overload", section)
+    )
+    section = MeasuredSection(
+        "overload",
+        "Beyond capacity (G6)",
+        what_ran,
+        rows,
+        busy_before,
+    )
+    section.publish(out)
 
 
 if __name__ == "__main__":
