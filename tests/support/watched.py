@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.program import ROOT
 from tests.support.waiting import wait_until
 
 DECODER = "services.gateway.media.decode_process"
@@ -38,8 +39,10 @@ class Watch:
         self.lines: list[str] = []
         pipe = folder / "watched.pipe"
         os.mkfifo(pipe)
+        # a child's environment need not name where the tests lie
+        path = f'export PYTHONPATH="{ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"'
         python = f'exec "{sys.executable}" -P -m tests.support.watched "{self.script}" "$@"'
-        self.script.write_text(f"#!/bin/sh\n{python}\n")
+        self.script.write_text(f"#!/bin/sh\n{path}\n{python}\n")
         self.script.chmod(0o700)
         self._pipe = os.fdopen(os.open(pipe, os.O_RDWR), "rb", buffering=0)
         threading.Thread(target=self._listen, daemon=True).start()
