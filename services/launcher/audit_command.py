@@ -11,14 +11,13 @@ from typing import IO, Any, Literal
 import msgspec
 
 from modeling.count_progress import CountProgress
+from modeling.csv_cells import inert
 from modeling.durable_files import sync_to_disk, unfinished_of
 from services.launcher.admin_client import AdminClient
 from services.launcher.terminal import CommandError
 from services.store.audit_chain import AuditChain, AuditRecord, ChainCheck
 
 _PAGE = 1000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
 _COLUMNS = ("ended", "request", "tenant", "key", "model", "status", "end", "tokens", "ms")
 
 
@@ -135,14 +134,12 @@ def _csv_writer(file: IO[str]) -> Callable[[Iterable[AuditRecord]], None]:
 
     def write(records: Iterable[AuditRecord]) -> None:
         for record in records:
-            writer.writerow([_cell(value) for value in msgspec.structs.astuple(record)])
+            writer.writerow(_cells_of(record))
 
     return write
 
 
-def _cell(value: object) -> str:
-    """Return a value as a cell that no spreadsheet computes."""
-    if isinstance(value, list):
-        return " ".join(str(each) for each in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - of texts
-    text = "" if value is None else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+def _cells_of(record: AuditRecord) -> list[object]:
+    fields = msgspec.structs.asdict(record)
+    fields["images"] = " ".join(record.images)
+    return [inert(value) for value in fields.values()]
