@@ -18,7 +18,9 @@ from services.launcher.terminal import CommandError
 from services.store.audit_chain import AuditChain, AuditRecord, ChainCheck
 
 _PAGE = 1000
-_COLUMNS = ("ended", "request", "tenant", "key", "model", "status", "end", "tokens", "ms")
+_COLUMNS = (
+    "ended", "request", "tenant", "key", "model", "object", "status", "end", "tokens", "ms",
+)  # fmt: skip
 
 
 class AuditReader(AdminClient):
@@ -90,8 +92,8 @@ def _cells(record: AuditRecord) -> tuple[str, ...]:
     tokens = f"{record.prompt_tokens}+{record.completion_tokens}"
     return (
         moment.removesuffix("+00:00"), record.request_id, record.tenant_id, record.key_id or "",
-        record.model, str(record.status), record.code or record.finish_reason, tokens,
-        str(record.duration_ms),
+        record.model, record.object, str(record.status), record.code or record.finish_reason,
+        tokens, str(record.duration_ms),
     )  # fmt: skip
 
 
