@@ -306,14 +306,13 @@ def test_the_audit_names_the_key_that_was_made_rotated_and_revoked(
         ("DELETE", key_id, None, 200),
         ("DELETE", key_id, successor, 403),  # who has a key is named, whatever it is for
     ]
-    page = keyed.admin("GET", "/audit", params={"object": successor, "order": "asc"})
-    (_, command) = page["data"]
+    here, variables = ("--url", keyed.stack.base_url), {"GALEN_ADMIN_KEY": ADMIN_KEY}
+    exported = galen("audit", "export", "--object", successor, *here, variables=variables)
+    _, command = map(json.loads, exported.stdout.splitlines())
     assert (command["chain"], command["route"]) == ("galen-keys", "galen keys revoke")
     secret = key.rpartition("_")[2]
     assert secret not in keyed.call("GET", "/v1/admin/audit?limit=1000", ADMIN_KEY).text
-    verified = galen(
-        "audit", "verify", "--url", keyed.stack.base_url, variables={"GALEN_ADMIN_KEY": ADMIN_KEY}
-    )
+    verified = galen("audit", "verify", *here, variables=variables)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "galen-keys: holds, 1 records" in verified.stdout
 
