@@ -13,7 +13,7 @@ from services.telemetry import redacted
 
 MOST_OBJECT = 200
 _ADMIN = "/v1/admin"
-_PLAIN = re.compile(r"[A-Za-z0-9._:@+/-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9._:@+/-]+")
 
 
 def object_of(route: str, path: str) -> str:
@@ -27,7 +27,6 @@ def object_of(route: str, path: str) -> str:
 
 def kept_object(name: str) -> str:
     """Return a name as it may be kept for ever; "" where it is too long, odd, or holds a secret."""
-    is_kept = (
-        len(name) <= MOST_OBJECT and _PLAIN.fullmatch(name) is not None and redacted(name) == name
-    )
-    return name if is_kept else ""
+    if not name or len(name) > MOST_OBJECT or _PLAIN.fullmatch(name) is None:
+        return ""
+    return name if redacted(name) == name else ""
