@@ -20,6 +20,7 @@ import typer
 from benchmarks.ours import REPOSITORY
 from benchmarks.page_sections import replace_section, table
 from services.gateway.audit import BATCH, Asked, AuditLog
+from services.gateway.caller import ANONYMOUS
 from services.gateway.catalogue import CatalogueEntry
 from services.gateway.job_store import JobStore
 from services.gateway.metrics import GatewayMetrics
@@ -38,6 +39,7 @@ from services.store.settings import StoreSettings
 _REQUESTS = 10_000
 _ROUNDS = 5
 _PROMPT = "What does this image show? " * 40  # about 1 KB
+_ROUTE = "/v1/chat/completions"
 _FIELDS = {"prompt_tokens": 700, "completion_tokens": 20, "finish_reason": "stop"}
 _CARD = ModelCard("m", "fake", 4096, 4, frozenset(), frozenset(), provenance=Provenance("f" * 64))
 
@@ -52,10 +54,10 @@ def end_one(log: AuditLog, number: int) -> None:
     asked = Asked(CatalogueEntry(_CARD, ()), chat)
     asked.see(messages, [image])
     scope: dict[str, Any] = {
-        "method": "POST", "galen.request_id": f"chatcmpl-{number:024}", "galen.asked": asked,
-        "galen.fields": _FIELDS,
+        "method": "POST", "path": _ROUTE, "galen.request_id": f"chatcmpl-{number:024}",
+        "galen.caller": ANONYMOUS, "galen.asked": asked, "galen.fields": _FIELDS,
     }  # fmt: skip
-    log.add(scope, "/v1/chat/completions", 200, 0.5)
+    log.add(scope, _ROUTE, 200, 0.5)
 
 
 def without(number: int) -> None:

@@ -1,15 +1,14 @@
-"""A run's questions as CSV, for a spreadsheet that must run nothing of it.
+"""A run's questions as CSV.
 
-What does *not* live here: what the columns hold (`remaking.py`).
+What does *not* live here: what the columns hold (`remaking.py`), what no spreadsheet may run
+(`modeling/csv_cells.py`).
 """
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a cell begins with that spreadsheets take for a formula, or leave out before one
-(OWASP, "CSV Injection")."""
+from modeling.csv_cells import inert
 
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -19,10 +18,3 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer = csv.writer(opened)
         writer.writerow(map(inert, columns))
         writer.writerows([inert(row.get(name)) for name in columns] for row in rows)
-
-
-def inert(value: object) -> object:
-    """Return a cell; a text that a spreadsheet would compute gets an apostrophe before it."""
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
-        return f"'{value}"
-    return value

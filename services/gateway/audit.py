@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ import msgspec
 import structlog
 from starlette.types import Scope
 
+from services.gateway.audit_objects import kept_object, object_of
 from services.gateway.caller import ANONYMOUS, Caller
 from services.gateway.catalogue import CatalogueEntry
-from services.gateway.job_store import JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.openai_schemas import ChatCompletionRequest
 from services.gateway.settings import GatewaySettings
@@ -34,6 +36,9 @@ _log = structlog.get_logger()
 MOST_KEPT = 20_000
 """Records in memory while the database is away: about 20 MB, and their prompts until the next
 second."""
+MOST_UNKNOWN = 60
+"""Records a minute of requests of which nobody knows whose they are: each is kept for ever."""
+_MINUTE_S = 60.0
 _WRITE_EVERY_S = 1.0
 BATCH = 500
 _LONGEST_WRITE_S = 20.0
@@ -65,11 +70,27 @@ class Asked:
         self.messages, self.refs = messages, refs
 
 
+class MostAMinute:
+    """Lets so many through in any minute."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._let: deque[float] = deque(maxlen=most)
+
+    def lets(self, now_s: float) -> bool:
+        """Whether one more may pass now, by a clock that does not run backwards."""
+        if len(self._let) == self._most and now_s - self._let[0] < _MINUTE_S:
+            return False
+        self._let.append(now_s)
+        return True
+
+
 class _Ended(NamedTuple):
     """A request that is over.
 
     Args:
         images: keys of those that were shown without being asked about.
+        about: the file, key, model or worker that it was about; "": none, or none to be kept.
     """
 
     at_ms: int
@@ -77,6 +98,7 @@ class _Ended(NamedTuple):
     caller: Caller
     method: str
     route: str
+    about: str
     asked: Asked | None
     images: Sequence[str]
     status: int
@@ -107,6 +129,7 @@ class AuditLog:
         self._number, self._hash, self._at_ms = 0, BEGINNING, 0
         self._is_writable = False
         self._is_room_told = True
+        self._unknown = MostAMinute(MOST_UNKNOWN)
         self._writing = asyncio.Lock()
 
     @property
@@ -128,6 +151,9 @@ class AuditLog:
         is_read = scope["method"] == "GET" and route not in _READ_ROUTES
         if self._mode == "off" or is_read or not route.startswith("/v1/"):
             return
+        if "galen.caller" not in scope and not self._unknown.lets(time.monotonic()):
+            self._metrics.audit_left_out.inc()
+            return
         if not self._has_room:
             self._metrics.audit_lost.inc()
             if self._is_room_told:
@@ -141,6 +167,7 @@ class AuditLog:
             scope.get("galen.caller", ANONYMOUS),
             scope["method"][:16],
             route,
+            kept_object(scope.get("galen.object") or object_of(route, scope["path"])),
             scope.get("galen.asked"),
             scope.get("galen.images", ()),
             status,
@@ -196,9 +223,10 @@ class AuditLog:
                     await self._chain_some()
                 async with asyncio.timeout(_LONGEST_WRITE_S):
                     await self._write()
-            except (UnavailableError, TimeoutError):
+            except (*STORE_FAILED, TimeoutError) as error:
                 if self._is_writable:
-                    _log.error("audit.away", kept=len(self._chained))
+                    cause = type(error).__name__
+                    _log.error("audit.away", kept=len(self._chained), cause=cause)
                 self._is_writable = False
             else:
                 self._is_writable = self._is_room_told = True
@@ -254,6 +282,7 @@ class AuditLog:
             prompt_tokens=fields.get("prompt_tokens", 0),
             completion_tokens=fields.get("completion_tokens", 0),
             duration_ms=round(ended.duration_s * 1000),
+            object=ended.about,
         )
 
     def _keyed(self, kind: bytes, value: object) -> str:
@@ -271,8 +300,8 @@ class AuditLog:
                 if not taken:
                     break
                 removed += taken
-        except UnavailableError:
-            pass  # it was logged; the next hour goes on
+        except STORE_FAILED as error:  # the next hour goes on
+            _log.warning("audit.not.removed", cause=type(error).__name__)
         if removed:
             _log.info("audit.removed", records=removed, days=self._days)
 

@@ -18,6 +18,7 @@ _NAMES = {
     "request_id": "request_id",
     "chain": "chain",
     "code": "code",
+    "object": "object",
 }
 _MOMENTS = {"since": "since_ms", "until": "until_ms"}
 _OUTCOMES = {"failed": True, "succeeded": False}

@@ -8,14 +8,18 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.protocol.errors import ErrorCode, UnavailableError
-from services.store.database import DATABASE_AWAY, Database
+from services.store.database import DATABASE_AWAY, Database, is_away
 from services.store.file_store import FileStore
 from services.store.settings import StoreSettings
 
 _log = structlog.get_logger()
+
+STORE_FAILED = (UnavailableError, SQLAlchemyError)
+"""What a loop in the background outlives, and tries again. In a request the second is a bug."""
 
 
 class JobStore:
@@ -33,12 +37,15 @@ class JobStore:
 
         Raises:
             UnavailableError: the database cannot do its work.
+            SQLAlchemyError: it can, and was used wrongly: a bug of ours.
         """
         try:
             await self._open()
             async with self._database.begin() as session:
                 yield session
         except DATABASE_AWAY as error:
+            if not is_away(error):
+                raise
             _log.warning("store.away", cause=type(error).__name__)
             raise UnavailableError(
                 ErrorCode.STORAGE_UNAVAILABLE,

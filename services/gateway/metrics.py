@@ -104,6 +104,11 @@ class GatewayMetrics:
             "Records of the audit for which there was no room while the database was away",
             registry=registry,
         )
+        self.audit_left_out = Counter(
+            "galen_gateway_audit_left_out_records",
+            "Requests of nobody known that were not recorded, since too many came in a minute",
+            registry=registry,
+        )
         self.loop_lag = Histogram(
             "galen_gateway_event_loop_lag_seconds",
             "How late the event loop runs a timer",

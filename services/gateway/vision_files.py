@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 import structlog
 
-from services.gateway.job_store import JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore
 from services.gateway.media.image_format import sniff_format
 from services.gateway.threads import in_thread
-from services.protocol.errors import ErrorCode, TooLargeError, UnavailableError
+from services.protocol.errors import ErrorCode, TooLargeError
 from services.store.feedback_records import voted_files
 from services.store.file_records import older_files, remove_file
 
@@ -42,7 +42,7 @@ async def sweep_forever(store: JobStore, days: int) -> None:
         try:
             if num := await remove_expired(store, days * _DAY_MS):
                 _log.info("files.removed", purpose=VISION, count=num)
-        except (UnavailableError, OSError) as error:
+        except (*STORE_FAILED, OSError) as error:
             _log.warning("files.not.removed", purpose=VISION, cause=type(error).__name__)
         await asyncio.sleep(_SWEEP_EVERY_S)
 

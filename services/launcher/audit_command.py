@@ -11,15 +11,16 @@ from typing import IO, Any, Literal
 import msgspec
 
 from modeling.count_progress import CountProgress
+from modeling.csv_cells import inert
 from modeling.durable_files import sync_to_disk, unfinished_of
 from services.launcher.admin_client import AdminClient
 from services.launcher.terminal import CommandError
 from services.store.audit_chain import AuditChain, AuditRecord, ChainCheck
 
 _PAGE = 1000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
-_COLUMNS = ("ended", "request", "tenant", "key", "model", "status", "end", "tokens", "ms")
+_COLUMNS = (
+    "ended", "request", "tenant", "key", "model", "object", "status", "end", "tokens", "ms",
+)  # fmt: skip
 
 
 class AuditReader(AdminClient):
@@ -91,8 +92,8 @@ def _cells(record: AuditRecord) -> tuple[str, ...]:
     tokens = f"{record.prompt_tokens}+{record.completion_tokens}"
     return (
         moment.removesuffix("+00:00"), record.request_id, record.tenant_id, record.key_id or "",
-        record.model, str(record.status), record.code or record.finish_reason, tokens,
-        str(record.duration_ms),
+        record.model, record.object, str(record.status), record.code or record.finish_reason,
+        tokens, str(record.duration_ms),
     )  # fmt: skip
 
 
@@ -135,14 +136,12 @@ def _csv_writer(file: IO[str]) -> Callable[[Iterable[AuditRecord]], None]:
 
     def write(records: Iterable[AuditRecord]) -> None:
         for record in records:
-            writer.writerow([_cell(value) for value in msgspec.structs.astuple(record)])
+            writer.writerow(_cells_of(record))
 
     return write
 
 
-def _cell(value: object) -> str:
-    """Return a value as a cell that no spreadsheet computes."""
-    if isinstance(value, list):
-        return " ".join(str(each) for each in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - of texts
-    text = "" if value is None else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
+def _cells_of(record: AuditRecord) -> list[object]:
+    fields = msgspec.structs.asdict(record)
+    fields["images"] = " ".join(record.images)
+    return [inert(value) for value in fields.values()]

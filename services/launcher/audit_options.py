@@ -20,6 +20,10 @@ RequestId = Annotated[str | None, typer.Option(help="The request with this id on
 Outcome = Annotated[
     Literal["succeeded", "failed"] | None, typer.Option(help="That ended like this only.")
 ]
+About = Annotated[
+    str | None,
+    typer.Option("--object", help="About the file, key, model or worker with this id only."),
+]
 Since = Annotated[str | None, typer.Option(help="From this moment on: 2026-11-29, or with a time.")]
 Until = Annotated[str | None, typer.Option(help="Before this moment.")]
 
@@ -34,6 +38,7 @@ def list_records(  # noqa: PLR0913 - one parameter per option
     key: Key = None,
     model: Model = None,
     request_id: RequestId = None,
+    about: About = None,
     outcome: Outcome = None,
     since: Since = None,
     until: Until = None,
@@ -48,8 +53,19 @@ def list_records(  # noqa: PLR0913 - one parameter per option
     galen audit list
 
     galen audit list --tenant clinic --outcome failed --since 2026-11-29
+
+    galen audit list --object galen_5f1d0c2ab3e49876
     """
-    query = _query(tenant, key, model, request_id, outcome, (since, until))
+    query = _query(
+        tenant=tenant,
+        key=key,
+        model=model,
+        request_id=request_id,
+        object=about,
+        outcome=outcome,
+        since=since,
+        until=until,
+    )
     with _reader(url, admin_key) as reader:
         reader.show(query, limit)
 
@@ -68,6 +84,7 @@ def export_records(  # noqa: PLR0913 - one parameter per option
     key: Key = None,
     model: Model = None,
     request_id: RequestId = None,
+    about: About = None,
     outcome: Outcome = None,
     since: Since = None,
     until: Until = None,
@@ -84,7 +101,16 @@ def export_records(  # noqa: PLR0913 - one parameter per option
 
     galen audit export --format csv --tenant clinic --until 2026-12-01 --out november.csv
     """
-    query = _query(tenant, key, model, request_id, outcome, (since, until))
+    query = _query(
+        tenant=tenant,
+        key=key,
+        model=model,
+        request_id=request_id,
+        object=about,
+        outcome=outcome,
+        since=since,
+        until=until,
+    )
     with _reader(url, admin_key) as reader:
         reader.export(query, form, out)
 
@@ -151,23 +177,7 @@ def export_votes(
     raise typer.Exit(run_export(plan))
 
 
-def _query(
-    tenant: str | None,
-    key: str | None,
-    model: str | None,
-    request_id: str | None,
-    outcome: str | None,
-    span: tuple[str | None, str | None],
-) -> dict[str, str]:
-    said = {
-        "tenant": tenant,
-        "key": key,
-        "model": model,
-        "request_id": request_id,
-        "outcome": outcome,
-        "since": span[0],
-        "until": span[1],
-    }
+def _query(**said: str | None) -> dict[str, str]:
     return {name: value for name, value in said.items() if value is not None}
 
 

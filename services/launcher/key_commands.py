@@ -1,4 +1,7 @@
-"""What `galen keys` does: on the store itself, so that it needs no gateway and no other key."""
+"""What `galen keys` does: on the store itself, so that it needs no gateway and no other key.
+
+What it changes, it records in the audit, in the same transaction.
+"""
 
 import asyncio
 import sys
@@ -25,9 +28,11 @@ from services.launcher.terminal import CommandError
 from services.protocol.errors import RequestError
 from services.store.database import DATABASE_AWAY, Database, DatabaseError
 from services.store.file_records import Page
+from services.store.key_audit import note_command
 from services.store.key_records import (
     MOST_KEYS,
     MadeKey,
+    NewKey,
     TooManyKeysError,
     add_key,
     find_key,
@@ -36,6 +41,7 @@ from services.store.key_records import (
     rotate_key,
 )
 from services.store.key_secrets import KeySecrets, load_secrets
+from services.store.models import KeyRow
 from services.store.settings import StoreSettings
 
 R = TypeVar("R")
@@ -81,7 +87,7 @@ class KeyCommands:
         except RequestError as error:
             raise CommandError(error.message) from error
         try:
-            made = self._run(lambda session: add_key(session, self._secrets(), new))
+            made = self._run(lambda session: self._made(session, new))
         except TooManyKeysError:
             raise CommandError(f"there are {MOST_KEYS} keys, the most that may be") from None
         self._print_once(made)
@@ -113,7 +119,14 @@ class KeyCommands:
 
     def revoke(self, key_id: str) -> None:
         """Let a key be of no use."""
-        if self._run(lambda session: revoke_key(session, key_id)) is None:
+
+        async def revoked(session: AsyncSession) -> KeyRow | None:
+            row = await revoke_key(session, key_id)
+            if row is not None:
+                await note_command(session, "galen keys revoke", row.tenant_id, row.id)
+            return row
+
+        if self._run(revoked) is None:
             raise _unknown(key_id)
         self._out.print(f"{key_id} is revoked")
 
@@ -121,10 +134,23 @@ class KeyCommands:
         """Replace a key and print the new one."""
         if overlap_s > MOST_OVERLAP_S:
             raise CommandError(f"--overlap may be {MOST_OVERLAP_S // 86_400}d at most")
-        made = self._run(lambda session: rotate_key(session, self._secrets(), key_id, overlap_s))
+
+        async def rotated(session: AsyncSession) -> MadeKey | None:
+            made = await rotate_key(session, self._secrets(), key_id, overlap_s)
+            if made is not None:
+                name = f"{key_id}/rotate/{made.row.id}"
+                await note_command(session, "galen keys rotate", made.row.tenant_id, name)
+            return made
+
+        made = self._run(rotated)
         if made is None:
             raise _unknown(key_id)
         self._print_once(made)
+
+    async def _made(self, session: AsyncSession, new: NewKey) -> MadeKey:
+        made = await add_key(session, self._secrets(), new)
+        await note_command(session, "galen keys create", made.row.tenant_id, made.row.id)
+        return made
 
     def _print_once(self, made: MadeKey) -> None:
         key = key_of(made.row)

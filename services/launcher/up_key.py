@@ -6,16 +6,16 @@ Where none is asked for, that is said loudly. A launcher that was killed leaves 
 from dataclasses import dataclass
 
 from services.gateway.access.local_only import is_loopback
+from services.gateway.key_schemas import DEFAULT_SCOPES, DEFAULT_TENANT
 from services.gateway.settings import GatewaySettings
 from services.launcher.terminal import CommandError, Terminal
 from services.store.database import DATABASE_AWAY, Database
+from services.store.key_audit import note_command
 from services.store.key_records import NewKey, add_key, has_keys, revoke_key
 from services.store.key_secrets import load_secrets
 from services.store.settings import StoreSettings
 
 _LIFE_S = 7 * 86_400
-_SCOPES = ("chat", "files", "batches", "evaluations", "feedback", "usage")
-_TENANT = "default"
 _NO_KEY = (
     "{host} can be reached by others, and there is no key yet: make one with `galen keys create`, "
     "listen on 127.0.0.1, or say GALEN_GATEWAY_AUTH=off if everybody may use it"
@@ -44,7 +44,7 @@ async def take_key(settings: GatewaySettings, store: StoreSettings) -> UpKey | N
     if settings.auth == "off":
         return None
     is_local = is_loopback(settings.host)
-    new = NewKey("galen up", _TENANT, _SCOPES, expires_in_s=_LIFE_S)
+    new = NewKey("galen up", DEFAULT_TENANT, DEFAULT_SCOPES, expires_in_s=_LIFE_S)
     database = Database(store.database)
     try:
         await database.open()
@@ -54,6 +54,7 @@ async def take_key(settings: GatewaySettings, store: StoreSettings) -> UpKey | N
                     return None
                 raise CommandError(_NO_KEY.format(host=settings.host or "every address"))
             made = await add_key(session, load_secrets(store), new)
+            await note_command(session, "galen up create", made.row.tenant_id, made.row.id)
     except DATABASE_AWAY as error:
         raise CommandError(
             f"the keys cannot be read: {error}; GALEN_GATEWAY_AUTH=off asks for none"
@@ -68,7 +69,8 @@ async def give_back(key: UpKey, store: StoreSettings) -> None:
     database = Database(store.database)
     try:
         async with database.begin() as session:
-            await revoke_key(session, key.key_id)
+            if (row := await revoke_key(session, key.key_id)) is not None:
+                await note_command(session, "galen up revoke", row.tenant_id, row.id)
     except DATABASE_AWAY:
         return
     finally:

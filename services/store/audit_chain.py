@@ -1,8 +1,9 @@
 """Records of the audit, and the chain of hashes that they form. Pure.
 
-Each gateway process has a chain of its own: every record holds the hash of the one before it, so
-that a record which was changed, removed or put in between is found. What does *not* live here:
-the table (`audit_records.py`), what is recorded when (`gateway/audit.py`).
+Each gateway process has a chain of its own, and the commands that change keys on the database share
+one: every record holds the hash of the one before it, so that a record which was changed, removed
+or put in between is found. What does *not* live here: the table (`audit_records.py`), what is
+recorded when (`gateway/audit.py`, `key_audit.py`).
 """
 
 import hashlib
@@ -17,11 +18,13 @@ class AuditRecord(msgspec.Struct, frozen=True):
     """Who asked what of which model, and how it ended; no content.
 
     Args:
-        chain: the gateway process that wrote it.
+        chain: the gateway process that wrote it, or `galen-keys`: a command.
         number: its place there, from 1.
-        at_ms: when the request ended, by the gateway's clock; never less than in the one before.
+        at_ms: when it ended, by the gateway's clock (a command: by the database's); never less than
+            in the one before.
         key_id: public name of the key; None: it came without one.
-        route: of a closed set, without ids.
+        method: of HTTP; `CLI`: a command.
+        route: of a closed set, without ids; of a command, its name.
         model: that was asked, or its adapter; "": the request got to none.
         revision: fingerprint of the checkpoint, and behind a `+` of the adapter; "": not known.
         images: keys of the images as the model got them; a tenant's image has always the same;
@@ -30,6 +33,8 @@ class AuditRecord(msgspec.Struct, frozen=True):
         parameters_hash: keyed; of all other parameters.
         code: of the error; "": none.
         finish_reason: of the choices, with commas; `abandoned`: the client left.
+        object: what it was about: the id of what it made, or what stands behind the route; "": not
+            known, or not fit to be kept. Earlier versions have none.
         hash: SHA-256 over `previous_hash` and all fields above it.
     """
 
@@ -52,6 +57,7 @@ class AuditRecord(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     duration_ms: int
+    object: str = ""
     previous_hash: str = BEGINNING
     hash: str = ""
 
@@ -90,8 +96,10 @@ def chained(record: AuditRecord, previous_hash: str) -> AuditRecord:
 
 
 def hash_of(record: AuditRecord, previous_hash: str) -> str:
-    """Return the hash that a record has behind another one."""
-    *fields, _, _ = msgspec.structs.astuple(record)
+    """Return the hash that a record has behind another one; without an object, as it always was."""
+    *fields, name, _, _ = msgspec.structs.astuple(record)
+    if name:
+        fields.append(name)
     return hashlib.sha256(previous_hash.encode() + msgspec.json.encode(fields)).hexdigest()
 
 

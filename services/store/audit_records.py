@@ -28,6 +28,7 @@ class AuditFilter(msgspec.Struct, frozen=True):
         until_ms: the moment behind the last.
         is_failed: whether they ended with an error.
         code: of the error.
+        object: the whole of it, or parts of it between slashes.
     """
 
     tenant_id: str | None = None
@@ -39,6 +40,7 @@ class AuditFilter(msgspec.Struct, frozen=True):
     until_ms: int | None = None
     is_failed: bool | None = None
     code: str | None = None
+    object: str | None = None
 
 
 async def add_records(session: AsyncSession, records: Sequence[AuditRecord]) -> None:
@@ -163,6 +165,9 @@ def _conditions(wanted: AuditFilter) -> list[ColumnElement[bool]]:
         found.append(AuditRow.at_ms >= wanted.since_ms)
     if wanted.until_ms is not None:
         found.append(AuditRow.at_ms < wanted.until_ms)
+    if wanted.object is not None:
+        parts = "/" + AuditRow.object + "/"
+        found.append(parts.contains(f"/{wanted.object}/", autoescape=True))
     if wanted.is_failed is not None:
         found.append(AuditRow.code != "" if wanted.is_failed else AuditRow.code == "")
     return found

@@ -15,7 +15,17 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
@@ -32,7 +42,16 @@ class DatabaseError(Exception):
 
 
 DATABASE_AWAY = (SQLAlchemyError, DatabaseError, OSError)
-"""What a query raises while the database cannot do its work."""
+"""What a query raises while the database cannot do its work, and where it is wrong (`is_away`)."""
+_WRONG = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
+"""Of a database's answers, those that say that it understood, and that our statement cannot be."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database cannot do its work, as far as one can see; else it was used wrongly."""
+    if isinstance(error, DBAPIError):
+        return not isinstance(error, _WRONG)
+    return isinstance(error, PoolTimeoutError) or not isinstance(error, SQLAlchemyError)
 
 
 class Database:

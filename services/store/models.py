@@ -243,6 +243,7 @@ class AuditRow(Base):
     prompt_tokens: Mapped[int] = mapped_column(BigInteger)
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
     duration_ms: Mapped[int] = mapped_column(BigInteger)
+    object: Mapped[str] = mapped_column(String(200), server_default="")
     previous_hash: Mapped[str] = mapped_column(String(64))
     hash: Mapped[str] = mapped_column(String(64))
 
@@ -250,7 +251,7 @@ class AuditRow(Base):
 class AuditAnchorRow(Base):
     """Where a chain of the audit goes on behind what retention has removed.
 
-    It belongs to a gateway process and to no tenant.
+    It belongs to a gateway process, or to the commands of keys, and to no tenant.
     """
 
     __tablename__ = "audit_anchors"

@@ -98,6 +98,20 @@ def test_each_way_in_which_a_request_can_end_has_its_record(
     assert (nowhere["status"], nowhere["code"], nowhere["model"]) == (404, "model_not_found", "")
 
 
+def test_a_record_names_what_was_made_changed_and_removed(http: httpx.Client) -> None:
+    picture = ("a.png", saved(noise(60, 60, seed=1), "PNG"))
+    made = http.post("/files", data={"purpose": "vision"}, files={"file": picture}).json()["id"]
+    assert http.delete(f"/files/{made}").status_code == 200
+    load = {"id": "org/other", "path": "/nowhere"}
+    http.post("/admin/models", json=load, headers=ADMIN)  # which no host here can do
+    http.post("/admin/workers/nobody:1/drain", headers=ADMIN)
+
+    found = records(http, order="asc", object=made)
+    assert [(r["method"], r["object"]) for r in found] == [("POST", made), ("DELETE", made)]
+    for name, route in (("org/other", "/v1/admin"), ("nobody:1", "/v1/admin")):
+        assert [r["route"] for r in records(http, object=name)] == [route]
+
+
 def test_the_hash_of_a_completion_covers_all_of_its_prompts(
     stack: RunningStack, http: httpx.Client
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +44,13 @@ ROUTES = all_routes()
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    with keyed_stack(tmp_path_factory.mktemp("keyed")) as keyed:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keyed")
+
+
+@pytest.fixture(scope="module")
+def keyed(folder: Path) -> Iterator[Keyed]:
+    with keyed_stack(folder) as keyed:
         yield keyed
 
 
@@ -275,6 +281,40 @@ def test_ask_tells_a_missing_key_from_a_wrong_one(keyed: Keyed, key: str) -> Non
     assert done.returncode == 1
     assert ("GALEN_API_KEY" in done.stderr) == (not key)
     assert ("the key is not valid" in done.stderr) == bool(key)
+
+
+# ---------------------------------------------------------------------------------- the audit
+
+
+def test_the_audit_names_the_key_that_was_made_rotated_and_revoked(
+    keyed: Keyed, folder: Path
+) -> None:
+    key_id, key = keyed.issue(scopes=["chat"])
+    made = keyed.admin("POST", f"/keys/{key_id}/rotate")
+    keyed.admin("DELETE", f"/keys/{key_id}")
+    successor = made["record"]["id"]
+    assert error_of(keyed.call("DELETE", f"/v1/admin/keys/{key_id}", made["key"])) == NO_ADMIN
+    assert keyed.call("DELETE", f"/v1/admin/keys/{key}", ADMIN_KEY).status_code == 404
+    done = galen("keys", "revoke", successor, "--data-dir", str(folder / "store"))
+    assert done.returncode == 0, done.stderr
+
+    page = keyed.admin("GET", "/audit", params={"object": key_id, "order": "asc"})
+    found = [(r["method"], r["object"], r["key_id"], r["status"]) for r in page["data"]]
+    assert found == [
+        ("POST", key_id, None, 200),
+        ("POST", f"{key_id}/rotate/{successor}", None, 200),
+        ("DELETE", key_id, None, 200),
+        ("DELETE", key_id, successor, 403),  # who has a key is named, whatever it is for
+    ]
+    here, variables = ("--url", keyed.stack.base_url), {"GALEN_ADMIN_KEY": ADMIN_KEY}
+    exported = galen("audit", "export", "--object", successor, *here, variables=variables)
+    _, command = map(json.loads, exported.stdout.splitlines())
+    assert (command["chain"], command["route"]) == ("galen-keys", "galen keys revoke")
+    secret = key.rpartition("_")[2]
+    assert secret not in keyed.call("GET", "/v1/admin/audit?limit=1000", ADMIN_KEY).text
+    verified = galen("audit", "verify", *here, variables=variables)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "galen-keys: holds, 1 records" in verified.stdout
 
 
 # ----------------------------------------------------------------------------- many gateways

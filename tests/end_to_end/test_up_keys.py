@@ -1,6 +1,7 @@
 """`galen up` and `galen keys`: open on loopback and said so, a key where one is needed."""
 
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_printed_commands_have_a_key_where_one_is_needed(temporary: Path, data: 
         assert up.end(signal.SIGINT, END_LIMIT_S) == 0
     listed = keys(data, "list").stdout
     assert "revoked" in listed  # it is gone with its run
+    with sqlite3.connect(Path(data) / "galen.db") as database:
+        query = "SELECT route, object FROM audit WHERE chain = 'galen-keys' ORDER BY number"
+        recorded = database.execute(query).fetchall()
+    database.close()
+    key_id = key.rpartition("_")[0]
+    assert recorded == [("galen up create", key_id), ("galen up revoke", key_id)]
     assert key.rpartition("_")[2] not in listed
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.csv_file import inert, write_csv
+from evaluation.csv_file import write_csv
 from evaluation.report_page import filters_of, plot_of
 from tests.end_to_end.launched import galen
 from tests.evaluation.chat_files import chat_record, fair, is_for_judge, write_chat
@@ -160,7 +160,6 @@ def test_a_judged_report_shows_answers_and_replies_as_text(tmp_path: Path):
 
 @pytest.mark.parametrize("begins", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", " =1"])
 def test_no_cell_is_a_formula(begins: str, tmp_path: Path):
-    assert inert(begins) == f"'{begins}"
     write_csv(tmp_path / "x.csv", [{"answer": begins, "value": -0.5}, {"more, of it": 'a "b"\nc'}])
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))

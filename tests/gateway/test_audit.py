@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.gateway.audit import MOST_KEPT, Asked, AuditLog
-from services.gateway.caller import Caller
+from services.gateway.audit import MOST_KEPT, MOST_UNKNOWN, Asked, AuditLog, MostAMinute
+from services.gateway.caller import ANONYMOUS, Caller
 from services.gateway.catalogue import CatalogueEntry
 from services.gateway.job_store import JobStore
 from services.gateway.metrics import GatewayMetrics
@@ -55,12 +55,16 @@ class Audited:
         self.place.unlink()
 
     def end(self, asked: Asked | None = None, /, **scope: Any) -> None:
-        """A request ends."""
+        """A request ends; of nobody known where `galen.caller` is None."""
         self._requests += 1
-        found = {"method": "POST", "galen.request_id": f"r{self._requests}", **scope}
+        route = scope.pop("route", "/v1/chat/completions")
+        request_id = f"r{self._requests}"
+        found = {"method": "POST", "path": route, "galen.request_id": request_id, **scope}
+        if found.setdefault("galen.caller", ANONYMOUS) is None:
+            del found["galen.caller"]
         if asked is not None:
             found["galen.asked"] = asked
-        self.log.add(found, scope.get("route", "/v1/chat/completions"), 200, 0.25)
+        self.log.add(found, route, 200, 0.25)
 
     async def records(self) -> list[AuditRecord]:
         async with self.store.begin() as session:
@@ -73,6 +77,9 @@ class Audited:
 
     def lost(self) -> float:
         return self.metrics.registry.get_sample_value("galen_gateway_audit_lost_records_total") or 0
+
+    def left_out(self) -> float | None:
+        return self.metrics.registry.get_sample_value("galen_gateway_audit_left_out_records_total")
 
 
 @pytest.fixture
@@ -150,6 +157,62 @@ async def test_what_only_reads_states_is_not_recorded(make: Make) -> None:
     await audited.log.flush()
 
     assert [r.route for r in await audited.records()] == ["/v1/files", "/v1/batches"]
+
+
+async def test_a_record_names_what_it_was_about(make: Make) -> None:
+    audited = make()
+    key = f"galen_{'0' * 16}_{'1' * 64}"
+    more: Any = {"route": "/v1/admin", "method": "DELETE"}
+    made: Any = {"route": "/v1/files", "galen.object": "file-2"}
+    audited.end(path="/v1/admin/keys/galen_1", **more)
+    audited.end(path=f"/v1/admin/keys/{key}", **more)
+    audited.end(path="/v1/files", **made)
+    audited.end(asked_of("a"))
+    await audited.log.close()
+
+    assert [r.object for r in await audited.records()] == ["galen_1", "", "file-2", ""]
+    files = b"".join(f.read_bytes() for f in audited.place.glob("galen.db*"))
+    assert key.rpartition("_")[2].encode() not in files
+
+
+async def test_of_requests_of_nobody_known_some_a_minute_are_recorded(make: Make) -> None:
+    audited = make()
+    stranger: Any = {"galen.caller": None, "galen.code": "invalid_api_key"}
+    for _ in range(MOST_UNKNOWN + 5):
+        audited.end(**stranger)
+    audited.end()
+    await audited.log.flush()
+
+    codes = [r.code for r in await audited.records()]
+    assert codes == ["invalid_api_key"] * MOST_UNKNOWN + [""]
+    assert (audited.left_out(), audited.lost()) == (5, 0)
+
+
+def test_a_minute_later_there_is_room_again() -> None:
+    minute = MostAMinute(2)
+
+    assert [minute.lets(now_s) for now_s in (0.0, 30.0, 59.9, 60.0, 89.9, 90.0)] == [
+        True, True, False, True, False, True,
+    ]  # fmt: skip
+
+
+async def test_records_outlive_a_database_that_refuses_them(make: Make) -> None:
+    audited = make(audit="required")
+    audited.end()
+    await audited.log.flush()
+    async with audited.store.begin() as session:
+        await session.execute(text("CREATE UNIQUE INDEX ux_all ON audit (tenant_id)"))
+    audited.end()
+    await audited.log.flush()  # an IntegrityError
+    with pytest.raises(UnavailableError):
+        audited.log.check()
+
+    async with audited.store.begin() as session:
+        await session.execute(text("DROP INDEX ux_all"))
+    await audited.log.flush()
+
+    audited.log.check()
+    assert [r.request_id for r in await audited.records()] == ["r1", "r2"]
 
 
 async def test_records_wait_for_a_database_that_is_away_and_come_in_order(make: Make) -> None:

@@ -1,8 +1,11 @@
+import hashlib
+import json
+
 import msgspec
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from services.store.audit_chain import AuditChain, AuditRecord, ChainCheck, chained
+from services.store.audit_chain import AuditChain, AuditRecord, ChainCheck, chained, hash_of
 from services.store.audit_records import (
     AuditFilter,
     add_records,
@@ -14,6 +17,8 @@ from services.store.audit_records import (
 )
 from services.store.database import Database
 from services.store.models import AuditRow
+
+NEWER = {"object", "previous_hash", "hash"}  # what the first version's hash does not cover
 
 
 def record(number: int, chain: str = "g1", **fields: object) -> AuditRecord:
@@ -86,6 +91,7 @@ async def test_a_batch_that_is_written_twice_is_there_once(database: Database) -
             update(AuditRow).where(AuditRow.number == 3).values(previous_hash="f" * 64),
             "record 3 does not follow the one before it",
         ),
+        (update(AuditRow).where(AuditRow.number == 3).values(object="x"), "record 3 was changed"),
     ],
 )
 async def test_what_was_tampered_with_is_found(
@@ -96,6 +102,28 @@ async def test_what_was_tampered_with_is_found(
         await session.execute(change)  # pyright: ignore[reportArgumentType, reportCallIssue] - either statement
 
     assert await problem_of(database) == problem
+
+
+def test_without_an_object_a_record_hashes_as_in_earlier_versions() -> None:
+    old = record(1)
+    fields = [v for k, v in msgspec.structs.asdict(old).items() if k not in NEWER]
+    text = "f" * 64 + json.dumps(fields, separators=(",", ":"))
+
+    assert len(fields) == 19
+    assert hash_of(old, "f" * 64) == hashlib.sha256(text.encode()).hexdigest()
+    named = msgspec.structs.replace(old, object="file-1")
+    other = msgspec.structs.replace(old, object="file-2")
+    assert len({hash_of(each, "") for each in (old, named, other)}) == 3
+
+
+async def test_a_gateway_of_the_version_before_writes_on(database: Database) -> None:
+    await keep(database, chain_of(record(1)))
+    second = chained(record(2), chain_of(record(1))[0].hash)
+    known = {k: v for k, v in msgspec.structs.asdict(second).items() if k != "object"}
+    async with database.begin() as session:
+        await session.execute(insert(AuditRow).values(**known))
+
+    assert await problem_of(database) == ""
 
 
 def test_a_record_with_a_hash_of_its_own_making_does_not_fit_the_next() -> None:
@@ -140,6 +168,8 @@ async def test_a_chain_whose_anchor_was_taken_does_not_hold(database: Database) 
 async def test_filters_and_pages(database: Database) -> None:
     await keep(database, chain_of(record(1), record(2, tenant_id="b"), record(3, code="timeout")))
     await keep(database, chain_of(record(1, "g2", key_id="k", model="n")))
+    names = ("file-1", "file-1/content", "file_1", "xfile-1", "file-10")
+    named = [record(n, "g3", tenant_id="c", object=name) for n, name in enumerate(names, 1)]
 
     async def ids(wanted: AuditFilter, **page: object) -> list[str] | None:
         options: dict = {"limit": 9, "after": "", "is_ascending": True, **page}
@@ -160,6 +190,11 @@ async def test_filters_and_pages(database: Database) -> None:
     assert await ids(AuditFilter(is_failed=False, chain="g1")) == ["g1:1", "g1:2"]
     assert await ids(AuditFilter(code="timeout")) == ["g1:3"]
     assert await ids(AuditFilter(since_ms=2000, until_ms=3000)) == ["g1:2"]
+    await keep(database, chain_of(*named))
+    assert await ids(AuditFilter(object="file-1")) == ["g3:1", "g3:2"]
+    assert await ids(AuditFilter(object="content")) == ["g3:2"]
+    assert await ids(AuditFilter(object="file_1")) == ["g3:3"]
+    assert await ids(AuditFilter(object="file")) == []
 
 
 async def test_a_request_is_found_for_its_tenant_only(database: Database) -> None:

@@ -69,9 +69,9 @@ class Gate:
                 caller = self._stranger(scope, needed, key)
             else:
                 caller = await self._second_look(scope, key)
+        scope["galen.caller"] = caller  # also where it may not: log and audit name its key
         if needed and not caller.may(needed):
             raise _not_for_this(needed)
-        scope["galen.caller"] = caller
 
     def _known(self, key: bytes) -> Caller | None:
         if self._admin_key is not None and hmac.compare_digest(key, self._admin_key):

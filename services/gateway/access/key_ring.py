@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.gateway.caller import Caller
-from services.gateway.job_store import JobStore
-from services.protocol.errors import UnavailableError
+from services.gateway.job_store import STORE_FAILED, JobStore
 from services.protocol.key_limits import NO_LIMITS, KeyLimits
 from services.store.key_records import (
     burned_in_of,
@@ -134,7 +133,7 @@ class KeyRing:
         self._began = time.monotonic()
         try:
             await self._read()
-        except (UnavailableError, OSError) as error:
+        except (*STORE_FAILED, OSError) as error:
             _log.warning("keys.unread", cause=type(error).__name__)
 
     async def watch_forever(self) -> None:
@@ -144,7 +143,7 @@ class KeyRing:
             await self.refresh()
 
     async def write_use(self) -> None:
-        """Write down which keys were used; raises UnavailableError."""
+        """Write down which keys were used; raises what is in STORE_FAILED."""
         used, self._used = self._used, set()
         if used:
             async with self._store.begin() as session:

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from services.gateway.access.key_ring import KeyRing
-from services.gateway.job_store import JobStore
-from services.protocol.errors import UnavailableError
+from services.gateway.job_store import STORE_FAILED, JobStore
 from services.store.usage_records import UsagePlace, add_usage
 
 _log = structlog.get_logger()
@@ -46,8 +45,8 @@ class UsageLedger:
                     await add_usage(session, counts)
             counts = {}
             await self._ring.write_use()
-        except UnavailableError:
-            _log.warning("usage.unwritten", rows=len(counts))
+        except STORE_FAILED as error:
+            _log.warning("usage.unwritten", rows=len(counts), cause=type(error).__name__)
         finally:
             for place, each in counts.items():
                 self.add(place, each)

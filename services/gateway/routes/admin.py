@@ -102,6 +102,7 @@ async def load_model(request: Request) -> Response:
     """Checks the checkpoint, chooses a layout and starts workers; answers before they are ready."""
     state = state_of(request)
     wanted = read_load_request(await read_json(request, state.settings))
+    request.scope["galen.object"] = wanted.model_id
     host = _choose_host(await hosts_of(state), wanted.host)
     fields = {
         name: getattr(wanted, name) for name in LoadModel.__struct_fields__ if name not in _OWN

@@ -46,7 +46,7 @@ async def list_audit(request: Request) -> Response:
     responses=answers(AuditChainList, "Every chain"),
 )
 async def list_audit_chains(request: Request) -> Response:
-    """One for each gateway process that there ever was; what `galen audit verify` begins with."""
+    """One for each gateway process that there ever was, and `galen-keys` of the commands."""
     state = state_of(request)
     await state.audit.flush()
     async with state.store.begin() as session:

@@ -56,6 +56,7 @@ async def create_batch(request: Request) -> Response:
                 metadata=wanted.metadata,
             ),
         )
+    request.scope["galen.object"] = job.id
     await state.jobs.start(job.id)
     return _json(batch_of(job, Counts()))
 

@@ -64,6 +64,7 @@ async def create_evaluation(request: Request) -> Response:
                 spec=spec,
             ),
         )
+    request.scope["galen.object"] = job.id
     await state.jobs.start(job.id)
     return _json(evaluation_of(job, Counts()))
 

@@ -74,6 +74,7 @@ async def create_vote(request: Request) -> Response:
             wanted.request_id, asked.model, asked.revision, wanted.rating, wanted.consent, evidence
         )
         row = await put_vote(session, _voter(caller), vote)
+    request.scope["galen.object"] = row.id
     return _json(vote_of(row))
 
 

@@ -92,6 +92,7 @@ async def upload_file(request: Request) -> Response:
     try:
         async with state.store.begin() as session:
             row = await add_file(session, file)
+        request.scope["galen.object"] = row.id
     except BaseException:
         await asyncio.shield(in_thread(lambda: state.store.files.remove(file.key)))
         raise

@@ -60,6 +60,7 @@ async def create_key(request: Request) -> Response:
         raise RequestError(
             ErrorCode.INVALID_VALUE, f"there are {MOST_KEYS} keys, the most that may be"
         ) from None
+    request.scope["galen.object"] = made.row.id
     await state.access.ring.refresh()
     return _json(issued_key(made))
 
@@ -112,6 +113,7 @@ async def rotate(request: Request, key_id: str) -> Response:
         made = await rotate_key(session, secrets, key_id, wanted.overlap_s)
     if made is None:
         raise _unknown()
+    request.scope["galen.object"] = f"{key_id}/rotate/{made.row.id}"
     await state.access.ring.refresh()
     return _json(issued_key(made))
 

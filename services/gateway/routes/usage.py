@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from modeling.csv_cells import inert
 from services.gateway.caller import ADMIN, caller_of
 from services.gateway.key_schemas import UsageLine, UsageList, usage_line
 from services.gateway.pages import page_of, unknown_after
@@ -88,11 +89,5 @@ def _csv(lines: list[UsageLine]) -> str:
     writer = csv.writer(out)
     writer.writerow(UsageLine.__struct_fields__)
     for line in lines:
-        writer.writerow([_inert(value) for value in msgspec.structs.astuple(line)])
+        writer.writerow([inert(value) for value in msgspec.structs.astuple(line)])
     return out.getvalue()
-
-
-def _inert(value: object) -> object:
-    """A spreadsheet must not take a name for a formula."""
-    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t"))
-    return f"'{value}" if is_formula else value
