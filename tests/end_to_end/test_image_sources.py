@@ -59,7 +59,11 @@ def site() -> Iterator[tuple[str, list[str]]]:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, site: tuple[str, list[str]]
 ) -> Iterator[RunningStack]:
-    gateway = {"IMAGE_HOSTS": f"{site[0]}, images.example.org", "IMAGE_NETWORKS": "127.0.0.0/8"}
+    gateway = {
+        "IMAGE_HOSTS": f"{site[0]}, images.example.org",
+        "IMAGE_NETWORKS": "127.0.0.0/8",
+        "VISION_DAYS": "10",
+    }
     folder = tmp_path_factory.mktemp("image-sources")
     with running_stack(folder, model=FAKE_MODEL, slots=4, gateway=gateway) as running:
         yield running
@@ -163,7 +167,7 @@ def test_an_upload_says_when_it_ends(stack: RunningStack) -> None:
         usual = client.files.create(file=("a.png", PICTURE), purpose="vision")
         batch = client.files.create(file=("b.jsonl", BATCH_LINE), purpose="batch")
         assert client.files.retrieve(short.id).expires_at == short.created_at + 3600
-    assert usual.expires_at == usual.created_at + 30 * day_s  # the operator's days
+    assert usual.expires_at == usual.created_at + 10 * day_s  # the operator's days
     assert batch.expires_at is None
 
 
@@ -177,6 +181,8 @@ def test_an_upload_says_when_it_ends(stack: RunningStack) -> None:
             ({"[anchor]": "created_at", "[seconds]": wrong}, "invalid_value", "[seconds]")
             for wrong in ("3599", "2592001", "soon", "-3600", "3600.5", "", "\u0663600", "9" * 5000)
         ),
+        # longer than the operator keeps images
+        ({"[anchor]": "created_at", "[seconds]": "864001"}, "invalid_value", "[seconds]"),
         ({"": "3600"}, "unsupported_parameter", ""),
     ],
 )

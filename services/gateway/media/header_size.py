@@ -51,6 +51,8 @@ class _Head:
     def __init__(self, text: str, start: int) -> None:
         self._text = text
         self._start = start
+        padding = text.count("=", max(start, len(text) - 2))
+        self._length = max((len(text) - start) // 4 * 3 - padding, 0)
 
     def read(self, offset: int, count: int) -> bytes:
         if not 0 <= offset <= _REACH_BYTES - count:
@@ -66,8 +68,7 @@ class _Head:
         return found
 
     def __len__(self) -> int:
-        digits = len(self._text) - self._start
-        return digits // 4 * 3 - self._text.count("=", max(self._start, len(self._text) - 2))
+        return self._length
 
     def __getitem__(self, place: slice, /) -> bytes:
         start, end, _ = place.indices(len(self))
