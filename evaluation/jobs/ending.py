@@ -57,7 +57,9 @@ async def end(office: Office, job_id: str) -> None:
             return
         job = await find_job(session, job_id)
         shards = await shards_of(session, job_id)
-        file = job and await find_file(session, job.tenant_id, job.input_file_id)
+        file = job and await find_file(
+            session, job.tenant_id, job.input_file_id, may_be_expired=True
+        )
     if job is None:
         return
     try:

@@ -192,9 +192,9 @@ async def _ask_on(
 
 
 async def _lines_left(office: Office, claim: Claim, journal: Journal) -> Sequence[Line]:
-    shard = claim.shard
+    job, shard = claim.job, claim.shard
     async with office.database.begin() as session:
-        file = await find_file(session, claim.job.tenant_id, claim.job.input_file_id)
+        file = await find_file(session, job.tenant_id, job.input_file_id, may_be_expired=True)
     if file is None:
         raise InputGoneError
 
@@ -205,7 +205,7 @@ async def _lines_left(office: Office, claim: Claim, journal: Journal) -> Sequenc
                 content = io.BytesIO(opened.read(shard.end_byte - shard.start_byte))
         except FileNotFoundError:
             raise InputGoneError from None
-        lines = office.kind_of(claim.job).lines(claim.job, content, shard.first_line)
+        lines = office.kind_of(job).lines(job, content, shard.first_line)
         return [line for line in lines if not journal.has(line.number)]
 
     return await asyncio.to_thread(read)

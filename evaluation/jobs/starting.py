@@ -23,7 +23,7 @@ async def start(office: Office, job_id: str) -> None:
         job = await find_job(session, job_id)
         if job is None or job.status != "validating":
             return
-        file = await find_file(session, job.tenant_id, job.input_file_id)
+        file = await find_file(session, job.tenant_id, job.input_file_id, may_be_expired=True)
     try:
         spans = await asyncio.to_thread(cut, office, job, "" if file is None else file.key)
         _check_count(spans, 0 if file is None else file.num_lines)

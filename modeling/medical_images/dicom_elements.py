@@ -7,7 +7,9 @@ more than one walk over its bytes. What does *not* live here: what the elements 
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from modeling.medical_images.errors import MedicalImageError
 from modeling.medical_images.signatures import DICOM_PREAMBLE_BYTES, is_dicom
@@ -15,9 +17,12 @@ from modeling.medical_images.signatures import DICOM_PREAMBLE_BYTES, is_dicom
 MAX_INFLATED_BYTES = 64 * 2**20
 MAX_ELEMENTS = 200_000
 MAX_DEPTH = 32
+MAX_STEPS_TO_SIZE = 512
+"""Elements looked at where only the size is asked for: it stands among the first ones."""
 MAX_KEPT_BYTES = 16 * 2**20
 """Of all kept elements but the pixels: functional groups of a thousand frames take about 1 MiB."""
 
+ROWS, COLUMNS = 0x00280010, 0x00280011
 PIXEL_DATA = 0x7FE00010
 TRANSFER_SYNTAX = 0x00020010
 MEDIA_STORAGE_CLASS = 0x00020002
@@ -28,12 +33,25 @@ EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
+_LONGEST_HEADER = 12
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 # PS3.5, 7.1.2: these have two reserved bytes and a length of 32 bits
 _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
+
+
+class FileBytes(Protocol):
+    """A file's bytes, or what stands for them where few of them are looked at."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, place: slice, /) -> bytes:
+        """Those of a place, fewer at the end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +104,30 @@ def read_elements(file: bytes, wanted: frozenset[int]) -> Elements:
     )
 
 
-def _read_meta(file: bytes) -> tuple[str, int]:
+def read_size(file: FileBytes) -> tuple[int, int] | None:
+    """Return a DICOM file's width and height from as few bytes as say it; None: they do not.
+
+    Those of deflated and big-endian files never do.
+
+    Raises:
+        MedicalImageError: as `read_elements`, and where it stands too far behind.
+    """
+    syntax, start = _read_meta(file, MAX_STEPS_TO_SIZE)
+    if syntax in (DEFLATED, EXPLICIT_BIG):
+        return None
+    walk = _Walk(file, is_little=True, most=MAX_STEPS_TO_SIZE)
+    sides: dict[int, int] = {}
+    for header, end in walk.elements(start, is_explicit=syntax != IMPLICIT_LITTLE):
+        if header.tag in (ROWS, COLUMNS) and header.length == 2:
+            sides[header.tag] = int.from_bytes(file[header.value : end], "little")
+        if len(sides) == 2:
+            return sides[COLUMNS], sides[ROWS]
+    return None
+
+
+def _read_meta(file: FileBytes, most: int = MAX_ELEMENTS) -> tuple[str, int]:
     """Return the transfer syntax and where the data set begins (PS3.10, 7.1)."""
-    walk = _Walk(file, is_little=True)
+    walk = _Walk(file, is_little=True, most=most)
     position, syntax = DICOM_PREAMBLE_BYTES, ""
     while position + 8 <= len(file) and file[position : position + 2] == b"\x02\x00":
         header = walk.header(position, is_explicit=True)
@@ -123,8 +162,9 @@ def _inflate(deflated: bytes) -> bytes:
 class _Walk:
     """One pass over a data set; counts what it meets."""
 
-    def __init__(self, file: bytes, *, is_little: bool) -> None:
+    def __init__(self, file: FileBytes, *, is_little: bool, most: int = MAX_ELEMENTS) -> None:
         self._file = file
+        self._most = most
         order = "<" if is_little else ">"
         self._tag = struct.Struct(order + "HH")
         self._short, self._long = struct.Struct(order + "H"), struct.Struct(order + "I")
@@ -139,15 +179,7 @@ class _Walk:
         """Return the wanted elements up to the pixels, which are noted."""
         found: dict[int, bytes] = {}
         num_kept_bytes = 0
-        while position + 8 <= len(self._file):
-            header = self.header(position, is_explicit=is_explicit)
-            if header.tag == PIXEL_DATA:
-                self._note_pixels(header)
-                return found
-            if header.length == _UNDEFINED:
-                end = self._end_of_sequence(header, is_explicit=is_explicit)
-            else:
-                end = self.end_of(header)
+        for header, end in self.elements(position, is_explicit=is_explicit):
             if header.tag in wanted:
                 if header.tag in found:  # readers differ in which of the two they take
                     raise _invalid("an element that says what the pixels are stands twice")
@@ -158,26 +190,36 @@ class _Walk:
             position = end
         return found
 
+    def elements(self, position: int, *, is_explicit: bool) -> Iterator[tuple[_Header, int]]:
+        """Yield each element of the top level with its end, up to the pixels, which are noted."""
+        while position + 8 <= len(self._file):
+            header = self.header(position, is_explicit=is_explicit)
+            if header.tag == PIXEL_DATA:
+                self._note_pixels(header)
+                return
+            if header.length == _UNDEFINED:
+                position = self._end_of_sequence(header, is_explicit=is_explicit)
+            else:
+                position = self.end_of(header)
+            yield header, position
+
     def header(self, position: int, *, is_explicit: bool) -> _Header:
         """Return tag, VR, length and place of the value of an element."""
         self._num_elements += 1
-        if self._num_elements > MAX_ELEMENTS:
-            raise _invalid(f"the file has more than {MAX_ELEMENTS} elements")
-        file = self._file
+        if self._num_elements > self._most:
+            raise _invalid(f"the file has more than {self._most} elements")
+        head = self._file[position : position + _LONGEST_HEADER]
         try:
-            group, element = self._tag.unpack_from(file, position)
+            group, element = self._tag.unpack_from(head)
             tag = group << 16 | element
             if not is_explicit or group == 0xFFFE:
-                return _Header(
-                    tag, b"", self._long.unpack_from(file, position + 4)[0], position + 8
-                )
-            vr = file[position + 4 : position + 6]
+                return _Header(tag, b"", self._long.unpack_from(head, 4)[0], position + 8)
+            vr = head[4:6]
             if vr in _LONG_VRS:
-                length = self._long.unpack_from(file, position + 8)[0]
-                return _Header(tag, vr, length, position + 12)
+                return _Header(tag, vr, self._long.unpack_from(head, 8)[0], position + 12)
             if not (vr.isalpha() and vr.isupper()):
                 raise _invalid("an element has no valid value representation")
-            return _Header(tag, vr, self._short.unpack_from(file, position + 6)[0], position + 8)
+            return _Header(tag, vr, self._short.unpack_from(head, 6)[0], position + 8)
         except struct.error:
             raise _invalid("the file ends within an element: it is truncated") from None
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 from modeling.medical_images.dicom_elements import Elements, read_elements
@@ -111,7 +112,7 @@ def read_header(file: bytes) -> DicomHeader:
             "this combination of samples, bits and photometric interpretation is unknown"
         )
     modality = _text(data, "Modality")
-    burned_in = _text(data, "BurnedInAnnotation").upper()
+    burned_in = _burned_in(data)
     return DicomHeader(
         elements=elements,
         data=data,
@@ -123,7 +124,7 @@ def read_header(file: bytes) -> DicomHeader:
         bits_stored=_number(data, "BitsStored", 1, allocated, default=allocated),
         photometric=photometric,
         modality=modality if modality in MODALITIES else ("other" if modality else ""),
-        burned_in=burned_in if burned_in in ("YES", "NO") else "",
+        burned_in=burned_in,
     )
 
 
@@ -202,6 +203,18 @@ def _number(
 def _text(data: Dataset, keyword: str) -> str:
     value: Any = data.get(keyword)
     return value if isinstance(value, str) else ""
+
+
+def _burned_in(data: Dataset) -> str:
+    """Return YES where any of the values says so, NO where all do, else nothing.
+
+    One value is allowed; files with several, or of another type, are read for their worst.
+    """
+    value: Any = data.get("BurnedInAnnotation")
+    values: list[Any] = list(value) if isinstance(value, MultiValue) else [value]
+    texts = (v.decode("ascii", "replace") if isinstance(v, bytes) else str(v) for v in values)
+    said = {each.strip(" \0").upper() for text in texts for each in text.split("\\")}
+    return "YES" if "YES" in said else "NO" if said == {"NO"} else ""
 
 
 def _invalid(message: str) -> MedicalImageError:

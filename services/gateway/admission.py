@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from services.gateway.catalogue import CatalogueEntry, ModelCatalogue
 from services.gateway.media.image_costs import ImageCosts, weigh
-from services.gateway.media.images import ImageInput
+from services.gateway.media.images import ImageInput, ImageLimits
 from services.gateway.openai_schemas import ChatCompletionRequest
 from services.gateway.queue_errors import redis_away
 from services.gateway.state import GatewayState
@@ -50,26 +50,25 @@ def _cannot(name: str, model: str, engine: str) -> RequestError:
     )
 
 
+def check_images(
+    inputs: Sequence[ImageInput], chat: ChatCompletionRequest, card: ModelCard, limits: ImageLimits
+) -> None:
+    """Raise RequestError where images are too many or too large, or cannot fit the context."""
+    costs = weigh(inputs, card, limits)
+    _check_context(costs, chat.max_completion_tokens or chat.max_tokens, card)
+
+
 @asynccontextmanager
-async def admitted_images(
-    state: GatewayState,
-    inputs: Sequence[ImageInput],
-    chat: ChatCompletionRequest,
-    card: ModelCard,
-    place: LanePlace,
-) -> AsyncGenerator[ImageCosts]:
-    """Give what the images of a request cost, and keep room for it while they are decoded.
+async def kept_room(state: GatewayState, place: LanePlace) -> AsyncGenerator[None]:
+    """Keep room for a request while its images are fetched and decoded.
 
     Raises:
-        RequestError: the images are too many or too large, or cannot fit the context.
-        OverloadedError, UnavailableError: it would not be taken now, so nothing is decoded for it.
+        OverloadedError, UnavailableError: it would not be taken now, so nothing is done for it.
     """
-    costs = weigh(inputs, card, state.images.limits)
-    _check_context(costs, chat.max_completion_tokens or chat.max_tokens, card)
     if not state.dispatcher.is_redis_up:
         raise redis_away()
     async with state.dispatcher.room.kept(place):
-        yield costs
+        yield
 
 
 def _check_context(costs: ImageCosts, max_tokens: int | None, card: ModelCard) -> None:

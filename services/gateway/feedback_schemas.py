@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from services.gateway.openai_schemas import converted
+from services.gateway.openai_schemas import ImagePreprocess, converted
 from services.protocol.errors import ErrorCode, RequestError
 from services.store.models import FeedbackRow
 
@@ -27,10 +27,15 @@ class VotedTurn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VotedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An image of the first turn: an uploaded file, or the SHA-256 of one that the operator has."""
+    """An image of the first turn: an uploaded file, or the SHA-256 of one that the operator has.
+
+    Args:
+        preprocess: which part of it was shown, and how, as the request had it.
+    """
 
     file_id: _Id | None = None
     sha256: _Sha256 | None = None
+    preprocess: ImagePreprocess | None = None
 
 
 class CreateVoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +70,7 @@ class Vote(msgspec.Struct, frozen=True):
     reason: str | None = None
     corrected_answer: str | None = None
     conversation: list[dict[str, str]] | None = None
-    images: list[dict[str, str]] | None = None
+    images: list[dict[str, Any]] | None = None
     subject: str | None = None
     licence: str | None = None
     object: Literal["feedback"] = "feedback"

@@ -56,17 +56,16 @@ def image_inputs(
     return inputs
 
 
-def preprocess_header(inputs: Sequence[ImageInput]) -> str:
-    """Return the fingerprints of a request's images, each once, in their order."""
-    return ", ".join(dict.fromkeys(image.fingerprint for image in inputs))
+def choice_of(asked: ImagePreprocess, model_recipe: str | None, place: str) -> Choice:
+    """Return what is asked of an image.
 
+    Args:
+        model_recipe: the operator's, where none is asked for.
+        place: the path of `asked`.
 
-def _choice(
-    asked: ImagePreprocess | None, model_recipe: str | None, url: str, param: str
-) -> Choice:
-    if asked is None and (model_recipe is None or not _is_medical(url)):
-        return AS_IT_IS
-    asked = asked or ImagePreprocess()
+    Raises:
+        RequestError: it fits no file.
+    """
     window = asked.window
     choice = Choice(
         recipe=asked.recipe or model_recipe or AS_IT_IS.recipe,
@@ -81,9 +80,23 @@ def _choice(
         raise RequestError(
             ErrorCode(error.code),
             error.message,
-            param=f"{param.rpartition('.')[0]}.preprocess.{error.field}",
+            param=f"{place}.{error.field}",
         ) from None
     return choice
+
+
+def preprocess_header(inputs: Sequence[ImageInput]) -> str:
+    """Return the fingerprints of a request's images, each once, in their order."""
+    return ", ".join(dict.fromkeys(image.fingerprint for image in inputs))
+
+
+def _choice(
+    asked: ImagePreprocess | None, model_recipe: str | None, url: str, param: str
+) -> Choice:
+    if asked is None and (model_recipe is None or not _is_medical(url)):
+        return AS_IT_IS
+    place = f"{param.rpartition('.')[0]}.preprocess"
+    return choice_of(asked or ImagePreprocess(), model_recipe, place)
 
 
 def _is_medical(url: str) -> bool:

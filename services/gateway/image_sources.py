@@ -5,7 +5,6 @@ live here: fetching (`media/fetch.py`), what is then done with the image (`image
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +12,7 @@ import pybase64
 import structlog
 
 from services.gateway.caller import Caller
+from services.gateway.file_parts import FILE_ID
 from services.gateway.job_store import JobStore
 from services.gateway.media.data_url import MIME_BY_FORMAT
 from services.gateway.media.fetch import FetchPolicy, ImageFetcher
@@ -28,7 +28,6 @@ _log = structlog.get_logger()
 
 _AT_ONCE = 2
 """Of one request: bounds what it holds in memory."""
-_FILE_ID = re.compile(r"file-[0-9a-f]{24}", re.ASCII)
 
 
 class ImageSources:
@@ -48,6 +47,12 @@ class ImageSources:
         if self._fetcher is not None:
             await self._fetcher.close()
 
+    def must_bring(self, images: Sequence[tuple[ImageUrl, str]], max_images: int) -> bool:
+        """Whether `brought` has anything to do."""
+        if len(images) > min(max_images, self._max_images):
+            return False
+        return any(self._is_elsewhere(image.url) for image, _ in images)
+
     async def brought(
         self, images: Sequence[tuple[ImageUrl, str]], caller: Caller, max_images: int
     ) -> Sequence[tuple[ImageUrl, str]]:
@@ -63,9 +68,7 @@ class ImageSources:
                 them are more than a request itself could carry.
             UnavailableError: the store is away.
         """
-        if all(image.url.startswith("data:") for image, _ in images):
-            return images
-        if len(images) > min(max_images, self._max_images):
+        if not self.must_bring(images, max_images):
             return images
         errand = _Errand(caller, self._max_bytes)
         places = {image.url: param for image, param in reversed(images)}
@@ -82,13 +85,17 @@ class ImageSources:
             for image, param in images
         ]
 
+    def _is_elsewhere(self, url: str) -> bool:
+        if FILE_ID.fullmatch(url):
+            return True
+        return self._fetcher is not None and url[:5].lower() != "data:"
+
     async def _url_of(self, url: str, param: str, errand: "_Errand") -> str:
-        is_file = _FILE_ID.fullmatch(url)
-        if not is_file and (self._fetcher is None or url[:5].lower() == "data:"):
+        if not self._is_elsewhere(url):
             return url
         async with errand.places:
             errand.check(param)
-            if is_file or self._fetcher is None:
+            if self._fetcher is None or FILE_ID.fullmatch(url):
                 content = await self._read(url, param, errand.caller)
             else:
                 content = await self._fetcher.fetch(url, param)

@@ -187,7 +187,14 @@ class EvaluationList(msgspec.Struct, frozen=True):
 
 def file_of(row: FileRow) -> FileObject:
     """Describe a file."""
-    return FileObject(row.id, row.num_bytes, row.created_ms // 1000, row.filename, row.purpose)
+    return FileObject(
+        id=row.id,
+        bytes=row.num_bytes,
+        created_at=row.created_ms // 1000,
+        filename=row.filename,
+        purpose=row.purpose,
+        expires_at=_seconds(row.expires_ms),
+    )
 
 
 def batch_of(row: JobRow, counts: Counts) -> Batch:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from services.gateway.file_parts import FileContent, url_in
 from services.gateway.refused_fields import CHAT, why_refused
 from services.gateway.tool_schemas import (
     CallId,
@@ -87,7 +88,9 @@ class ImageContent(_Strict, frozen=True, gc=False, tag_field="type", tag="image_
     image_url: ImageUrl
 
 
-UserParts = Annotated[list[TextContent | ImageContent], Meta(min_length=1, max_length=256)]
+UserParts = Annotated[
+    list[TextContent | ImageContent | FileContent], Meta(min_length=1, max_length=256)
+]
 TextParts = Annotated[list[TextContent], Meta(min_length=1, max_length=256)]
 
 
@@ -157,6 +160,23 @@ class JsonSchemaFormat(_Strict, frozen=True, gc=False, tag_field="type", tag="js
 
 
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
+def images_in(messages: Iterable[ChatMessage]) -> Iterator[tuple[ImageUrl, str]]:
+    """Yield every image with the path of its URL, in the order of the conversation.
+
+    A file counts as the image that it has to be; raises RequestError where it cannot be one.
+    """
+    for i, message in enumerate(messages):
+        if not isinstance(message, UserMessage) or isinstance(message.content, str):
+            continue
+        for j, part in enumerate(message.content):
+            place = f"messages[{i}].content[{j}]"
+            if isinstance(part, ImageContent):
+                yield part.image_url, f"{place}.image_url.url"
+            elif isinstance(part, FileContent):
+                url, param = url_in(part.file, f"{place}.file")
+                yield ImageUrl(url), param
 
 
 def texts_in(messages: Iterable[ChatMessage]) -> Iterator[str]:

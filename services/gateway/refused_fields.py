@@ -58,10 +58,6 @@ RESPONSES: Mapping[str, str] = {
     "stream_options": "the last event has the usage, and no event is padded",
 }
 
-FILES: Mapping[str, str] = {
-    "expires_after": "files stay until they are deleted, images for the days that the operator says"
-}
-
 
 def why_refused(name: str, reasons: Mapping[str, str]) -> str:
     """Return the reason in brackets, for the middle of a sentence; "" where there is none."""

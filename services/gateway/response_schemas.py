@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
+from services.gateway.file_parts import FileContent, InputFile, url_in
 from services.gateway.openai_schemas import (
     MAX_MESSAGES,
     MAX_NAME_LENGTH,
@@ -84,7 +85,7 @@ class OutputText(_Strict, frozen=True, gc=False, tag_field="type", tag="output_t
 
 
 ResponseParts = Annotated[
-    list[InputText | InputImage | OutputText], Meta(min_length=1, max_length=256)
+    list[InputText | InputImage | InputFile | OutputText], Meta(min_length=1, max_length=256)
 ]
 
 
@@ -184,17 +185,17 @@ def asked_images(request: ResponseRequest) -> list[tuple[ImageUrl, str]]:
     if isinstance(request.input, str):
         return []
     return [
-        (_image_url(part), f"input[{i}].content[{j}].{_place_of(part)}")
+        _image_at(part, f"input[{i}].content[{j}]")
         for i, item in enumerate(request.input)
         if isinstance(item, ResponseMessage) and not isinstance(item.content, str)
         for j, part in enumerate(item.content)
-        if isinstance(part, InputImage)
+        if isinstance(part, InputImage | InputFile)
     ]
 
 
 def _message(item: ResponseMessage, place: str) -> ChatMessage:
     if isinstance(item.content, str):
-        parts: list[TextContent | ImageContent] = [TextContent(item.content)]
+        parts: list[TextContent | ImageContent | FileContent] = [TextContent(item.content)]
     else:
         parts = [_part(item, j, f"{place}.content[{j}]") for j in range(len(item.content))]
     if item.role == "user":
@@ -210,8 +211,8 @@ def _part(item: ResponseMessage, index: int, place: str) -> TextContent | ImageC
             return TextContent(text)
         case InputText(text=text) if item.role != "assistant":
             return TextContent(text)
-        case InputImage() if item.role == "user":
-            return _image(part, place)
+        case InputImage() | InputFile() if item.role == "user":
+            return ImageContent(_image_at(part, place)[0])
         case _:
             raise RequestError(
                 ErrorCode.INVALID_VALUE,
@@ -220,7 +221,11 @@ def _part(item: ResponseMessage, index: int, place: str) -> TextContent | ImageC
             )
 
 
-def _image(part: InputImage, place: str) -> ImageContent:
+def _image_at(part: InputImage | InputFile, place: str) -> tuple[ImageUrl, str]:
+    """Return an image with the path of its URL."""
+    if isinstance(part, InputFile):
+        url, param = url_in(part, place)
+        return ImageUrl(url), param
     if part.image_url is not None and part.file_id is not None:
         raise RequestError(
             ErrorCode.INVALID_VALUE,
@@ -233,15 +238,9 @@ def _image(part: InputImage, place: str) -> ImageContent:
             f"the required parameter '{place}.image_url' is missing",
             param=f"{place}.image_url",
         )
-    return ImageContent(_image_url(part))
-
-
-def _place_of(part: InputImage) -> str:
-    return "image_url" if part.file_id is None else "file_id"
-
-
-def _image_url(part: InputImage) -> ImageUrl:
-    return ImageUrl(part.image_url or part.file_id or "", part.detail, part.preprocess)
+    field = "image_url" if part.file_id is None else "file_id"
+    url = part.image_url or part.file_id or ""
+    return ImageUrl(url, part.detail, part.preprocess), f"{place}.{field}"
 
 
 def _format(text: TextOptions | None) -> TextFormat | JsonObjectFormat | JsonSchemaFormat | None:

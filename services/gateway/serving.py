@@ -7,6 +7,7 @@ What does *not* live here: what an API's bodies and answers look like (`question
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any, assert_never
 
 import msgspec
@@ -15,18 +16,19 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from services.gateway.access.expected_tokens import expected_tokens
-from services.gateway.admission import admit, admitted_images
+from services.gateway.admission import admit, check_images, kept_room
 from services.gateway.audit import Asked
 from services.gateway.body import read_json
 from services.gateway.caller import Caller, caller_of
 from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs, preprocess_header
+from services.gateway.media.images import ImageInput
 from services.gateway.questions import Question, renamed
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
 from services.gateway.state import GatewayState, state_of
 from services.gateway.streaming import AnswerStream, record_ends
 from services.gateway.translate import CompletionBuilder, Origin, Target
 from services.protocol.errors import ErrorCode, GalenError, RequestError
-from services.protocol.messages import Failed, Finished, ImageRef, Lane, Tokens
+from services.protocol.messages import Failed, Finished, ImageRef, Lane, ModelCard, Tokens
 from services.protocol.request_queue import LanePlace
 
 LANE_HEADER = "x-galen-lane"
@@ -64,18 +66,11 @@ async def _serve(
     if state.moderation is not None:
         await state.moderation.check(question.chat)
     # 2. Images go to the store, once; the request only names them.
+    inputs: list[ImageInput] = []
+    refs: list[ImageRef] = []
     if question.images:
         state.memory.check_large()
-    most = entry.card.max_images
-    images = await state.image_sources.brought(question.images, caller, most)
-    inputs = image_inputs(images, entry.card, caller, state.settings)
-    refs: list[ImageRef] = []
-    if inputs:
-        place = LanePlace(entry.card.id, lane, caller.tenant_id)
-        async with admitted_images(state, inputs, question.chat, entry.card, place):
-            refs = await state.images.resolve(
-                inputs, tenant_id=caller.tenant_id, max_images=entry.card.max_images
-            )
+        inputs, refs = await _stored(state, caller, lane, question, entry.card)
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
         request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane
@@ -104,6 +99,29 @@ async def _serve(
     finally:
         if stream is None:  # a stream ends its reply itself
             state.end(reply)
+
+
+async def _stored(
+    state: GatewayState, caller: Caller, lane: Lane, question: Question, card: ModelCard
+) -> tuple[list[ImageInput], list[ImageRef]]:
+    """Bring a request's images into the store, in which they stand when this returns.
+
+    There is room in the queue for it before anything is fetched or decoded. What can be seen to be
+    wrong without fetching is told before that: a full queue does not hide it.
+    """
+    asked, sources, most = question.images, state.image_sources, card.max_images
+    room = kept_room(state, LanePlace(card.id, lane, caller.tenant_id))
+    async with AsyncExitStack() as stack:
+        if is_elsewhere := sources.must_bring(asked, most):
+            await stack.enter_async_context(room)
+        inputs = image_inputs(
+            await sources.brought(asked, caller, most), card, caller, state.settings
+        )
+        check_images(inputs, question.chat, card, state.images.limits)
+        if not is_elsewhere:
+            await stack.enter_async_context(room)
+        refs = await state.images.resolve(inputs, tenant_id=caller.tenant_id, max_images=most)
+    return inputs, refs
 
 
 async def _stream(

@@ -18,13 +18,10 @@ from services.gateway.openai_schemas import (
     AssistantMessage,
     ChatCompletionRequest,
     ChatMessage,
-    ImageContent,
-    ImageUrl,
     JsonObjectFormat,
     JsonSchemaFormat,
     TextContent,
     ToolMessage,
-    UserMessage,
 )
 from services.gateway.tool_calls import (
     call_in,
@@ -79,22 +76,13 @@ class Target:
     adapter: str | None = None
 
 
-def image_urls(chat: ChatCompletionRequest) -> Iterator[tuple[ImageUrl, str]]:
-    """Yield (image, path of its URL) of every image, in the order of the conversation."""
-    for i, message in enumerate(chat.messages):
-        if isinstance(message, UserMessage) and not isinstance(message.content, str):
-            for j, part in enumerate(message.content):
-                if isinstance(part, ImageContent):
-                    yield part.image_url, f"messages[{i}].content[{j}].image_url.url"
-
-
 def generation_requests(
     chat: ChatCompletionRequest, refs: Sequence[ImageRef], origin: Origin, target: Target
 ) -> list[GenerationRequest]:
     """Return one request per choice.
 
     Args:
-        refs: one per image of `image_urls`, in the same order.
+        refs: one per image of `images_in`, in the same order.
     """
     remaining = iter(refs)
     messages = tuple(_message(message, remaining) for message in chat.messages)
@@ -196,10 +184,10 @@ def _message(message: ChatMessage, refs: Iterator[ImageRef]) -> Message:
         return Message(role, (TextPart(message.content or ""),))
     parts: list[TextPart | ImagePart] = []
     for part in message.content:
-        if isinstance(part, ImageContent):
-            parts.append(ImagePart(next(refs)))
-        else:
+        if isinstance(part, TextContent):
             parts.append(TextPart(part.text))
+        else:
+            parts.append(ImagePart(next(refs)))
     return Message(role, tuple(parts))
 
 

@@ -4,6 +4,7 @@ What does *not* live here: what becomes of it (`routes/files.py`).
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,22 +14,30 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from services.gateway.refused_fields import FILES, why_refused
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, GalenError, RequestError, TooLargeError
 
-_FIELDS = frozenset({"file", "purpose"})
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+FIELDS = frozenset({"file", "purpose", ANCHOR, SECONDS})
+LIFETIME_S = range(3600, 2_592_000 + 1)
+"""OpenAI's bounds: an hour to thirty days."""
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _FORM_OVERHEAD_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that has arrived; close `content`, and it is gone."""
+    """A file that has arrived; close `content`, and it is gone.
+
+    Args:
+        lifetime_s: after which it expires; None: nothing was said.
+    """
 
     content: BinaryIO
     filename: str
     purpose: str
     num_bytes: int
+    lifetime_s: int | None = None
 
 
 async def read_upload(request: Request, settings: GatewaySettings, most_bytes: int) -> Upload:
@@ -70,11 +79,10 @@ async def read_upload(request: Request, settings: GatewaySettings, most_bytes: i
 
 def _upload_of(form: FormData, most_bytes: int) -> Upload:
     for name in form:
-        if name not in _FIELDS:
+        if name not in FIELDS:
             raise RequestError(
                 ErrorCode.UNSUPPORTED_PARAMETER,
-                f"the parameter {name[:40]!r} is not supported here{why_refused(name, FILES)}; "
-                "leave it out",
+                f"the parameter {name[:40]!r} is not supported here; leave it out",
                 param=name[:40],
             )
     file, purpose = form.get("file"), form.get("purpose")
@@ -84,7 +92,27 @@ def _upload_of(form: FormData, most_bytes: int) -> Upload:
         raise _missing("purpose")
     if (file.size or 0) > most_bytes:
         raise _too_large(most_bytes)
-    return Upload(file.file, _plain(file.filename), purpose, file.size or 0)
+    return Upload(file.file, _plain(file.filename), purpose, file.size or 0, _lifetime_of(form))
+
+
+def _lifetime_of(form: FormData) -> int | None:
+    anchor, seconds = form.get(ANCHOR), form.get(SECONDS)
+    if anchor is None and seconds is None:
+        return None
+    for name, value in ((ANCHOR, anchor), (SECONDS, seconds)):
+        if value is None:
+            raise _missing(name)
+    if anchor != "created_at":
+        raise RequestError(
+            ErrorCode.INVALID_VALUE, f"{ANCHOR} may be created_at only", param=ANCHOR
+        )
+    if isinstance(seconds, str) and _NUMBER.fullmatch(seconds) and int(seconds) in LIFETIME_S:
+        return int(seconds)
+    raise RequestError(
+        ErrorCode.INVALID_VALUE,
+        f"{SECONDS} must be a number from {LIFETIME_S[0]} to {LIFETIME_S[-1]}",
+        param=SECONDS,
+    )
 
 
 def _plain(name: str | None) -> str:

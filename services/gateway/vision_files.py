@@ -1,4 +1,4 @@
-"""Uploaded images: what is checked when they come, and their end.
+"""Uploaded images: what is checked when they come; and the end of all files that have one.
 
 What does *not* live here: their way into a request (`image_sources.py`).
 """
@@ -13,7 +13,8 @@ from services.gateway.media.image_format import sniff_format
 from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, TooLargeError
 from services.store.feedback_records import voted_files
-from services.store.file_records import older_files, remove_file
+from services.store.file_records import expired_files, remove_file
+from services.store.job_records import is_in_use
 
 _log = structlog.get_logger()
 
@@ -37,21 +38,29 @@ def check_vision_file(content: BinaryIO, num_bytes: int, most_bytes: int) -> Non
 
 
 async def sweep_forever(store: JobStore, days: int) -> None:
-    """Remove images that were uploaded more than so many days ago; 0: never."""
-    while days:
+    """Remove files that have expired.
+
+    Args:
+        days: that images stay whose record says no end, as those from before it could; 0: for ever.
+    """
+    while True:
         try:
-            if num := await remove_expired(store, days * _DAY_MS):
-                _log.info("files.removed", purpose=VISION, count=num)
+            if num := await remove_expired(store, days * _DAY_MS or None):
+                _log.info("files.removed", count=num)
         except (*STORE_FAILED, OSError) as error:
-            _log.warning("files.not.removed", purpose=VISION, cause=type(error).__name__)
+            _log.warning("files.not.removed", cause=type(error).__name__)
         await asyncio.sleep(_SWEEP_EVERY_S)
 
 
-async def remove_expired(store: JobStore, age_ms: int) -> int:
-    """Remove images older than `age_ms`, and return how many there were.
+async def remove_expired(store: JobStore, age_ms: int | None) -> int:
+    """Remove files that have expired, and return how many there were.
 
-    Those that a vote names stay as long as it does: the export reads them. The content goes before
-    its record: what fails in between is found again the next time.
+    Those that a vote names stay as long as it does: the export reads them; those that a job reads
+    until it has ended. The content goes before its record: what fails in between is found again the
+    next time.
+
+    Args:
+        age_ms: of images whose record says no end; None: they stay.
 
     Raises:
         UnavailableError, OSError: the database, or a file, cannot be reached.
@@ -60,7 +69,8 @@ async def remove_expired(store: JobStore, age_ms: int) -> int:
     while True:
         async with store.begin() as session:
             kept = await voted_files(session)
-            old = await older_files(session, VISION, age_ms, _AT_A_TIME, last)
+            old = await expired_files(session, VISION, age_ms, _AT_A_TIME, last)
+            kept.update([row.id for row in old if await is_in_use(session, row.id)])
         for row in old:
             if row.id in kept:
                 continue

@@ -20,6 +20,7 @@ from modeling.durable_files import sync_to_disk, write_json
 from services.launcher.feedback_images import clean_image
 from services.launcher.feedback_records import (
     Candidate,
+    Shown,
     Split,
     Splitter,
     candidate_of,
@@ -126,15 +127,16 @@ class _Export:
         problems: list[list[str]] = []
         with CountProgress("looked at", len(found.candidates), vanishes=True) as progress:
             for number, candidate in enumerate(found.candidates, 1):
-                images, tenant_id = candidate.row.images or (), candidate.row.tenant_id
-                problems.append([await self._write_image(tenant_id, image) for image in images])
+                tenant_id = candidate.row.tenant_id
+                whys = [await self._write_image(tenant_id, image) for image in candidate.images]
+                problems.append(whys)
                 progress.show(number, "votes with images")
         kept: list[Candidate] = []
         for candidate, whys in zip(found.candidates, problems, strict=True):
             missing = [
-                self._problems.get(digest, why)
-                for digest, why in zip(candidate.hashes, whys, strict=True)
-                if digest not in self._names
+                self._problems.get(image.name, why)
+                for image, why in zip(candidate.images, whys, strict=True)
+                if image.name not in self._names
             ]
             if missing:
                 found.left_out[missing[0]] += 1
@@ -142,23 +144,22 @@ class _Export:
                 kept.append(candidate)
         found.candidates = kept
 
-    async def _write_image(self, tenant_id: str, image: dict[str, str]) -> str:
+    async def _write_image(self, tenant_id: str, image: Shown) -> str:
         """Write one image, once; returns why it cannot be, or ""."""
-        digest = image["sha256"]
-        if digest in self._names:
+        if image.name in self._names:
             return ""
-        if digest not in self._problems:
+        if image.name not in self._problems:
             content = await self._content(tenant_id, image)
             if isinstance(content, str):
                 return content  # another vote may know a file of the same content
-            self._problems[digest] = self._write_clean(digest, content)
-        return self._problems[digest]
+            self._problems[image.name] = self._write_clean(image, content)
+        return self._problems[image.name]
 
-    async def _content(self, tenant_id: str, image: dict[str, str]) -> bytes | str:
-        digest = image["sha256"]
-        if file_id := image.get("file_id"):
+    async def _content(self, tenant_id: str, image: Shown) -> bytes | str:
+        digest = image.sha256
+        if image.file_id:
             async with self._database.begin() as session:
-                file = await find_file(session, tenant_id, file_id)
+                file = await find_file(session, tenant_id, image.file_id, may_be_expired=True)
             if file is not None:
                 try:
                     with self._files.open(file.key) as opened:
@@ -180,14 +181,14 @@ class _Export:
                     self._by_hash[hashlib.file_digest(file, "sha256").hexdigest()] = path
         return self._by_hash
 
-    def _write_clean(self, digest: str, content: bytes) -> str:
+    def _write_clean(self, image: Shown, content: bytes) -> str:
         """Write an image's pixels without its metadata; returns why it cannot be, or ""."""
-        clean = clean_image(content)
+        clean = clean_image(content, image.preprocess)
         if isinstance(clean, str):
             return clean
-        name = f"{digest}.png"
-        clean.save(self._folder / "images" / name)
-        self._names[digest] = name
+        file_name = f"{image.name}.png"
+        clean.save(self._folder / "images" / file_name)
+        self._names[image.name] = file_name
         return ""
 
     def _write_records(self, found: _Found) -> dict[str, object]:
@@ -200,20 +201,21 @@ class _Export:
         licences: Counter[str] = Counter()
         for candidate in found.candidates:
             split = splitter.split_of(candidate.groups[0])
-            names = [self._names[digest] for digest in candidate.hashes]
+            shown = [image.name for image in candidate.images]
+            names = [self._names[each] for each in shown]
             record = training_record(candidate, names, split)
             lines[split].append(json.dumps(record, ensure_ascii=False))
             subjects[split].add(candidate.groups[0])
-            images[split].update(candidate.hashes)
+            images[split].update(shown)
             licences[candidate.row.licence or ""] += 1
         for split in _SPLITS:
             if lines[split]:
                 text = "".join(f"{line}\n" for line in lines[split])
                 (self._folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
         used = set[str]().union(*images.values())
-        for digest, name in self._names.items():
-            if digest not in used:  # of a vote that misses another image
-                (self._folder / "images" / name).unlink()
+        for shown, file_name in self._names.items():
+            if shown not in used:  # of a vote that misses another image
+                (self._folder / "images" / file_name).unlink()
         return {
             "format": "LLaVA-Med training records, one a line; `image` is a name in images/",
             "num_votes": found.num_votes,

@@ -4,6 +4,7 @@ What does *not* live here: where votes and images come from (`feedback_export.py
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,23 @@ _SUBJECT = "subject\0"
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A file as a model saw it: `preprocess` is a request's, as the vote keeps it."""
+
+    sha256: str
+    file_id: str
+    preprocess: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The same for the same file shown in the same way, and for nothing else."""
+        if not self.preprocess:
+            return self.sha256
+        way = json.dumps(self.preprocess, sort_keys=True)
+        return f"{self.sha256}-{hashlib.sha256(way.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A vote that can be learnt from, if its images are found.
 
@@ -25,7 +43,7 @@ class Candidate:
 
     row: FeedbackRow
     turns: list[dict[str, str]]
-    hashes: list[str]
+    images: list[Shown]
     groups: tuple[str, ...]
 
 
@@ -45,9 +63,13 @@ def candidate_of(row: FeedbackRow) -> Candidate | str:
         turns[-1]["content"] = row.corrected_answer
     elif row.rating != "up":
         return "a bad answer that nobody corrected"
-    hashes = [image["sha256"] for image in row.images or ()]
+    images = [
+        Shown(image["sha256"], image.get("file_id", ""), image.get("preprocess", {}))
+        for image in row.images or ()
+    ]
     subject = f"{_SUBJECT}{row.tenant_id}\0{row.subject}"
-    return Candidate(row, turns, hashes, (subject, *(f"image\0{each}" for each in hashes)))
+    files = (f"image\0{image.sha256}" for image in images)
+    return Candidate(row, turns, images, (subject, *files))
 
 
 def training_record(candidate: Candidate, names: list[str], split: Split) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from services.protocol.wire import RedisWire
 
 _ENTER = Script("limit_enter")
 _SETTLE = Script("limit_settle")
+_RELEASE = Script("limit_release")
 _MONTH_MS = 40 * 86_400_000
 _UNKNOWN = -1
 _ASKS_BACK = "SPENT?"
@@ -121,6 +122,23 @@ class LimitBook:
         await _SETTLE.run(
             self._wire, _keys_of(visit), visit.request_id, visit.tokens, took, per_minute
         )
+
+    async def release(self, visit: Visit, limits: KeyLimits) -> bool:
+        """Undo what `enter` did where its reply was lost; safe to repeat.
+
+        Returns:
+            Whether it had let the request in. Only requests of a key that limits how many run at
+            once are known by name: those of another key get nothing back.
+        """
+        was_in = await _RELEASE.run(
+            self._wire,
+            _keys_of(visit),
+            visit.request_id,
+            visit.tokens,
+            limits.requests_per_minute or 0,
+            limits.tokens_per_minute or 0,
+        )
+        return bool(was_in)
 
 
 def _keys_of(visit: Visit) -> tuple[str, str, str]:

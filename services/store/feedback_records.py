@@ -6,6 +6,7 @@ What does *not* live here: what a vote may hold (`gateway/feedback_schemas.py`).
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -33,7 +34,7 @@ class Evidence:
     reason: str | None = None
     corrected_answer: str | None = None
     conversation: list[dict[str, str]] | None = None
-    images: list[dict[str, str]] | None = None
+    images: list[dict[str, Any]] | None = None
     subject: str | None = None
     licence: str | None = None
 

@@ -49,6 +49,7 @@ class FileRow(Base):
         sha256: hex, of its content.
         num_lines: of a file of JSON lines; 0 for others.
         model: that all its lines ask for; "" for others.
+        expires_ms: from then on it is as if it were not there; None: nobody has said an end.
     """
 
     __tablename__ = "files"
@@ -64,6 +65,7 @@ class FileRow(Base):
     num_lines: Mapped[int]
     model: Mapped[str] = mapped_column(String(200))
     created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class JobRow(Base):
@@ -269,7 +271,8 @@ class FeedbackRow(Base):
         key_id: whose vote it is; "": it came without a key.
         revision: of the model that answered, as the audit has it.
         conversation: turns, in OpenAI's roles.
-        images: `{"file_id", "sha256"}` each; the file may be nobody's any more.
+        images: `{"file_id", "sha256", "preprocess"}` each, the last as a request has it; the file
+            may be nobody's any more.
         subject: pseudonym of the patient or study.
     """
 
@@ -290,7 +293,7 @@ class FeedbackRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     corrected_answer: Mapped[str | None] = mapped_column(Text)
     conversation: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
-    images: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    images: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     subject: Mapped[str | None] = mapped_column(String(64))
     licence: Mapped[str | None] = mapped_column(String(64))
     created_ms: Mapped[int] = mapped_column(BigInteger)

@@ -17,6 +17,7 @@ from services.gateway.completion_schemas import CompletionRequest
 from services.gateway.embedding_schemas import EmbeddingRequest
 from services.gateway.openai_schemas import ChatCompletionRequest
 from services.gateway.response_schemas import ResponseRequest
+from services.gateway.upload import FIELDS
 
 TEXT = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
 SECTION = TEXT.partition("## OpenAI's fields\n")[2].partition("\n## ")[0]
@@ -37,7 +38,6 @@ REASONS = {
     "Chat completions": refused_fields.CHAT,
     "Completions": refused_fields.COMPLETIONS,
     "Responses": refused_fields.RESPONSES,
-    "Files": refused_fields.FILES,
 }
 OURS = {"top_k", "repetition_penalty", "min_tokens"}
 """Fields of our structs that OpenAI does not have."""
@@ -77,6 +77,13 @@ def test_what_is_refused_has_the_reason_that_the_caller_is_told(api: str) -> Non
     table = table_of(api)
 
     assert {name: table[name][1] for name in names_with(api, "refused")} == REASONS[api]
+
+
+def test_a_form_takes_every_field_of_the_sdk_with_its_parts() -> None:
+    parts = get_type_hints(file.ExpiresAfter)
+
+    assert names_with("Files", "acts") == {name.partition("[")[0] for name in FIELDS}
+    assert {f"expires_after[{part}]" for part in parts} < FIELDS
 
 
 def test_embeddings_are_read_in_full_and_refused_in_full() -> None:

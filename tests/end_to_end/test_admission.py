@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 MODEL = "fake-vlm"
 ADMIN_KEY = "an admin key of tests"
 PHRASE = "forbidden phrase"
+NO_FILE = "file-" + "0" * 24
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,16 @@ def damaged(width: int, height: int) -> bytes:
     return png(width, height, pixels=b"no pixels")
 
 
-def ask(stack: RunningStack, *images: bytes, text: str = "[[n=2]]", **more: Any) -> httpx.Response:
+def ask(stack: RunningStack, *images: bytes, **more: Any) -> httpx.Response:
+    urls = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images]
+    return ask_about(stack, *urls, **more)
+
+
+def ask_about(
+    stack: RunningStack, *urls: str, text: str = "[[n=2]]", **more: Any
+) -> httpx.Response:
     parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
-    for image in images:
-        url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
-        parts.append({"type": "image_url", "image_url": {"url": url}})
+    parts += [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     body = {"model": MODEL, "messages": [{"role": "user", "content": parts}], **more}
     return httpx.post(f"{stack.base_url}/v1/chat/completions", json=body, timeout=30)
 
@@ -103,14 +109,16 @@ def test_no_room_means_no_decoding_and_a_time_to_come_again(stack: RunningStack)
         wait_until(lambda: stack.num_waiting() == 2, "two waiting requests")
         began = time.monotonic()
         full = ask(stack, damaged(3000, 3000))
+        elsewhere = ask_about(stack, NO_FILE)
         took_s = time.monotonic() - began
         stream.close()
         for each in waiting:
             each.close()
-    assert refusal(full) == (503, "server_error", "overloaded", None)
+    assert refusal(full) == refusal(elsewhere) == (503, "server_error", "overloaded", None)
     assert 1 <= int(full.headers["retry-after"]) <= 60
     assert took_s < 1.0
     wait_until(stack.is_idle, "an idle stack")
+    assert refusal(ask_about(stack, NO_FILE)) == (404, INVALID, "file_not_found", image_at(1))
 
 
 def _unread_request(port: int) -> socket.socket:

@@ -234,6 +234,41 @@ def test_a_vote_right_after_its_answer_is_kept_once(
     assert kept[0]["conversation"] == EVIDENCE["conversation"]
 
 
+def test_a_vote_keeps_what_was_shown_of_an_image(stack: RunningStack, http: httpx.Client) -> None:
+    shown = {"frame": 2, "window": {"center": 40.0, "width": 80.0}, "plane": None}
+    image = {"sha256": "b" * 64, "preprocess": shown}
+    more = {**EVIDENCE, "images": [*EVIDENCE["images"], image]}
+
+    kept = vote(http, request_id=ask(stack), rating="up", **more).json()
+
+    said = {name: value for name, value in shown.items() if value is not None}
+    assert kept["images"] == [*EVIDENCE["images"], {"sha256": "b" * 64, "preprocess": said}]
+
+
+@pytest.mark.parametrize("consent", [True, False])
+@pytest.mark.parametrize(
+    ("preprocess", "code", "param"),
+    [
+        ({"window": "heart"}, "invalid_value", ".window"),
+        ({"recipe": "none"}, "invalid_value", ".recipe"),
+        ({"frame": 0}, "invalid_value", ".frame"),
+        ({"zoom": 2}, "unsupported_parameter", ".zoom"),
+    ],
+)
+def test_what_no_request_could_have_shown_is_refused(
+    stack: RunningStack, http: httpx.Client, consent: bool, preprocess: Any, code: str, param: str
+) -> None:
+    images = [{"sha256": "b" * 64, "preprocess": preprocess}]
+    more = {**EVIDENCE, "consent": consent, "images": images}
+
+    answer = vote(http, request_id=ask(stack), rating="up", **more)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (
+        400, code, f"images[0].preprocess{param}",
+    )  # fmt: skip
+
+
 def test_without_consent_only_the_rating_is_kept(
     stack: RunningStack, http: httpx.Client, folder: Path
 ) -> None:

@@ -11,8 +11,8 @@ from services.gateway.error_handlers import status_and_type
 from services.gateway.http_protocol import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from services.gateway.main import create_app
 from services.gateway.media.data_url import MAX_IMAGE_BYTES
-from services.gateway.media.decode_process import MAX_WEBP_PIXELS
 from services.gateway.media.decoder import MAX_IMAGE_PIXELS
+from services.gateway.media.image_format import MAX_WEBP_PIXELS
 from services.gateway.media.images import ImageLimits
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.serving import LANE_HEADER

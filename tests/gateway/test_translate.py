@@ -4,13 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
+from services.gateway.openai_schemas import ChatCompletionRequest, images_in, read_chat_request
 from services.gateway.translate import (
     CompletionBuilder,
     Origin,
     Target,
     generation_requests,
-    image_urls,
     usage_of,
 )
 from services.protocol.messages import (
@@ -34,7 +33,7 @@ def chat(*messages: dict[str, Any], **parameters: Any) -> ChatCompletionRequest:
 
 def requests_of(*messages: dict[str, Any], **parameters: Any) -> list[GenerationRequest]:
     request = chat(*messages, **parameters)
-    refs = [ImageRef(image.url, 1, 1) for image, _ in image_urls(request)]
+    refs = [ImageRef(image.url, 1, 1) for image, _ in images_in(request.messages)]
     return generation_requests(request, refs, ORIGIN, Target(request.model))
 
 
@@ -55,7 +54,7 @@ CONVERSATION = (
 
 
 def test_images_are_found_in_the_order_of_the_conversation_with_their_places() -> None:
-    assert [(image.url, path) for image, path in image_urls(chat(*CONVERSATION))] == [
+    assert [(image.url, path) for image, path in images_in(chat(*CONVERSATION).messages)] == [
         ("a", "messages[1].content[0].image_url.url"),
         ("b", "messages[1].content[2].image_url.url"),
         ("c", "messages[3].content[1].image_url.url"),

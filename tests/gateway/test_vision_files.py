@@ -1,4 +1,4 @@
-"""Uploaded images end after their days, content first."""
+"""Files end after their time, content first."""
 
 from pathlib import Path
 
@@ -8,15 +8,19 @@ from services.gateway.job_store import JobStore
 from services.gateway.vision_files import VISION, remove_expired
 from services.store.feedback_records import Evidence, NewVote, Voter, put_vote, remove_vote
 from services.store.file_records import NewFile, add_file, find_file
+from services.store.job_records import NewJob, add_job, fail_job
 from services.store.settings import StoreSettings
 
 
-async def kept(store: JobStore, number: int, purpose: str = VISION) -> str:
+async def kept(
+    store: JobStore, number: int, purpose: str = VISION, lifetime_s: int | None = None
+) -> str:
     key, file_id = f"files/f{number}", f"file-{number}"
     with store.files.writer(key) as out:
         out.write(b"pixels")
     async with store.begin() as session:
-        await add_file(session, NewFile(file_id, "t", "a.png", purpose, 6, "0" * 64, key))
+        file = NewFile(file_id, "t", "a.png", purpose, 6, "0" * 64, key, lifetime_s=lifetime_s)
+        await add_file(session, file)
     return file_id
 
 
@@ -64,4 +68,29 @@ async def test_an_image_of_a_vote_stays_until_the_vote_goes(
         assert await remove_vote(session, voter, vote_id)
     assert await remove_expired(store, -1000) == 103
     assert await remove_expired(store, -1000) == 0
+    await store.close()
+
+
+async def test_what_has_expired_goes_but_not_what_a_vote_or_a_job_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALEN_STORE_DIR", str(tmp_path))
+    store = JobStore(StoreSettings())
+    gone, voted = [await kept(store, number, lifetime_s=-3600) for number in (1, 2)]
+    read = await kept(store, 3, "batch", lifetime_s=-3600)
+    alive, endless = await kept(store, 4, lifetime_s=3600), await kept(store, 5)
+    evidence = Evidence(images=[{"file_id": voted, "sha256": "0" * 64}])
+    vote = NewVote("r", "m", "", "up", consent=True, evidence=evidence)
+    async with store.begin() as session:
+        await put_vote(session, Voter("t"), vote)
+        new = NewJob("t", "batch", "/v1/chat/completions", "m", read, "24h", 86_400, 1)
+        job = await add_job(session, new)
+
+    assert await remove_expired(store, None) == 1
+    async with store.begin() as session:
+        for file_id in (gone, voted, read, alive, endless):
+            row = await find_file(session, "t", file_id, may_be_expired=True)
+            assert (row is None) == (file_id == gone), file_id
+        await fail_job(session, job.id, [])
+    assert await remove_expired(store, None) == 1  # what the job has read
     await store.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from datagen.inspecting import inspect
 from modeling.conversations import parse_item
@@ -293,3 +294,26 @@ def test_the_command_says_what_it_did_by_its_exit_code(votes: Votes, tmp_path: P
     assert "left out: 1: no consent" in nothing.stdout
     assert "1 records of 2 votes" in some.stdout
     assert "Traceback" not in again.stderr + wrong.stderr
+
+
+def test_each_way_in_which_a_file_was_shown_is_a_picture_of_one_split(
+    votes: Votes, tmp_path: Path
+) -> None:
+    ultrasound = Path(str(get_testdata_file("examples_ybr_color.dcm", download=False)))
+    file = votes.upload(ultrasound.read_bytes())  # thirty frames
+    ways: list[dict[str, Any]] = [{}, {"frame": 30}, {"frame": 30}, {"frame": 31}]
+    for number, way in enumerate(ways):
+        shown = {**file, "preprocess": way} if way else file
+        votes.add(images=[shown], subject=f"p{number}")
+    out = tmp_path / "out"
+
+    _, manifest = export(votes, out)
+
+    records = {each["source"]["request_id"]: each for each in records_in(out)}
+    assert manifest["left_out"] == {"an image has no such frame, slice, window or recipe": 1}
+    assert records["r1"]["image"] == f"{file['sha256']}.png"
+    assert records["r2"]["image"] == records["r3"]["image"] != records["r1"]["image"]
+    assert len({each["split"] for each in records.values()}) == 1
+    pictures = {each: (out / "images" / records[each]["image"]).read_bytes() for each in records}
+    assert pictures["r1"] != pictures["r2"]
+    assert len(list((out / "images").iterdir())) == 2

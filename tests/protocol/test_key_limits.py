@@ -127,3 +127,32 @@ async def test_nothing_stays_for_ever(book: LimitBook, redis_wire: RedisWire) ->
     assert len(names) == 3
     for name in names:
         assert await redis_wire.execute_command("PTTL", name) > 0
+
+
+async def test_what_was_taken_unheard_is_given_back_once(
+    book: LimitBook, redis_wire: RedisWire
+) -> None:
+    limits = KeyLimits(10, 1000, 2, 5000)
+    await book.enter(visit(1, tokens=300), limits, spent=0)
+    await book.enter(visit(2, tokens=200), limits)
+
+    given = [await book.release(visit(1, tokens=300), limits) for _ in range(2)]
+    never = await book.release(visit(3, tokens=300), limits)
+
+    left = await redis_wire.execute_command(
+        "HMGET", keys.limit_buckets("galen_k"), "requests", "tokens"
+    )
+    assert (given, never) == ([True, False], False)
+    assert [round(float(each)) for each in left] == [9, 800]
+    spent = await redis_wire.execute_command("GET", keys.limit_spent("galen_k", "2026-11"))
+    assert int(spent) == 200
+    running = await redis_wire.execute_command("ZRANGE", keys.limit_running("galen_k"), 0, -1)
+    assert [each.decode() for each in running] == ["r2"]
+
+
+async def test_who_is_not_known_by_name_gets_nothing_back(book: LimitBook) -> None:
+    limits = KeyLimits(requests_per_minute=10)
+    await book.enter(visit(1), limits)
+
+    assert not await book.release(visit(1), limits)
+    assert (await book.enter(visit(2), limits)).requests == 8

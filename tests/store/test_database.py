@@ -59,7 +59,7 @@ async def test_sqlite_keeps_what_was_committed_through_a_loss_of_power(tmp_path:
 async def test_a_failed_unit_of_work_leaves_nothing(database: Database) -> None:
     async def write_and_fail() -> None:
         async with database.begin() as session:
-            values = "('f', 't', 'n', 'p', 1, 's', 'k', 1, 'm', 1)"
+            values = "('f', 't', 'n', 'p', 1, 's', 'k', 1, 'm', 1, NULL)"
             await session.execute(text(f"INSERT INTO files VALUES {values}"))
             raise RuntimeError
 

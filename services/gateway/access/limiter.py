@@ -1,5 +1,7 @@
 """A key's limits at the border: asks Redis once, and says the outcome as OpenAI's API does."""
 
+import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from services.gateway.caller import Caller
@@ -13,6 +15,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _SOON_S = 1.0
 """When to try again where nobody knows when a running request ends."""
+_RELEASE_AFTER_S = (0.0, 1.0, 4.0, 15.0)
 _IN_WORDS = {
     "requests_per_minute": "requests per minute",
     "tokens_per_minute": "tokens per minute",
@@ -54,6 +57,18 @@ class Limiter:
             await self._book.settle(visit, limits, took)
         except REDIS_AWAY:
             return
+
+    async def release(self, visit: Visit, limits: KeyLimits) -> None:
+        """Give back what a request took whose `enter` did not come to its end.
+
+        Its command may still lie before Redis when ours comes, so that is tried again. After the
+        last one, what it took ends with its lifetime.
+        """
+        for wait_s in _RELEASE_AFTER_S:
+            await asyncio.sleep(wait_s)
+            with suppress(*REDIS_AWAY):
+                if await self._book.release(visit, limits):
+                    return
 
 
 def limit_headers(limits: KeyLimits, room: Room) -> RawHeaders:

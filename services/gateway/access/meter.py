@@ -76,7 +76,12 @@ class Meter:
         place, limits = charge.place, charge.caller.limits
         request_id: str = scope["galen.request_id"]
         visit = Visit(place.key_id, request_id, place.day[:7], tokens, self._lifetime_ms)
-        room = await self._limiter.enter(visit, limits)
+        try:
+            room = await self._limiter.enter(visit, limits)
+        except BaseException:  # whether it was let in is not known
+            if limits.concurrent_requests is not None:
+                self._spawn(self._limiter.release(visit, limits))
+            raise
         scope["galen.headers"] = limit_headers(limits, room)
         if room.short:
             raise limit_error(charge.caller, room)

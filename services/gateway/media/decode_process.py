@@ -50,11 +50,14 @@ from services.gateway.media.decode_messages import (
     job_decoder,
 )
 from services.gateway.media.header_size import Size, check_size, too_large
-from services.gateway.media.image_format import ImageFormat, sniff_format, webp_size
+from services.gateway.media.image_format import (
+    MAX_WEBP_PIXELS,
+    ImageFormat,
+    sniff_format,
+    webp_size,
+)
 from services.protocol.errors import ErrorCode, RequestError
 
-MAX_WEBP_PIXELS = 28_000_000
-"""libwebp's animation decoder holds four copies of the canvas (measured: 480 MiB at this size)."""
 MEMORY_HEADROOM_BYTES = 1024 * 1024 * 1024
 """Address space above that of the idle child; the hungriest image of 40 megapixels takes half."""
 

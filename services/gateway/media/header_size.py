@@ -7,9 +7,11 @@ whether the type is taken (`image_format.py`) and what an image costs (`image_co
 """
 
 import binascii
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from modeling.medical_images.dicom_elements import read_size
+from modeling.medical_images.errors import MedicalImageError
 from services.gateway.media.image_format import webp_size
 from services.protocol.errors import ErrorCode, RequestError
 
@@ -21,7 +23,7 @@ MAX_ASPECT_RATIO = 200
 _REACH_BYTES = 256 * 1024
 """Sizes that stand further behind are the child's to find."""
 _MOST_STEPS = 512
-"""Segments of a JPEG, entries of a TIFF's directory or elements of a DICOM file looked at."""
+"""Segments of a JPEG or entries of a TIFF's directory looked at."""
 
 
 _Order = Literal["little", "big"]
@@ -49,6 +51,8 @@ class _Head:
     def __init__(self, text: str, start: int) -> None:
         self._text = text
         self._start = start
+        padding = text.count("=", max(start, len(text) - 2))
+        self._length = max((len(text) - start) // 4 * 3 - padding, 0)
 
     def read(self, offset: int, count: int) -> bytes:
         if not 0 <= offset <= _REACH_BYTES - count:
@@ -62,6 +66,13 @@ class _Head:
         if len(found) < count:
             raise _Short
         return found
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: slice, /) -> bytes:
+        start, end, _ = place.indices(len(self))
+        return self.read(start, max(end - start, 0))
 
     def number(self, offset: int, count: int, order: _Order) -> int:
         return int.from_bytes(self.read(offset, count), order)
@@ -80,7 +91,7 @@ def header_size(text: str, payload_start: int = 0) -> Size | None:
         for signature, read_size in _READERS:
             if magic.startswith(signature):
                 return _positive(read_size(head))
-    except (_Short, RequestError):  # webp_size: damaged
+    except (_Short, RequestError, MedicalImageError):  # of webp_size and read_size: damaged
         pass
     return None
 
@@ -188,18 +199,6 @@ def _tiff(head: _Head) -> Size | None:
     return None
 
 
-_ROWS, _COLUMNS, _PIXEL_DATA = (0x0028, 0x0010), (0x0028, 0x0011), (0x7FE0, 0x0010)
-_TRANSFER_SYNTAX = (0x0002, 0x0010)
-_ITEM_GROUP, _END_OF_SEQUENCE = 0xFFFE, 0xE0DD
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_IMPLICIT = b"1.2.840.10008.1.2"
-_OTHERWISE_WRITTEN = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2")
-"""Deflated, and big endian: the child's to read."""
-_LONG_FORM = frozenset({
-    b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
-})  # fmt: skip
-
-
 def _is_dicom(head: _Head) -> bool:
     try:
         return head.read(128, 4) == b"DICM"
@@ -208,42 +207,8 @@ def _is_dicom(head: _Head) -> bool:
 
 
 def _dicom(head: _Head) -> Size | None:
-    sides: dict[tuple[int, int], int] = {}
-    for tag, value_at, length in _elements(head):
-        if tag in (_ROWS, _COLUMNS) and length == 2:
-            sides[tag] = head.number(value_at, 2, "little")
-        if len(sides) == 2:
-            return Size(sides[_COLUMNS], sides[_ROWS])
-        if tag >= _PIXEL_DATA:
-            break
-    return None
-
-
-def _elements(head: _Head) -> Iterator[tuple[tuple[int, int], int, int]]:
-    """Yield (tag, offset of the value, its length) outside of sequences (DICOM PS3.5, 7.1, 7.5)."""
-    at, depth, is_implicit = 132, 0, False
-    for _ in range(_MOST_STEPS):
-        group, element = head.number(at, 2, "little"), head.number(at + 2, 2, "little")
-        has_no_type = group == _ITEM_GROUP or (is_implicit and group != 2)
-        if has_no_type:
-            value_at, length = at + 8, head.number(at + 4, 4, "little")
-        elif head.read(at + 4, 2) in _LONG_FORM:
-            value_at, length = at + 12, head.number(at + 8, 4, "little")
-        else:
-            value_at, length = at + 8, head.number(at + 6, 2, "little")
-        if group == _ITEM_GROUP:
-            depth -= element == _END_OF_SEQUENCE
-        elif length == _UNDEFINED_LENGTH:  # a sequence: its items are stepped through
-            depth += 1
-        elif depth == 0:
-            yield (group, element), value_at, length
-        if (group, element) == _TRANSFER_SYNTAX:
-            syntax = head.read(value_at, min(length, 64)).rstrip(b"\0 ")
-            if syntax in _OTHERWISE_WRITTEN:
-                return
-            is_implicit = syntax == _IMPLICIT
-        is_entered = length == _UNDEFINED_LENGTH or group == _ITEM_GROUP
-        at = value_at if is_entered else value_at + length
+    size = read_size(head)
+    return None if size is None else Size(*size)
 
 
 _READERS: tuple[tuple[bytes, Callable[[_Head], Size | None]], ...] = (

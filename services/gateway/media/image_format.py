@@ -8,6 +8,9 @@ from typing import Literal
 from modeling.medical_images.signatures import is_dicom, is_nifti
 from services.protocol.errors import ErrorCode, RequestError
 
+MAX_WEBP_PIXELS = 28_000_000
+"""libwebp's animation decoder holds four copies of the canvas (measured: 480 MiB at this size)."""
+
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "DICOM", "NIFTI"]
 
 # First bytes of formats that we know and do not take, at offset 0 (Gary Kessler's table of file

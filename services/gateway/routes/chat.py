@@ -7,7 +7,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.gateway.chunks import ChatCompletion, Usage
-from services.gateway.openai_schemas import ChatCompletionRequest, read_chat_request
+from services.gateway.openai_schemas import (
+    ChatCompletionRequest,
+    images_in,
+    read_chat_request,
+)
 from services.gateway.routes.api_document import answers, body_of
 from services.gateway.serving import serve
 from services.gateway.sse import SseFormatter
@@ -19,7 +23,6 @@ from services.gateway.translate import (
     Target,
     functions_of,
     generation_requests,
-    image_urls,
     usage_of,
 )
 from services.protocol.messages import Finished, GenerationRequest, ImageRef
@@ -58,7 +61,7 @@ class ChatQuestion:
     def __init__(self, body: object) -> None:
         self.chat = read_chat_request(body)
         self.names = _NAMES_WITH_TOOLS if self.chat.tools else _NAMES
-        self.images = list(image_urls(self.chat))
+        self.images = list(images_in(self.chat.messages))
 
     def requests(
         self, refs: Sequence[ImageRef], origin: Origin, target: Target

@@ -4,6 +4,8 @@ What was asked is not kept by Galen, so a vote to learn from brings it. What doe
 how votes become training data (`galen feedback export`).
 """
 
+from typing import Any
+
 import msgspec
 from fastapi import APIRouter, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,9 +23,11 @@ from services.gateway.feedback_schemas import (
     vote_of,
     vote_page,
 )
+from services.gateway.image_inputs import choice_of
+from services.gateway.openai_schemas import ImagePreprocess
 from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, body_of
-from services.gateway.state import state_of
+from services.gateway.state import GatewayState, state_of
 from services.protocol.errors import ErrorCode, NotFoundError, RequestError, UnavailableError
 from services.store.audit_records import find_record
 from services.store.feedback_records import (
@@ -69,7 +73,13 @@ async def create_vote(request: Request) -> Response:
                 "x-request-id",
                 param="request_id",
             )
-        evidence = await _evidence(session, caller, wanted) if wanted.consent else Evidence()
+        recipe = _recipe_of(asked.model, state)
+        for number, image in enumerate(wanted.images or ()):
+            if image.preprocess is not None:
+                choice_of(image.preprocess, recipe, f"images[{number}].preprocess")
+        evidence = Evidence()
+        if wanted.consent:
+            evidence = await _evidence(session, caller, wanted, recipe)
         vote = NewVote(
             wanted.request_id, asked.model, asked.revision, wanted.rating, wanted.consent, evidence
         )
@@ -105,12 +115,30 @@ async def delete_vote(request: Request, vote_id: str) -> Response:
     return _json(VoteDeleted(vote_id))
 
 
-async def _evidence(session: AsyncSession, caller: Caller, vote: CreateVoteRequest) -> Evidence:
-    """Return what a vote with consent brings; raises where a file is not the caller's."""
+def _recipe_of(model: str, state: GatewayState) -> str | None:
+    """Return the operator's recipe for a model, or for what an adapter belongs to."""
+    recipes = state.settings.image_recipes
+    try:
+        return recipes.get(state.catalogue.find(model).card.id) if recipes else None
+    except (NotFoundError, UnavailableError):  # it has gone since it answered
+        return recipes.get(model)
+
+
+async def _evidence(
+    session: AsyncSession, caller: Caller, vote: CreateVoteRequest, recipe: str | None
+) -> Evidence:
+    """Return what a vote with consent brings; raises where a file is not the caller's.
+
+    Args:
+        recipe: by which its model is shown medical images where the request says nothing.
+    """
     turns = vote.conversation
     images = None
     if vote.images is not None:
-        images = [await _image(session, caller, n, each) for n, each in enumerate(vote.images)]
+        images = [
+            await _image(session, caller, number, each) | _shown(each.preprocess, recipe)
+            for number, each in enumerate(vote.images)
+        ]
     return Evidence(
         reason=vote.reason,
         corrected_answer=vote.corrected_answer,
@@ -123,7 +151,7 @@ async def _evidence(session: AsyncSession, caller: Caller, vote: CreateVoteReque
 
 async def _image(
     session: AsyncSession, caller: Caller, number: int, image: VotedImage
-) -> dict[str, str]:
+) -> dict[str, Any]:
     if image.file_id is None:
         return {"sha256": image.sha256 or ""}
     file = await find_file(session, caller.tenant_id, image.file_id)
@@ -138,6 +166,14 @@ async def _image(
             param=param,
         )
     return {"file_id": file.id, "sha256": file.sha256}
+
+
+def _shown(asked: ImagePreprocess | None, recipe: str | None) -> dict[str, Any]:
+    chosen: dict[str, Any] = {} if asked is None else msgspec.to_builtins(asked)
+    said = {name: value for name, value in chosen.items() if value is not None}
+    if recipe is not None:
+        said.setdefault("recipe", recipe)
+    return {"preprocess": said} if said else {}
 
 
 def _voter(caller: Caller) -> Voter:

@@ -19,7 +19,7 @@ from services.gateway.pages import page_of, unknown_after
 from services.gateway.routes.api_document import answers, file_answers
 from services.gateway.state import GatewayState, state_of
 from services.gateway.threads import in_thread
-from services.gateway.upload import Upload, read_upload
+from services.gateway.upload import ANCHOR, LIFETIME_S, SECONDS, Upload, read_upload
 from services.gateway.vision_files import VISION, check_vision_file
 from services.protocol.batch_lines import BatchInputError, check_lines, raw_lines
 from services.protocol.errors import ErrorCode, NotFoundError, RequestError, UnavailableError
@@ -44,6 +44,7 @@ router = APIRouter(prefix="/v1/files")
 _PURPOSES = ("batch", "evaluation", VISION)
 _MOST_LISTED = 10_000
 _PIECE_BYTES = 1 << 20
+_DAY_S = 86_400
 _FORM_SCHEMA = {
     "requestBody": {
         "required": True,
@@ -55,6 +56,12 @@ _FORM_SCHEMA = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": list(_PURPOSES)},
+                        ANCHOR: {"type": "string", "enum": ["created_at"]},
+                        SECONDS: {
+                            "type": "integer",
+                            "minimum": LIFETIME_S[0],
+                            "maximum": LIFETIME_S[-1],
+                        },
                     },
                 }
             }
@@ -142,10 +149,13 @@ async def download_file(request: Request, file_id: str) -> Response:
 
 @router.delete("/{file_id}", summary="Remove a file", responses=answers(FileDeleted, "It is gone"))
 async def delete_file(request: Request, file_id: str) -> Response:
-    """Refused while a batch or an evaluation still reads it."""
+    """Refused while a batch or an evaluation still reads it.
+
+    One that has expired is removed, too, as long as it is there: a vote may keep it.
+    """
     state, tenant_id = state_of(request), caller_of(request).tenant_id
     async with state.store.begin() as session:
-        if await find_file(session, tenant_id, file_id) is None:
+        if await find_file(session, tenant_id, file_id, may_be_expired=True) is None:
             raise _unknown()  # before all else: what others have does not show in the answer
         if await is_in_use(session, file_id):
             raise RequestError(
@@ -176,6 +186,7 @@ def _keep(upload: Upload, state: GatewayState, tenant_id: str) -> NewFile:
         BatchInputError: it is not what its purpose needs.
         StorageFullError, OSError: it cannot be kept.
     """
+    lifetime_s = _lifetime_of(upload, state.settings.vision_days)
     num_lines, model = _check(upload, state.settings.max_image_bytes)
     file_id = new_file_id()
     key, digest = f"files/{file_id}", hashlib.sha256()
@@ -194,7 +205,22 @@ def _keep(upload: Upload, state: GatewayState, tenant_id: str) -> NewFile:
         key=key,
         num_lines=num_lines,
         model=model,
+        lifetime_s=lifetime_s,
     )
+
+
+def _lifetime_of(upload: Upload, vision_days: int) -> int | None:
+    """Return how long a file stays: as its owner says, images no longer than the operator does."""
+    if upload.purpose != VISION or not vision_days:
+        return upload.lifetime_s
+    most_s = vision_days * _DAY_S
+    if upload.lifetime_s is not None and upload.lifetime_s > most_s:
+        raise RequestError(
+            ErrorCode.INVALID_VALUE,
+            f"images are kept for {vision_days} days here; {SECONDS} may be {most_s} at most",
+            param=SECONDS,
+        )
+    return upload.lifetime_s or most_s
 
 
 def _check(upload: Upload, max_image_bytes: int) -> tuple[int, str]:

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from modeling.medical_images.dicom_elements import read_size
+from modeling.medical_images.errors import MedicalImageError
 from services.gateway.media.data_url import MIME_BY_FORMAT
 from services.gateway.media.header_size import Size, check_size, header_size
 from services.gateway.media.image_format import sniff_format
 from services.protocol.errors import ErrorCode, RequestError
 from tests.gateway.media.image_files import b64, noise, png, saved
+from tests.modeling.medical_images.dicom_files import raw_file
 
 SIZE = Size(123, 45)
 FORMATS = [
@@ -133,6 +136,39 @@ def test_text_that_is_no_base64_has_no_size(text: str) -> None:
 @settings(max_examples=200)
 def test_dicom_of_anything_never_raises(rest: bytes) -> None:
     header_size(base64.b64encode(bytes(128) + b"DICM" + rest).decode())
+
+
+def element(tag: int, vr: bytes, value: bytes) -> bytes:
+    group = tag.to_bytes(4, "little")
+    return group[2:] + group[:2] + vr + len(value).to_bytes(2, "little") + value
+
+
+ROWS, COLUMNS = element(0x00280010, b"US", b"\x2d\0"), element(0x00280011, b"US", b"\x7b\0")
+ITEM, ITEM_END = b"\xfe\xff\x00\xe0" + b"\xff" * 4, b"\xfe\xff\x0d\xe0" + bytes(4)
+END = b"\xfe\xff\xdd\xe0" + bytes(4)
+INNER = b"\x28\0\x10\0" + (2).to_bytes(4, "little") + b"\x09\0"  # rows, without a type
+
+
+def test_dicom_behind_a_private_sequence_of_unknown_type() -> None:
+    unknown = b"\x09\0\x10\x10UN\0\0" + b"\xff" * 4 + ITEM + INNER + ITEM_END + END
+    assert header_size(b64(raw_file(unknown + ROWS + COLUMNS))) == SIZE
+
+
+@pytest.mark.parametrize(("number", "size"), [(400, SIZE), (600, None)])
+def test_dicom_of_many_elements_before_its_size(number: int, size: Size | None) -> None:
+    many = element(0x00091010, b"LO", b"ab") * number
+    assert header_size(b64(raw_file(many + ROWS + COLUMNS))) == size
+
+
+@given(st.lists(st.sampled_from([ROWS, COLUMNS, ITEM, ITEM_END, END, INNER, b"\0"]), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_dicom_has_the_size_that_its_bytes_say(parts: list[bytes]) -> None:
+    file = raw_file(b"".join(parts))
+    try:
+        found = read_size(file)
+    except MedicalImageError:
+        found = None
+    assert header_size(b64(file)) == found
 
 
 def test_a_jpeg_of_endless_segments_is_given_up() -> None:

@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 from modeling.medical_images.choice import Choice
 from modeling.medical_images.codestream import codestream_size
 from modeling.medical_images.dicom_elements import read_elements
-from modeling.medical_images.dicom_header import WANTED
+from modeling.medical_images.dicom_header import WANTED, read_header
 from modeling.medical_images.errors import MedicalImageError
 from modeling.medical_images.reading import Policy, read_medical
 from modeling.medical_images.recipes import fingerprint
@@ -264,3 +264,38 @@ def test_a_damaged_header_gives_pixels_or_a_reason(place: int, bytes_: bytes):
         assert error.message  # noqa: PT017 - either end is right
     else:
         assert image.width * image.height > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "burned_in"),
+    [
+        ("YES", "YES"), ("NO", "NO"), (["YES", "NO"], "YES"), (["NO", "YES"], "YES"),
+        (["NO", "NO"], "NO"), (["NO", ""], ""), ("MAYBE", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_any_yes_among_the_values_is_burnt_in(said: Any, burned_in: str):
+    file = dicom(np.zeros((8, 8), np.uint8), BurnedInAnnotation=said)
+
+    assert read_header(file).burned_in == burned_in
+    assert (burned_in == "YES") == (code_of(file) == "phi_burned_in")
+
+
+@pytest.mark.parametrize("vr", ["LO", "ST", "UT", "OB", "UN"])
+@pytest.mark.parametrize("said", [b"YES ", b"NO\\YES ", b"YES\0"])
+def test_a_yes_of_another_type_is_one(vr: str, said: bytes):
+    head = b"\x28\0\x01\x03" + vr.encode()
+    is_long = vr in ("UT", "OB", "UN")
+    length = struct.pack("<HI", 0, len(said)) if is_long else struct.pack("<H", len(said))
+    whole = dicom(np.zeros((8, 8), np.uint8), BurnedInAnnotation="NO")
+    stated = b"\x28\0\x01\x03CS\x02\0NO"
+    assert stated in whole
+
+    assert code_of(whole.replace(stated, head + length + said)) == "phi_burned_in"
+
+
+def code_of(file: bytes) -> str:
+    try:
+        read_medical(file)
+    except MedicalImageError as error:
+        return error.code
+    return ""
