@@ -22,6 +22,12 @@ from services.protocol.messages import ImageRecipe, ModelCard
 
 PREPROCESS_HEADER = "x-galen-preprocess"
 
+CLIP_MEAN_RGB = (122, 116, 104)
+"""What is put around an image that is padded though its checkpoint does not pad: 255 times the mean
+colour of CLIP's training images (arXiv:2103.00020, its released preprocessing), rounded down."""
+
+_NOTHING = ImagePreprocess()
+
 LOW_PIXELS = 512 * 512
 """Of `detail: low`: what OpenAI's own API makes of it (its guide on images)."""
 
@@ -44,14 +50,15 @@ def image_inputs(
     inputs: list[ImageInput] = []
     for image, param in images:
         choice = _choice(image.preprocess, settings.image_recipes.get(card.id), image.url, param)
+        recipe = _recipe(card.image_recipe, image.preprocess, param)
         preparation = Preparation(
-            recipe=card.image_recipe,
+            recipe=recipe,
             choice=choice,
             fit_pixels=LOW_PIXELS if image.detail == "low" else MAX_PIXELS,
             burned_in=burned_in,
             is_heuristic=settings.burned_in_heuristic,
         )
-        mark = fingerprint(choice, _model_input(card.image_recipe, preparation.fit_pixels))
+        mark = fingerprint(choice, _model_input(recipe, preparation.fit_pixels))
         inputs.append(ImageInput(image.url, param, preparation, mark))
     return inputs
 
@@ -93,10 +100,32 @@ def preprocess_header(inputs: Sequence[ImageInput]) -> str:
 def _choice(
     asked: ImagePreprocess | None, model_recipe: str | None, url: str, param: str
 ) -> Choice:
+    if asked is not None and msgspec.structs.replace(asked, mode=None) == _NOTHING:
+        asked = None
     if asked is None and (model_recipe is None or not _is_medical(url)):
         return AS_IT_IS
     place = f"{param.rpartition('.')[0]}.preprocess"
     return choice_of(asked or ImagePreprocess(), model_recipe, place)
+
+
+def _recipe(
+    recipe: ImageRecipe | None, asked: ImagePreprocess | None, param: str
+) -> ImageRecipe | None:
+    """Return how an image becomes the model's input, where the request chooses it."""
+    if asked is None or asked.mode is None:
+        return recipe
+    if recipe is None or recipe.mode == "keep" or recipe.crop_width_px != recipe.crop_height_px:
+        raise RequestError(
+            ErrorCode.INVALID_VALUE,
+            "this model does not bring images to one square, so there is no mode to choose; "
+            "leave it out",
+            param=f"{param.rpartition('.')[0]}.preprocess.mode",
+        )
+    if asked.mode == recipe.mode:
+        return recipe
+    side_px = recipe.crop_width_px
+    fill_rgb = CLIP_MEAN_RGB if asked.mode == "pad" else (0, 0, 0)
+    return ImageRecipe(side_px, side_px, side_px, asked.mode, fill_rgb)
 
 
 def _is_medical(url: str) -> bool:

@@ -65,13 +65,18 @@ class WindowValues(_Strict, frozen=True, gc=False):
 
 
 class ImagePreprocess(_Strict, frozen=True, gc=False):
-    """Galen's own: which part of a DICOM or NIfTI file is shown, and in which window."""
+    """Galen's own: which part of a DICOM or NIfTI file is shown, and in which window.
+
+    Args:
+        mode: of any image: how it becomes the square of a model that has one.
+    """
 
     recipe: Annotated[str, Meta(max_length=64)] | None = None
     window: Annotated[str, Meta(max_length=64)] | WindowValues | None = None
     frame: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     slice: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     plane: Literal["axial", "coronal", "sagittal"] | None = None
+    mode: Literal["crop", "pad", "resize"] | None = None
 
 
 class ImageUrl(_Strict, frozen=True, gc=False):

@@ -170,7 +170,8 @@ async def _image(
 
 def _shown(asked: ImagePreprocess | None, recipe: str | None) -> dict[str, Any]:
     chosen: dict[str, Any] = {} if asked is None else msgspec.to_builtins(asked)
-    said = {name: value for name, value in chosen.items() if value is not None}
+    # a mode belongs to a model's input, and trained on is the picture before that
+    said = {name: value for name, value in chosen.items() if value is not None and name != "mode"}
     if recipe is not None:
         said.setdefault("recipe", recipe)
     return {"preprocess": said} if said else {}
