@@ -163,6 +163,16 @@ def up(  # noqa: PLR0913 - one parameter per option
     question: Annotated[str | None, typer.Option(help="What to ask about it.")] = None,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask it when ready.")] = True,
     once: Annotated[bool, typer.Option("--once", help="Answer, then leave.")] = False,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Start the page, too.")] = True,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            envvar="GALEN_UI_PORT",
+            help="Port of the page; default: 7860, or any free one where that is taken.",
+        ),
+    ] = None,
     start_timeout: Annotated[
         float, typer.Option(min=1, help="Longest wait until the model is ready, seconds.")
     ] = 900,
@@ -171,7 +181,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         typer.Option(help="Least level of logs; default: info."),
     ] = None,
 ) -> None:
-    """Start everything on this machine: Redis, gateway, workers of models and of jobs.
+    """Start everything on this machine: Redis, gateway, workers of models and of jobs, the page.
 
     Asks one question about an image, prints how to ask again, and serves until Ctrl-C.
 
@@ -190,6 +200,7 @@ def up(  # noqa: PLR0913 - one parameter per option
     galen up --engine fake --no-ask
     """
     from services.launcher.image_files import image_mime
+    from services.launcher.page_process import PageAddress
     from services.launcher.up import UpOptions, run_up
 
     if question is not None:
@@ -221,6 +232,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         data_dir=data_dir,
         ask=ask,
         once=once,
+        page=PageAddress(host, ui_port) if ui else None,
     )
     raise typer.Exit(run_up(options))
 
@@ -247,6 +259,14 @@ def jobs(context: typer.Context) -> None:
     from services.launcher.service_command import run_jobs
 
     run_jobs(context.args)
+
+
+@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
+def ui(context: typer.Context) -> None:
+    """Run the page alone: chat, comparisons, evaluations and status, over a gateway."""
+    from services.launcher.service_command import run_ui
+
+    run_ui(context.args)
 
 
 @app.command()
