@@ -1,4 +1,4 @@
-"""`galen gateway`, `worker`, `jobs` and `ui`: each prints its own help; what they do loads later."""
+"""`galen gateway`, `worker`, `jobs`, `ui`: each prints its own help; what they do loads later."""
 
 import typer
 
