@@ -91,10 +91,10 @@ python:
 	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 setup: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,dev
+	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,dev
 
 setup-demo: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker
+	@$(PYTHON) scripts/bootstrap.py --extras worker,ui
 
 system-packages: python
 	@$(PYTHON) scripts/system_packages.py $(DEBIAN_PACKAGES)

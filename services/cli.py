@@ -18,10 +18,10 @@ from services.launcher.admin_options import adapters_app, models_app, workers_ap
 from services.launcher.audit_options import audit_app, feedback_app
 from services.launcher.image_argument import image_argument
 from services.launcher.key_options import ApiKey, keys_app
+from services.launcher.service_options import services_app
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.tools import data_app, datagen_app, tools_app
 
-_PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EXIT_FAILED = 1
 _EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 _DEFAULT_URL = "http://127.0.0.1:8000/v1"
@@ -34,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(services_app)
 app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
 app.add_typer(audit_app, name="audit", help="Read the record of who asked what, and check it.")
@@ -163,6 +164,16 @@ def up(  # noqa: PLR0913 - one parameter per option
     question: Annotated[str | None, typer.Option(help="What to ask about it.")] = None,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask it when ready.")] = True,
     once: Annotated[bool, typer.Option("--once", help="Answer, then leave.")] = False,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Start the page, too.")] = True,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            envvar="GALEN_UI_PORT",
+            help="Port of the page; default: 7860, or any free one where that is taken.",
+        ),
+    ] = None,
     start_timeout: Annotated[
         float, typer.Option(min=1, help="Longest wait until the model is ready, seconds.")
     ] = 900,
@@ -171,7 +182,7 @@ def up(  # noqa: PLR0913 - one parameter per option
         typer.Option(help="Least level of logs; default: info."),
     ] = None,
 ) -> None:
-    """Start everything on this machine: Redis, gateway, workers of models and of jobs.
+    """Start everything on this machine: Redis, gateway, workers of models and of jobs, the page.
 
     Asks one question about an image, prints how to ask again, and serves until Ctrl-C.
 
@@ -190,6 +201,7 @@ def up(  # noqa: PLR0913 - one parameter per option
     galen up --engine fake --no-ask
     """
     from services.launcher.image_files import image_mime
+    from services.launcher.page_process import PageAddress
     from services.launcher.up import UpOptions, run_up
 
     if question is not None:
@@ -221,32 +233,9 @@ def up(  # noqa: PLR0913 - one parameter per option
         data_dir=data_dir,
         ask=ask,
         once=once,
+        page=PageAddress(host, ui_port) if ui else None,
     )
     raise typer.Exit(run_up(options))
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def gateway(context: typer.Context) -> None:
-    """Run a gateway alone: HTTP on one side, Redis on the other."""
-    from services.launcher.service_command import run_gateway
-
-    run_gateway(context.args)
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def worker(context: typer.Context) -> None:
-    """Run a worker alone: it takes requests from Redis and runs the model."""
-    from services.launcher.service_command import run_worker
-
-    run_worker(context.args)
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def jobs(context: typer.Context) -> None:
-    """Run a job worker alone: it does batches and evaluations through a gateway."""
-    from services.launcher.service_command import run_jobs
-
-    run_jobs(context.args)
 
 
 @app.command()

@@ -14,8 +14,12 @@ def local_url(host: str, port: int, path: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/{path}"
 
 
-def free_port(host: str, port: int) -> int:
-    """Return the port to listen on (0: any free one); raises CommandError where it is not free."""
+def free_port(host: str, port: int, option: str = "--port") -> int:
+    """Return the port to listen on (0: any free one); raises CommandError where it is not free.
+
+    Args:
+        option: that chooses it.
+    """
     try:
         [(family, *_, address), *_] = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -26,7 +30,7 @@ def free_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            message = f"port {port} is in use; choose another with --port"
+            message = f"port {port} is in use; choose another with {option}"
         else:
             message = f"cannot listen on {host} port {port}: {error.strerror}"
         raise CommandError(message) from error

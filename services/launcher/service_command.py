@@ -1,4 +1,4 @@
-"""`galen gateway`, `worker` and `jobs`: options made from the settings, and the process itself.
+"""`galen gateway`, `worker`, `jobs`, `ui`: options made from settings, and the process itself.
 
 Each field of a service's settings is an option. What is chosen goes to the service as environment
 variables, where all its settings come from, and this process becomes the service.
@@ -19,9 +19,11 @@ from pydantic_settings import BaseSettings
 from evaluation.jobs.settings import JobSettings
 from services.gateway.settings import GatewaySettings
 from services.launcher.config_file import read_config
+from services.launcher.page_process import check_page_packages
 from services.launcher.service_process import service_process
 from services.launcher.settings_check import check_settings, warn_of_unknown_prefixes
 from services.store.settings import StoreSettings
+from services.ui.settings import UiSettings
 from services.worker.settings import WorkerSettings
 
 _GATEWAY_HELP = """Run a gateway alone: HTTP on one side, Redis on the other.
@@ -51,6 +53,16 @@ which the gateway needs, too.
 Example:
 
 galen jobs --gateway-url http://127.0.0.1:8000/v1 --redis-url redis://127.0.0.1:6379/0
+"""
+_UI_HELP = """Run the page alone: chat, comparisons, evaluations and status, over a gateway.
+
+Each option is also an environment variable: --gateway-url is GALEN_UI_GATEWAY_URL.
+
+Example:
+
+galen ui --gateway-url http://127.0.0.1:8000/v1
+
+galen ui --host 0.0.0.0 --secure-cookie true --allowed-hosts galen.example.org
 """
 
 
@@ -84,6 +96,12 @@ def run_worker(arguments: Sequence[str]) -> None:
 def run_jobs(arguments: Sequence[str]) -> None:
     """Become a job worker."""
     _run("jobs", JobSettings, _JOBS_HELP, arguments)
+
+
+def run_ui(arguments: Sequence[str]) -> None:
+    """Become the page."""
+    check_page_packages()
+    _run("ui", UiSettings, _UI_HELP, arguments)
 
 
 def _run(

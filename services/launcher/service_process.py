@@ -11,6 +11,7 @@ MODULES = {
     "gateway": "services.gateway.main",
     "worker": "services.worker.main",
     "jobs": "evaluation.jobs.main",
+    "ui": "services.ui.main",
 }
 
 

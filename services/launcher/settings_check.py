@@ -10,10 +10,11 @@ from evaluation.jobs.settings import JobSettings
 from services.gateway.settings import GatewaySettings
 from services.settings_guard import unknown_prefixes, unknown_variables
 from services.store.settings import StoreSettings
+from services.ui.settings import UiSettings
 from services.worker.settings import WorkerSettings
 
 SERVICES: tuple[type[BaseSettings], ...] = (
-    GatewaySettings, WorkerSettings, JobSettings, StoreSettings,
+    GatewaySettings, WorkerSettings, JobSettings, StoreSettings, UiSettings,
 )  # fmt: skip
 _OUR_OWN = "Value error, "
 """How pydantic begins what a check of ours says."""

@@ -35,6 +35,7 @@ from services.launcher.fleet import Fleet
 from services.launcher.host_agent import HostAgent
 from services.launcher.layouts import choose_layouts, find_machine
 from services.launcher.listening import free_port, local_url
+from services.launcher.page_process import PageAddress, start_page
 from services.launcher.redis_server import (
     check_redis,
     embedded_url,
@@ -51,6 +52,7 @@ from services.protocol.admin import LoadModel
 from services.settings_guard import set_variables
 from services.store.settings import StoreSettings
 from services.telemetry import LogLevel
+from services.ui.settings import UiSettings
 from services.worker.settings import WorkerSettings
 
 _POLL_S = 0.1
@@ -76,6 +78,7 @@ class UpOptions:
         jobs: processes that work on batches and evaluations.
         data_dir: of the store; None: its own default.
         once: answer one question and end.
+        page: None: none is started.
     """
 
     host: str
@@ -93,6 +96,7 @@ class UpOptions:
     data_dir: Path | None = None
     ask: bool = True
     once: bool = False
+    page: PageAddress | None = None
 
 
 def run_up(options: UpOptions) -> int:
@@ -105,6 +109,7 @@ def run_up(options: UpOptions) -> int:
     check_settings(WorkerSettings, _worker_options(options))
     check_settings(JobSettings, _log_options(options, "JOBS"))
     check_settings(StoreSettings, _store_options(options))
+    check_settings(UiSettings, _log_options(options, "UI"))
     warn_of_unknown_prefixes()
     wishes = read_wishes(options.models, options.engine, options.overrides)
     setproctitle("galen up")
@@ -135,7 +140,7 @@ async def _up(options: UpOptions, wishes: list[LoadModel]) -> int:
     port = free_port(options.host, options.port)
     if not wishes:
         check_packages()
-    terminal = Terminal(["redis", "gateway", "jobs", *_worker_names(options)])
+    terminal = Terminal(["redis", "gateway", "jobs", "ui", *_worker_names(options)])
     own = (*_OWN_VARIABLES, *(MODEL_VARIABLES if options.models else ()))
     for name in set_variables(own):
         terminal.progress(f"{name} is ignored: `galen up` chooses it")
@@ -210,6 +215,7 @@ class _Launcher:
         for wish, layout in zip(self.wishes, layouts, strict=True):
             names = ["worker"] if is_single else []
             await fleet.start(wish, layout, is_first=True, names=names)
+        page_url = await self._start_page()
         self._start_agent(redis_url, fleet)
         await self._wait_until_ready()
         fleet.establish_all()
@@ -228,10 +234,15 @@ class _Launcher:
                 say_who_may_ask(self.terminal, self._settings()[0], self._key)
         if options.once:
             return 0
-        served = ", ".join(wish.model_id for wish in self.wishes)
-        self.terminal.result(f"Serving {served} at {self._url()} until Ctrl-C.", "bold")
+        self._say_where(page_url)
         self.is_serving = True
         return await asyncio.Event().wait()
+
+    def _say_where(self, page_url: str | None) -> None:
+        served = ", ".join(wish.model_id for wish in self.wishes)
+        if page_url is not None:
+            self.terminal.result(f"Open {page_url} in a browser.", "bold")
+        self.terminal.result(f"Serving {served} at {self._url()} until Ctrl-C.", "bold")
 
     def _start_agent(self, redis_url: str, fleet: Fleet) -> None:
         def on_end(task: "asyncio.Task[None]") -> None:
@@ -292,6 +303,13 @@ class _Launcher:
         environment |= store_environment(_store_options(self.options))
         kept = await self.family.start_kept("jobs", command, environment, self._on_jobs_end)
         kept.is_established = True
+
+    async def _start_page(self) -> str | None:
+        page = self.options.page
+        if page is None or self.options.once:
+            return None
+        chosen = _log_options(self.options, "UI")
+        return await start_page(self.family, self.terminal, page, self._url(), chosen)
 
     def _on_jobs_end(self, why: CommandError | None) -> None:
         """Batches wait then; chat goes on."""

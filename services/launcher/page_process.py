@@ -1,0 +1,70 @@
+"""The page as a child of `galen up`: where it listens, and what it is told."""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.launcher.children import Family
+from services.launcher.listening import free_port, local_url
+from services.launcher.service_process import service_process
+from services.launcher.terminal import CommandError, Terminal
+
+PAGE_PORT = 7860
+_PACKAGE = "gradio"
+
+
+@dataclass(frozen=True, slots=True)
+class PageAddress:
+    """Where it listens; `port` None: the usual one, or any where that is taken."""
+
+    host: str
+    port: int | None = None
+
+
+def is_page_installed() -> bool:
+    """Whether what the page is made with is here."""
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
+def check_page_packages() -> None:
+    """Raise CommandError where Gradio is not installed."""
+    if not is_page_installed():
+        raise CommandError(f"the page needs {_PACKAGE}: pip install 'galen[ui]'")
+
+
+async def start_page(
+    family: Family,
+    terminal: Terminal,
+    address: PageAddress,
+    gateway_url: str,
+    chosen: Mapping[str, str],
+) -> str | None:
+    """Start the page, which is started again when it dies, and return its URL; None: not installed.
+
+    Args:
+        chosen: further settings, by field.
+    """
+    if not is_page_installed():
+        terminal.progress(f"no page: it needs {_PACKAGE} (pip install 'galen[ui]')")
+        return None
+    port = _free_port(address)
+    settings = {"host": address.host, "port": str(port), "gateway_url": gateway_url, **chosen}
+    command, environment = service_process("ui", settings)
+
+    def on_end(why: CommandError | None) -> None:
+        """The API goes on without it."""
+        if why is not None:
+            terminal.progress(f"{why.message}; the page is gone, the API serves on")
+
+    kept = await family.start_kept("ui", command, environment, on_end)
+    kept.is_established = True
+    return local_url(address.host, port, "")
+
+
+def _free_port(address: PageAddress) -> int:
+    if address.port is not None:
+        return free_port(address.host, address.port, "--ui-port")
+    try:
+        return free_port(address.host, PAGE_PORT)
+    except CommandError:
+        return free_port(address.host, 0)

@@ -1,0 +1,70 @@
+"""What every part of the page needs: whose request it is, and that person's gateway."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+from openai.types import Model
+
+from services.ui.gateway_client import Gateway, Gateways
+from services.ui.problems import GatewayError, Problem
+from services.ui.sessions import COOKIE, Session, Sessions
+from services.ui.settings import UiSettings
+
+_FRESH_S = 2.0
+_KEPT_KEYS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the gateway serves, or why that is not known.
+
+    Args:
+        models: as they were when the gateway last answered.
+    """
+
+    models: tuple[Model, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(slots=True)
+class Ui:
+    """Shared by all parts of the page.
+
+    Args:
+        folder: for uploads and pictures; it goes with this process.
+    """
+
+    settings: UiSettings
+    sessions: Sessions
+    gateways: Gateways
+    folder: Path
+    _served: dict[str | None, tuple[float, Served]] = field(
+        default_factory=dict[str | None, tuple[float, Served]]
+    )
+
+    def session_of(self, request: gr.Request) -> Session:
+        """Return whose request it is; raises gr.Error, which the page shows, where it is over."""
+        session = self.sessions.find(request.cookies.get(COOKIE))
+        if session is None:
+            raise gr.Error("Your session is over. Reload the page to log in again.", duration=None)
+        return session
+
+    def gateway_of(self, request: gr.Request) -> Gateway:
+        """Return the gateway with the key of the person who asks."""
+        return self.gateways.of(self.session_of(request).key)
+
+    async def served_to(self, session: Session) -> Served:
+        """Return what is served, asked of the gateway at most every two seconds for each key."""
+        asked_s, served = self._served.get(session.key, (-_FRESH_S, Served()))
+        if time.monotonic() - asked_s < _FRESH_S:
+            return served
+        try:
+            served = Served(tuple(await self.gateways.of(session.key).models()))
+        except GatewayError as error:
+            served = Served(served.models, error.problem)
+        if len(self._served) >= _KEPT_KEYS:
+            self._served.clear()
+        self._served[session.key] = (time.monotonic(), served)
+        return served

@@ -1,0 +1,94 @@
+"""The page: its tabs, what stands above them, and how it looks.
+
+What does *not* live here: what each tab does.
+"""
+
+import html
+from typing import Any
+
+import gradio as gr
+from gradio import themes
+
+from services.ui.chat_tab import ChatTab
+from services.ui.context import Served, Ui
+from services.ui.conversation import DISCLAIMER
+from services.ui.front_door import LOGOUT
+from services.ui.sessions import COOKIE
+
+_POLL_S = 3.0
+_TITLE = "Galen"
+_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+def theme() -> themes.Base:
+    """Return colours and fonts: those of the system, so that nothing is fetched."""
+    return themes.Base(
+        primary_hue=themes.colors.cyan,
+        secondary_hue=themes.colors.cyan,
+        neutral_hue=themes.colors.slate,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+    )
+
+
+def build_page(ui: Ui) -> gr.Blocks:
+    """Return the page."""
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
+        with gr.Row(elem_id="top"):
+            gr.Markdown(f"# {_TITLE}\n{DISCLAIMER}", elem_id="title")
+            who = gr.HTML(elem_id="who")
+        away = gr.Markdown(visible=False, elem_id="away", elem_classes="problem")
+        with gr.Tabs(), gr.Tab("Chat", id="chat"):
+            chat = ChatTab(ui)
+        watched = gr.State(Served())
+
+        async def look(chosen: str | None, seen: Served, request: gr.Request) -> Any:
+            """Follow the gateway: models, their states, and whether it is there at all."""
+            session = ui.session_of(request)
+            served = await ui.served_to(session)
+            if served is seen or served == seen:
+                return gr.skip()
+            gone = served.problem
+            banner = gr.update(visible=gone is not None, value=gone.text() if gone else "")
+            return [served, banner, *chat.models.updates(served, chosen)]
+
+        async def begin(request: gr.Request) -> Any:
+            """Fill a page that was opened just now; `?model=` chooses."""
+            session = ui.session_of(request)
+            if request.session_hash:
+                ui.sessions.open_page(session, request.session_hash)
+            wanted = request.query_params.get("model")
+            filled = await look(wanted, Served(problem=None), request)
+            return [_who(session.name), *filled]
+
+        def leave(request: gr.Request) -> None:
+            """Count a page as closed; its session ends some time later."""
+            session = ui.sessions.peek(request.cookies.get(COOKIE))
+            if session is not None and request.session_hash:
+                ui.sessions.close_page(session, request.session_hash)
+
+        models = [watched, away, chat.models.model, chat.models.state]
+        page.load(begin, None, [who, *models], **_HIDDEN)
+        page.unload(leave)
+        timer = gr.Timer(_POLL_S)
+        timer.tick(look, [chat.models.model, watched], models, concurrency_limit=None, **_HIDDEN)
+        chat.models.model.input(
+            chat.models.describe, [chat.models.model, watched], chat.models.state, **_HIDDEN
+        )
+    return page
+
+
+def _who(name: str) -> str:
+    if not name:
+        return "<span>Open to this machine only; no key is asked for.</span>"
+    return (
+        f"<span>{html.escape(name)}</span>"
+        f'<form method="post" action="{LOGOUT}"><button type="submit">Log out</button></form>'
+    )
