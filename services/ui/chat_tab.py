@@ -34,6 +34,8 @@ FILE_TYPES = (
     ".nii", ".gz",
 )  # fmt: skip
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_PRESS_SAVED = "() => setTimeout(() => document.querySelector('#saved').click(), 100)"
+"""The browser fetches a file when its own button is pressed; the file is made first."""
 _EMPTY: dict[str, Any] = {"text": "", "files": []}
 _DEMO = resources.files("modeling") / "demo_model"
 _PLACEHOLDER = f"""## Ask about a medical image
@@ -89,7 +91,8 @@ class ChatTab:
                     self.retry = gr.Button("Retry", size="sm", elem_id="retry")
                     self.undo = gr.Button("Undo", size="sm", elem_id="undo")
                     self.clear = gr.Button("New conversation", size="sm", elem_id="clear")
-                    self.save = gr.DownloadButton("Save as a file", size="sm", elem_id="save")
+                    self.save = gr.Button("Save as a file", size="sm", elem_id="save")
+                    self.saved = gr.DownloadButton(visible="hidden", elem_id="saved")
                 self.feedback = FeedbackPanel(ui, self.chat, self.conversation)
             with gr.Column(scale=2, min_width=280):
                 self.models = ModelList()
@@ -114,12 +117,14 @@ class ChatTab:
             self.retry.click(self._on_retry_last, given, outputs, **running),
         ]
         kept = self.conversation
-        self.stop.click(self._on_stop, kept, outputs, cancels=events, **_HIDDEN)
+        # first the end of the answer, then what is shown of it: together they would race
+        self.stop.click(None, cancels=events).then(self._on_stop, kept, outputs, **_HIDDEN)
         for trigger in (self.clear.click, self.chat.clear):
-            trigger(self._on_clear, kept, outputs, cancels=events, **_HIDDEN)
+            trigger(None, cancels=events).then(self._on_clear, kept, outputs, **_HIDDEN)
         self.chat.undo(self._on_undo, kept, outputs, **_HIDDEN)
         self.undo.click(self._on_undo_last, kept, outputs, **_HIDDEN)
-        self.save.click(self._on_save, kept, self.save, **_HIDDEN)
+        saving = self.save.click(self._on_save, kept, self.saved, **_HIDDEN)
+        saving.then(None, js=_PRESS_SAVED)
 
     async def _on_submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
         value = given[self.input] or {}
@@ -199,9 +204,9 @@ class ChatTab:
         code = last.problem.code if last.problem is not None else None
         _log.info("ui.answer.done", request_id=last.request_id, state=last.state, code=code)
 
-    def _on_stop(self, conversation: Conversation) -> dict[Any, Any]:
+    def _on_stop(self, conversation: Conversation) -> Any:
         if not conversation.turns or conversation.turns[-1].state not in ("waiting", "streaming"):
-            return {}
+            return gr.skip()
         stopped = conversation.with_last(replace(conversation.turns[-1], state="stopped"))
         return {self.chat: shown_messages(stopped), self.conversation: stopped}
 
@@ -210,16 +215,16 @@ class ChatTab:
         self._ui.sessions.drop_files(session, conversation.files() & session.files)
         return {self.chat: [], self.conversation: Conversation(), self.input: _EMPTY}
 
-    def _on_undo(self, conversation: Conversation, data: gr.UndoData) -> dict[Any, Any]:
+    def _on_undo(self, conversation: Conversation, data: gr.UndoData) -> Any:
         return self._undone(conversation, turn_of_message(_first(data.index)))
 
-    def _on_undo_last(self, conversation: Conversation) -> dict[Any, Any]:
+    def _on_undo_last(self, conversation: Conversation) -> Any:
         return self._undone(conversation, len(conversation.turns) - 1)
 
-    def _undone(self, conversation: Conversation, index: int) -> dict[Any, Any]:
+    def _undone(self, conversation: Conversation, index: int) -> Any:
         """Take a question back into the input, with its images."""
         if not 0 <= index < len(conversation.turns):
-            return {}
+            return gr.skip()
         turn, kept = conversation.turns[index], conversation.until(index)
         back = {"text": turn.question, "files": [str(each.file) for each in turn.attachments]}
         return {self.chat: shown_messages(kept), self.conversation: kept, self.input: back}

@@ -63,11 +63,11 @@ class FeedbackPanel:
 
     async def _on_thumb(
         self, conversation: Conversation, data: gr.LikeData, request: gr.Request
-    ) -> dict[Any, Any]:
+    ) -> Any:
         index = turn_of_message(data.index if isinstance(data.index, int) else data.index[0])
         rating = _RATINGS.get(data.liked, "")
         if index >= len(conversation.turns) or not rating:
-            return {}
+            return gr.skip()
         turn = conversation.turns[index]
         gateway = self._ui.gateway_of(request)
         told = await _vote(gateway, {"request_id": turn.request_id, "rating": rating}, turn)
