@@ -131,6 +131,7 @@ class ChatTab:
         question, files = value.get("text") or "", value.get("files") or []
         if not question.strip():
             gr.Info("Write a question; an image alone asks nothing.")
+            yield gr.skip()  # else the input would get no value at all
             return
         attachments = self.panel.attachments(files, given[self.panel.pending])
         asked = given[self.conversation].asked(question, attachments)
@@ -176,6 +177,7 @@ class ChatTab:
         """Ask the question of a turn once more, or another one; what came after it is gone."""
         conversation: Conversation = given[self.conversation]
         if not 0 <= index < len(conversation.turns):
+            yield gr.skip()
             return
         old = conversation.turns[index]
         text = old.question if question is None else question

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, FilePayload, Locator, Page, expect
+from playwright.async_api import Browser, BrowserContext, FilePayload, Locator, Page, Request, expect
 
 from tests.ui.page_stack import PATIENCE_MS
 
@@ -49,10 +49,17 @@ class ChatPage:
         """Return one more page of a session, which shows nothing yet."""
         chat = cls(await context.new_page(), url)
         own = (f"{url}/", "data:", "blob:")
-        chat.page.on(
-            "request",
-            lambda asked: None if asked.url.startswith(own) else chat.elsewhere.append(asked.url),
-        )
+
+        def note(asked: Request) -> None:
+            if not asked.url.startswith(own):
+                chat.elsewhere.append(asked.url)
+
+        def forget_what_was_not_sent(asked: Request) -> None:
+            if asked.failure == "csp":
+                chat.elsewhere.remove(asked.url)
+
+        chat.page.on("request", note)
+        chat.page.on("requestfailed", forget_what_was_not_sent)
         chat.page.on("pageerror", lambda error: chat.errors.append(str(error)))
         return chat
 

@@ -15,6 +15,8 @@ from tests.support.waiting import eventually
 
 MINIATURE = "galen-mini"
 PATIENCE_MS = 15_000
+SLOTS, MOST_WAITING = 4, 4
+"""Of each worker, and of the queue: few, so that a test can fill them."""
 _START_LIMIT_S = 40.0
 _WATCHED = "tests.ui.watched_connections"
 
@@ -33,6 +35,11 @@ class PageStack:
     url: str
     uploads: Path
     connections: Path
+
+    @property
+    def store(self) -> Path:
+        """Where the gateway's database is."""
+        return self.stack.folder / "store"
 
     def uploaded(self, name: str) -> list[Path]:
         """Files of this name that the page has on disk."""

@@ -135,7 +135,6 @@ async def test_a_conversation_is_saved_as_a_file(chat: ChatPage, tmp_path: Path)
     await chat.upload(CT)
     await chat.ask_fully("Which sentence is it?", "The left lung is clear.")
 
-    await chat.button("Save").click()
     async with chat.page.expect_download() as download:
         await chat.button("Save").click()
     await (await download.value).save_as(tmp_path / "saved.md")
@@ -173,6 +172,14 @@ async def test_parameters_reach_the_model(chat: ChatPage):
     await chat.ask_fully("[[n=9]]", "Cut at the longest answer")
 
     assert "zq0002" not in await chat.answers.inner_text()
+
+
+async def test_with_nothing_asked_no_button_does_harm(chat: ChatPage):
+    for name in ("Stop", "Retry", "Undo", "New conversation"):
+        await chat.button(name).click()
+
+    await chat.ask_fully("[[n=3]]", "zq0002")
+    await expect(chat.page.locator(".toast-wrap .error")).to_have_count(0)
 
 
 async def test_a_question_without_words_asks_nothing(chat: ChatPage):
