@@ -9,6 +9,7 @@ from playwright.async_api import expect
 
 from tests.support.browser import needs_browser
 from tests.support.client import Client
+from tests.support.history import Record
 from tests.support.waiting import eventually
 from tests.ui.chat_page import ChatPage
 from tests.ui.page_stack import MOST_WAITING, SLOTS, PageStack
@@ -81,10 +82,11 @@ async def test_an_answer_that_breaks_off_says_so_and_keeps_what_came(
 
 async def test_a_full_queue_names_the_wait(chat: ChatPage, platform: PageStack):
     stack = platform.stack
-    clients = [Client(stack.port) for _ in range(2 * SLOTS + MOST_WAITING)]
-    asking = [asyncio.create_task(each.ask("[[n=2000 d=20]]")) for each in clients]
+    most, asking = 2 * SLOTS + MOST_WAITING, list[asyncio.Task[Record]]()
     try:
-        await eventually(lambda: stack.num_waiting() == MOST_WAITING, 10, "a full queue")
+        for number in range(1, most + 1):  # one by one: the queue has few places
+            asking.append(asyncio.create_task(Client(stack.port).ask("[[n=2000 d=20]]")))
+            await eventually(lambda: stack.num_running() + stack.num_waiting() == number, 10)  # noqa: B023 - called at once
         await chat.ask("[[n=3]]")
         await expect(chat.answers).to_contain_text(re.compile(r"Try again in \d+ s\."))
     finally:
