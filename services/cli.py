@@ -18,10 +18,10 @@ from services.launcher.admin_options import adapters_app, models_app, workers_ap
 from services.launcher.audit_options import audit_app, feedback_app
 from services.launcher.image_argument import image_argument
 from services.launcher.key_options import ApiKey, keys_app
+from services.launcher.service_options import services_app
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.tools import data_app, datagen_app, tools_app
 
-_PASS_EVERYTHING_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 _EXIT_FAILED = 1
 _EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 _DEFAULT_URL = "http://127.0.0.1:8000/v1"
@@ -34,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(services_app)
 app.add_typer(tools_app)
 app.add_typer(adapters_app, name="adapters", help="Check LoRA adapters.")
 app.add_typer(audit_app, name="audit", help="Read the record of who asked what, and check it.")
@@ -235,38 +236,6 @@ def up(  # noqa: PLR0913 - one parameter per option
         page=PageAddress(host, ui_port) if ui else None,
     )
     raise typer.Exit(run_up(options))
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def gateway(context: typer.Context) -> None:
-    """Run a gateway alone: HTTP on one side, Redis on the other."""
-    from services.launcher.service_command import run_gateway
-
-    run_gateway(context.args)
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def worker(context: typer.Context) -> None:
-    """Run a worker alone: it takes requests from Redis and runs the model."""
-    from services.launcher.service_command import run_worker
-
-    run_worker(context.args)
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def jobs(context: typer.Context) -> None:
-    """Run a job worker alone: it does batches and evaluations through a gateway."""
-    from services.launcher.service_command import run_jobs
-
-    run_jobs(context.args)
-
-
-@app.command(context_settings=_PASS_EVERYTHING_ON, add_help_option=False)
-def ui(context: typer.Context) -> None:
-    """Run the page alone: chat, comparisons, evaluations and status, over a gateway."""
-    from services.launcher.service_command import run_ui
-
-    run_ui(context.args)
 
 
 @app.command()

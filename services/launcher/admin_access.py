@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.launcher.gateway_url import api_url
-from services.launcher.run_folder import living_folders
+from services.launcher.run_folder import PREFIX
 from services.launcher.terminal import CommandError
+from services.private_folder import living_folders
 
 _FILE = "admin.json"
 _KEY_BYTES = 24
@@ -64,7 +65,7 @@ def find_access(url: str | None, key: str | None) -> AdminAccess:
 
 def _left() -> list[AdminAccess]:
     found: list[AdminAccess] = []
-    for folder in living_folders(Path(tempfile.gettempdir())):
+    for folder in living_folders(Path(tempfile.gettempdir()), PREFIX):
         try:
             left = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             found.append(AdminAccess(str(left["url"]), str(left["key"])))

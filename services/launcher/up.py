@@ -234,12 +234,15 @@ class _Launcher:
                 say_who_may_ask(self.terminal, self._settings()[0], self._key)
         if options.once:
             return 0
+        self._say_where(page_url)
+        self.is_serving = True
+        return await asyncio.Event().wait()
+
+    def _say_where(self, page_url: str | None) -> None:
         served = ", ".join(wish.model_id for wish in self.wishes)
         if page_url is not None:
             self.terminal.result(f"Open {page_url} in a browser.", "bold")
         self.terminal.result(f"Serving {served} at {self._url()} until Ctrl-C.", "bold")
-        self.is_serving = True
-        return await asyncio.Event().wait()
 
     def _start_agent(self, redis_url: str, fleet: Fleet) -> None:
         def on_end(task: "asyncio.Task[None]") -> None:

@@ -27,7 +27,9 @@ def create_app(settings: UiSettings, folder: Path) -> FrontDoor:
     Args:
         folder: for uploads, as Gradio was told before it was imported.
     """
-    sessions = Sessions(settings.session_hours * 3600, settings.idle_minutes * 60)
+    sessions = Sessions(
+        settings.session_hours * 3600, settings.idle_minutes * 60, settings.keep_closed_s
+    )
     gateways = Gateways(settings.gateway_url, settings.answer_timeout_s)
     ui = Ui(settings, sessions, gateways, folder)
     logins = Logins(settings, gateways, sessions)

@@ -5,17 +5,17 @@ python -m services.ui.main
 
 import os
 import sys
-import tempfile
-from pathlib import Path
 
 import uvicorn
 from setproctitle import setproctitle
 
+from services.private_folder import private_folder
 from services.settings_guard import settings_or_exit
 from services.telemetry import configure_logging
 from services.ui.settings import UiSettings, prepare_gradio
 
 _GRACE_S = 3
+_FOLDER_PREFIX = "galen-ui-"
 
 
 def main() -> None:
@@ -24,12 +24,12 @@ def main() -> None:
     configure_logging("ui", settings.log_format, settings.log_level)
     setproctitle("galen ui")
     os.umask(0o077)  # what is uploaded may be patients' data
-    with tempfile.TemporaryDirectory(prefix="galen-ui-", dir=settings.temp_dir) as folder:
-        prepare_gradio(Path(folder))
+    with private_folder(_FOLDER_PREFIX, settings.temp_dir) as folder:
+        prepare_gradio(folder)
         from services.ui.app import create_app  # noqa: PLC0415 - Gradio reads the environment
 
         config = uvicorn.Config(
-            create_app(settings, Path(folder)),
+            create_app(settings, folder),
             host=settings.host,
             port=settings.port,
             loop="uvloop",

@@ -63,7 +63,7 @@ def build_page(ui: Ui) -> gr.Blocks:
             """Fill a page that was opened just now; `?model=` chooses."""
             session = ui.session_of(request)
             if request.session_hash:
-                session.pages.add(request.session_hash)
+                ui.sessions.open_page(session, request.session_hash)
             wanted = request.query_params.get("model")
             filled = await look(wanted, Served(problem=None), request)
             return [_who(session.name), *filled]
@@ -72,7 +72,7 @@ def build_page(ui: Ui) -> gr.Blocks:
             """Count a page as closed; its session ends some time later."""
             session = ui.sessions.peek(request.cookies.get(COOKIE))
             if session is not None and request.session_hash:
-                session.pages.discard(request.session_hash)
+                ui.sessions.close_page(session, request.session_hash)
 
         models = [watched, away, chat.models.model, chat.models.state]
         page.load(begin, None, [who, *models], **_HIDDEN)

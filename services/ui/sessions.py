@@ -24,6 +24,7 @@ class Session:
         name: to show who is logged in; no secret.
         files: uploaded by it, or made for it.
         pages: pages that are open, by Gradio's own names.
+        closed_s: when the last of them was closed.
     """
 
     token: str
@@ -33,6 +34,7 @@ class Session:
     seen_s: float
     files: set[Path] = field(default_factory=set[Path])
     pages: set[str] = field(default_factory=set[str])
+    closed_s: float | None = None
 
 
 class Sessions:
@@ -41,14 +43,21 @@ class Sessions:
     Args:
         longest_s: after so long one is over.
         idle_s: after so long without a request, too.
+        closed_s: files of a session whose pages are all closed are deleted after so long: the
+            conversations that they stand in are gone with the pages.
         clock: seconds; a test has its own.
     """
 
     def __init__(
-        self, longest_s: float, idle_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        longest_s: float,
+        idle_s: float,
+        closed_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._longest_s = longest_s
         self._idle_s = idle_s
+        self._closed_s = closed_s
         self._clock = clock
         self._by_token: dict[str, Session] = {}
 
@@ -90,10 +99,25 @@ class Sessions:
         for session in tuple(self._by_token.values()):
             self.end(session)
 
+    def open_page(self, session: Session, page: str) -> None:
+        """Note that a page was opened."""
+        session.pages.add(page)
+        session.closed_s = None
+
+    def close_page(self, session: Session, page: str) -> None:
+        """Note that a page was closed, or lost its connection."""
+        session.pages.discard(page)
+        if not session.pages:
+            session.closed_s = self._clock()
+
     def sweep(self) -> None:
-        """End those that are over."""
+        """End those that are over, and delete the files of those whose pages are closed."""
         for session in [each for each in self._by_token.values() if self._is_over(each)]:
             self.end(session)
+        for session in self._by_token.values():
+            closed_s = session.closed_s
+            if closed_s is not None and self._clock() - closed_s > self._closed_s:
+                self.drop_files(session, tuple(session.files))
 
     def drop_files(self, session: Session, files: Iterable[Path]) -> None:
         """Delete files of a session, but not what another one has uploaded, too.

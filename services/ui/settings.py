@@ -55,6 +55,9 @@ class UiSettings(BaseSettings):
     idle_minutes: float = Field(
         default=60.0, gt=0, le=10_080, description="A login ends when its page was closed so long"
     )
+    keep_closed_s: float = Field(
+        default=120.0, ge=0, le=86_400, description="Uploads go when all pages were closed so long"
+    )
     secure_cookie: bool = Field(
         default=False, description="The session's cookie is sent over https only; set it with TLS"
     )
