@@ -30,7 +30,7 @@ OPEN = ("/", "/config", "/healthz", "/theme.css", "/login", "/gradio_api/info", 
 FIXED = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",

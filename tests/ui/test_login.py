@@ -120,8 +120,8 @@ async def test_a_session_that_is_over_says_so_and_takes_its_files_along(
     await chat.upload(payload("late.png", "image/png", saved(noise(60, 60, 5), "PNG")))
     assert len(locked.platform.uploaded("late.png")) == 1
 
-    await expect(page.get_by_text("Your session is over.").first).to_be_visible()
+    await expect(page.get_by_role("alert")).to_contain_text("Your session is over")
 
     await eventually(lambda: not locked.platform.uploaded("late.png"), 5, "the end of the file")
-    await page.reload()
+    await page.get_by_role("link", name="Log in again").click()
     await expect(page).to_have_url(f"{url}/login")
