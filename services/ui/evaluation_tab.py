@@ -85,8 +85,8 @@ class EvaluationTab:
         )  # fmt: skip
         self.model = gr.Dropdown([], label="Model", elem_id="evaluation-model")
         self.size = gr.Number(
-            None, label="Number of questions", info="The first ones; empty: all of them",
-            precision=0, minimum=1, elem_id="evaluation-size",
+            0, label="Number of questions", info="The first ones; 0: all of them",
+            precision=0, minimum=0, elem_id="evaluation-size",
         )  # fmt: skip
         with gr.Accordion("Decoding", open=False):
             self.temperature = gr.Slider(0, 2, 0, step=0.05, label="Temperature")
@@ -110,8 +110,8 @@ class EvaluationTab:
             self.seed,
         }  # fmt: skip
         self.start.click(
-            self._on_start, given, [self.said, self.start, *outputs],
-            show_progress="minimal", api_visibility="private", trigger_mode="once",
+            self._on_start, given, [self.said, self.start, *outputs], trigger_mode="once",
+            **_HIDDEN,
         )  # fmt: skip
         self.list.input(self._on_listed, self.list, [*self.view.outputs, self.timer], **_HIDDEN)
         self.timer.tick(
@@ -243,9 +243,9 @@ class EvaluationTab:
     def _cut(self, session: Session, given: Given) -> Questions:
         if not given[self.model]:
             raise _NothingToAskError("Choose a model first; the operator loads one.")
-        size = given[self.size]
+        most = int(given[self.size] or 0) or None
         with self._opened(session, given[self.benchmark], given[self.file]) as file:
-            questions = cut(file, None if size is None else max(1, int(size)))
+            questions = cut(file, most)
         if len(questions.content) > MAX_FILE_BYTES:
             raise _NothingToAskError(
                 f"These questions have {len(questions.content) // 10**6} MB with their images, and "

@@ -37,15 +37,15 @@ class EvaluationView:
         self.shown = gr.State(None)
         self.away = gr.Markdown(visible=False, elem_id="evaluation-problem", elem_classes="problem")
         self.progress = gr.HTML(_NOTHING, elem_id="evaluation-progress")
-        self.cancel = gr.Button(
-            "Cancel", variant="stop", size="sm", visible=False, elem_id="evaluation-cancel"
-        )
+        with gr.Row():
+            self.cancel = gr.Button(
+                "Cancel", variant="stop", size="sm", visible=False, scale=0, min_width=140,
+                elem_id="evaluation-cancel",
+            )  # fmt: skip
         self.scores = gr.HTML(elem_id="evaluation-scores")
         with gr.Accordion("Report", open=False, visible=False) as self.report:
             self.receipt = gr.HTML(elem_id="evaluation-receipt")
-            self.fetch = gr.Button(
-                "Get its files", size="sm", elem_id="evaluation-files", elem_classes="narrow"
-            )
+            self.fetch = gr.Button("Get its files", size="sm", elem_id="evaluation-files")
             self.files = gr.File(
                 label="Receipt, answers, errors", file_count="multiple", interactive=False,
                 visible=False, elem_id="evaluation-downloads",

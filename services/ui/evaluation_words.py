@@ -51,7 +51,7 @@ def label(told: Told) -> str:
     """Return an evaluation as an entry of a menu."""
     counts = told["request_counts"]
     return (
-        f"{told['benchmark']}, {told['model']}, {counts['total']} questions: {told['status']} "
+        f"{told['status']}: {told['benchmark']}, {counts['total']} questions, {told['model']} "
         f"({_moment(told['created_at'])}, {told['id'][-6:]})"
     )
 
