@@ -10,14 +10,13 @@ from typing import Any
 import gradio as gr
 
 from services.ui.context import Ui
-from services.ui.evaluation_words import Told, label
+from services.ui.evaluation_words import Told, label, score_tables
 from services.ui.gateway_client import Gateway
-from services.ui.html_tables import Series, interval_plot, table, warning
+from services.ui.html_tables import Series, table, warning
 from services.ui.problems import GatewayError, Problem
 from services.ui.receipts import (
     Receipt,
     difference_rows,
-    in_order,
     made_with_differences,
     read_receipt,
     why_not_comparable,
@@ -92,15 +91,14 @@ def comparison(first_id: str, second_id: str, first: Receipt, second: Receipt) -
         loud = warning("These two are not comparable. They differ in:", reasons)
         difference += " (not comparable)"
     runs = [
-        Series(name, in_order(receipt["metrics"]))
+        Series(name, receipt["metrics"])
         for name, receipt in zip(names, (first, second), strict=True)
     ]
     header = ("metric", "version", *names, difference, "questions better", "questions worse")
     return (
         loud
-        + table("Second less first", header, difference_rows(first, second))
+        + score_tables("Second less first", runs, difference_rows(first, second), header)
         + _HINT
-        + interval_plot("Both evaluations, with their 95 % intervals", runs)
         + table(
             "What they were made with, where it differs",
             ("", *names),

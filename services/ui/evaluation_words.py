@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.ui.html_tables import Series, interval_plot, table
-from services.ui.receipts import in_order, metric_rows, part
+from services.ui.receipts import LEGACY, metric_rows, part, without_legacy
 
 Told = Mapping[str, Any]
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -97,17 +97,31 @@ def scores(told: Told) -> str:
     if not metrics:
         return "<p>There are no scores yet.</p>" if is_live(told) else ""
     num, total = told.get("num_scored"), told["request_counts"]["total"]
-    note = ""
-    caption = "Scores"
+    note, caption = "", "Scores"
     if told.get("receipt_status") == "partial":
         caption = f"Running scores, of {num} of {total} questions"
-        note = "<p>They are of the parts that are done, and change until the end.</p>"
+        note = f"<p><strong>{caption}.</strong> They change until the end.</p>"
     elif told.get("receipt_status") == "incomplete":
         note = "<p><strong>Incomplete:</strong> questions without an answer count as wrong.</p>"
-    plot = interval_plot(
-        f"{caption}, with their 95 % intervals", [Series(told["model"], in_order(metrics))]
+    return note + score_tables(caption, [Series(told["model"], metrics)], metric_rows(metrics))
+
+
+def score_tables(
+    caption: str,
+    runs: Sequence[Series],
+    rows: Sequence[Sequence[str]],
+    header: Sequence[str] = METRICS_HEADER,
+) -> str:
+    """Return plot and table of `standard-v1`; what LLaVA-Med's scripts computed is folded away."""
+    by_version = [[row for row in rows if (row[1] == LEGACY) is old] for old in (False, True)]
+    shown = [Series(run.name, without_legacy(run.metrics)) for run in runs]
+    folded = table(f"{caption}, {LEGACY}", header, by_version[True])
+    return (
+        interval_plot(f"{caption}, with their 95 % intervals", shown)
+        + table(caption, header, by_version[False])
+        + f"<details><summary>{LEGACY}: as LLaVA-Med's scripts computed them</summary>{folded}"
+        "</details>"
     )
-    return note + plot + table(caption, METRICS_HEADER, metric_rows(metrics))
 
 
 def list_table(evaluations: Sequence[Told]) -> str:

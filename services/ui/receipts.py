@@ -11,6 +11,7 @@ from typing import Any, cast
 from services.ui.html_tables import percent
 
 Receipt = Mapping[str, Any]
+LEGACY = "legacy-v1"
 _HEADLINES = {False: "standard-v1/open recall", True: "standard-v1/closed accuracy"}
 _MUST_AGREE = {
     "kind": "kind of run",
@@ -30,17 +31,14 @@ _MADE_WITH = (
 _MOST_SHOWN = 70
 
 
-def in_order(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return metrics with those first whose names mean what they say; `legacy-v1` is behind."""
-    return dict(sorted(metrics.items(), key=lambda each: each[0].startswith("legacy")))
+def without_legacy(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return those metrics whose names mean what they say."""
+    return {name: value for name, value in metrics.items() if _split(name)[1] != LEGACY}
 
 
 def metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Return rows of metric, version, percent with interval, number of questions."""
-    return [
-        [*_split(name), percent(value), str(value["num"])]
-        for name, value in in_order(metrics).items()
-    ]
+    return [[*_split(name), percent(value), str(value["num"])] for name, value in metrics.items()]
 
 
 def kind_rows(receipt: Receipt) -> list[list[str]]:
@@ -97,8 +95,8 @@ def difference_rows(first: Receipt, second: Receipt) -> list[list[str]]:
     """
     others = {line["id"]: line["values"] for line in second["items"]}
     rows: list[list[str]] = []
-    before, after = in_order(first["metrics"]), second["metrics"]
-    for name in dict.fromkeys((*before, *in_order(after))):
+    before, after = first["metrics"], second["metrics"]
+    for name in dict.fromkeys((*before, *after)):
         one, other = before.get(name), after.get(name)
         pairs = [
             (line["values"][name], others[line["id"]][name])
