@@ -12,6 +12,7 @@ from gradio import themes
 from services.ui.chat_tab import ChatTab
 from services.ui.context import Served, Ui
 from services.ui.conversation import DISCLAIMER
+from services.ui.evaluation_tab import EvaluationTab
 from services.ui.front_door import LOGOUT
 from services.ui.sessions import COOKIE
 
@@ -45,8 +46,12 @@ def build_page(ui: Ui) -> gr.Blocks:
             gr.Markdown(f"# {_TITLE}\n{DISCLAIMER}", elem_id="title")
             who = gr.HTML(elem_id="who")
         away = gr.Markdown(visible=False, elem_id="away", elem_classes="problem")
-        with gr.Tabs(), gr.Tab("Chat", id="chat"):
-            chat = ChatTab(ui)
+        with gr.Tabs():
+            with gr.Tab("Chat", id="chat"):
+                chat = ChatTab(ui)
+            with gr.Tab("Evaluation", id="evaluation") as evaluation_tab:
+                evaluation = EvaluationTab(ui)
+        evaluation.attach(page, evaluation_tab)
         watched = gr.State(Served())
 
         async def look(chosen: str | None, seen: Served, request: gr.Request) -> Any:
