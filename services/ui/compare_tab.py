@@ -45,16 +45,18 @@ class CompareTab:
 
     def __init__(self, ui: Ui) -> None:
         self._ui = ui
-        self.round = gr.State(None)
-        self.score = gr.State(Score())
-        with gr.Tab("Compare", id="compare") as tab:
+        with gr.Tab("Compare", id="compare", elem_id="tab-compare") as tab:
+            self.round = gr.State(None)
+            self.score = gr.State(Score())
             gr.Markdown(_HOW)
+            with gr.Row():
+                self._build_menus()
             with gr.Row():
                 with gr.Column(scale=5, min_width=320):
                     self._build_question()
                     self._build_votes()
                 with gr.Column(scale=2, min_width=280):
-                    self._build_choices()
+                    self._build_parameters()
                     self.panel = ImagePanel(ui, "compare-seen")
         self._join(tab)
 
@@ -94,7 +96,9 @@ class CompareTab:
     def _build_votes(self) -> None:
         with gr.Row():
             self.votes: dict[Choice, gr.Button] = {
-                choice: gr.Button(label, interactive=False, size="sm", elem_id=f"vote-{choice}")
+                choice: gr.Button(
+                    label, interactive=False, size="sm", min_width=130, elem_id=f"vote-{choice}"
+                )
                 for choice, label in _BUTTONS
             }
         self.names = gr.Markdown(elem_id="compare-names")
@@ -104,22 +108,25 @@ class CompareTab:
             "not kept either way.",
             elem_id="compare-consent",
         )
-        self.table = gr.HTML(_table(Score()), elem_id="compare-score", elem_classes="table")
+        self.table = gr.HTML(
+            _table(Score()), elem_id="compare-score", elem_classes="table", padding=False
+        )
 
-    def _build_choices(self) -> None:
-        with gr.Group():
-            self.first = gr.Dropdown(
-                [], label="First model", elem_id="compare-left", allow_custom_value=True
+    def _build_menus(self) -> None:
+        self.first, self.second = (
+            gr.Dropdown(
+                [], label=f"{which} model", elem_id=f"compare-{side}", allow_custom_value=True
             )
-            self.second = gr.Dropdown(
-                [], label="Second model", elem_id="compare-right", allow_custom_value=True
-            )
-            self.blind = gr.Checkbox(
-                value=True,
-                label="Blind",
-                info="Which of the two is A is drawn at random, and told after your vote.",
-                elem_id="compare-blind",
-            )
+            for which, side in (("First", "left"), ("Second", "right"))
+        )
+        self.blind = gr.Checkbox(
+            value=True,
+            label="Blind",
+            info="Which of the two is A is drawn at random, and told after your vote.",
+            elem_id="compare-blind",
+        )
+
+    def _build_parameters(self) -> None:
         with gr.Accordion("Parameters", open=False):
             self.warmths = [
                 gr.Slider(0, 2, 0.2, step=0.05, label=f"Temperature of the {which} model")
@@ -152,9 +159,8 @@ class CompareTab:
             concurrency_limit=self._ui.settings.at_once, concurrency_id="answers", **_HIDDEN,
         )  # fmt: skip
         self.stop.click(self._on_stop, self.round, shown, cancels=[asking], **_HIDDEN)
-        self.clear.click(
-            self._on_clear, self.round, [*shown, self.input], cancels=[asking], **_HIDDEN
-        )
+        for trigger in (self.clear.click, *(each.clear for each in self.answers)):
+            trigger(self._on_clear, self.round, [*shown, self.input], cancels=[asking], **_HIDDEN)
         voted = {self.round, self.score, self.consent}
         for choice, button in self.votes.items():
             button.click(

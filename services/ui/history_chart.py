@@ -14,9 +14,11 @@ def history_chart(points: Sequence[Point]) -> str:
         return ""
     highest = max(point.tokens_per_s for point in points)
     scale = max(highest, _LEAST_SCALE)
+    passed_s = points[0].ago_s
+    passed = f"{passed_s / 60:.0f} minutes" if passed_s > 90 else f"{passed_s:.0f} s"
     told = (
-        f"Generated tokens per second over the last {points[0].ago_s / 60:.1f} minutes, all models "
-        f"together: now {points[-1].tokens_per_s:.1f}, at most {highest:.1f}."
+        f"Generated tokens per second over the last {passed}, all models together: "
+        f"now {points[-1].tokens_per_s:.1f}, at most {highest:.1f}."
     )
     lines = "".join(
         f'<polyline points="{" ".join(_place(point, scale) for point in stretch)}"/>'
