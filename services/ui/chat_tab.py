@@ -26,13 +26,10 @@ from services.ui.conversation import (
 from services.ui.feedback_panel import FeedbackPanel
 from services.ui.image_panel import ImagePanel
 from services.ui.model_list import ModelList, context_of
+from services.ui.pictures import FILE_TYPES
 
 _log = structlog.get_logger()
 
-FILE_TYPES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".dicom", ".ima",
-    ".nii", ".gz",
-)  # fmt: skip
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _PRESS_SAVED = "() => setTimeout(() => document.querySelector('#saved').click(), 100)"
 """The browser fetches a file when its own button is pressed; the file is made first."""

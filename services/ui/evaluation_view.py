@@ -95,7 +95,7 @@ class EvaluationView:
 
     async def _on_cancel(self, shown: Told | None, request: gr.Request) -> dict[Any, Any]:
         if shown is None:
-            return {}
+            return gr.skip()
         gateway = self._ui.gateway_of(request)
         try:
             told = await gateway.post(f"/evaluations/{shown['id']}/cancel", {})
@@ -105,7 +105,7 @@ class EvaluationView:
 
     async def _on_fetch(self, shown: Told | None, request: gr.Request) -> dict[Any, Any]:
         if shown is None:
-            return {}
+            return gr.skip()
         session = self._ui.session_of(request)
         gateway = self._ui.gateways.of(session.key)
         folder = self._ui.folder / "saved" / secrets.token_hex(16)
