@@ -82,6 +82,10 @@ def run_command(
         bool,
         typer.Option("--distributed", help="Let the platform's job workers ask (`galen jobs`)."),
     ] = False,
+    write_questions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write them for the page's evaluation tab; ask nothing."),
+    ] = None,
     new_run: NewRun = False,
     allow_external: External = False,
     key: Key = None,
@@ -101,6 +105,8 @@ def run_command(
     galen evaluate vqa-rad --data ./vqa-rad --model llava-med --out rad-1
 
     galen evaluate slake --data ./slake --model llava-med --distributed
+
+    galen evaluate vqa-rad --data ./vqa-rad --write-questions vqa-rad.test.jsonl
     """
     from evaluation import benchmarks
     from evaluation.answering import Decoding
@@ -117,6 +123,9 @@ def run_command(
         images=found.images_folder(data),
         candidates=None if candidates is None else read_candidates(candidates),
     )
+    if write_questions is not None:
+        _write_questions(questions, write_questions)
+        return
     endpoint = endpoint_of(url, model, key, timeout, allow_external=allow_external)
     decoding = Decoding(temperature=temperature, max_tokens=max_tokens, seed=seed)
     folder = out or Path("evaluations") / f"{benchmark}-{as_name(endpoint.model)}"
@@ -262,6 +271,13 @@ def benchmarks_command() -> None:
     ]
     rows.append(["chat", "Judged medical chat", "--questions of `galen evaluate chat`", "images"])
     print(aligned(["name", "", "questions", "images"], rows))
+
+
+def _write_questions(questions: "Questions", file: Path) -> None:
+    from evaluation.distributed import write_questions
+
+    write_questions(questions, file)
+    say(f"{file} holds {len(questions.items)} questions of {questions.benchmark}")
 
 
 def _run(

@@ -1,5 +1,7 @@
 """A benchmark asked by the platform's job workers: packed, uploaded, waited for, brought home.
 
+Packed only, it is a file that the page's evaluation tab uploads.
+
 Stopped at any moment, it goes on with the evaluation that it has begun, which the folder names.
 What does *not* live here: the work (`evaluation/jobs`), scores and report (`running.py`).
 """
@@ -20,7 +22,7 @@ from evaluation.item_images import read_image
 from evaluation.progress import JobProgress
 from evaluation.run_folder import ANSWERS_FILE, JOB_FILE
 from evaluation.running import Questions
-from modeling.durable_files import write_json
+from modeling.durable_files import unfinished_of, write_json
 from services.endpoint_client.client import Endpoint
 from services.protocol.evaluation_lines import EvaluationImage, EvaluationItem
 from services.protocol.jobs import MAX_FILE_BYTES
@@ -31,16 +33,25 @@ _LOOK_S = 1.0
 _AWAY_S = 120.0
 
 
+def write_questions(questions: Questions, file: Path) -> None:
+    """Write questions and images as a file for the page's evaluation tab, which may cut it.
+
+    Raises:
+        EvaluationError: an image cannot be read.
+    """
+    unfinished = unfinished_of(file)
+    try:
+        pack(questions, unfinished)
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def pack(questions: Questions, file: Path) -> None:
     """Write questions and images as one file; raises EvaluationError for an unreadable image."""
     with file.open("wb") as out:
         for line in _lines(questions):
             out.write(msgspec.json.encode(line) + b"\n")
-    if (size := file.stat().st_size) > MAX_FILE_BYTES:
-        raise EvaluationError(
-            f"questions and images have {size // 10**6} MB, more than the {MAX_FILE_BYTES // 10**6}"
-            " MB of an upload; leave --distributed out, or ask less with --limit"
-        )
 
 
 def run_distributed(
@@ -74,6 +85,14 @@ def _lines(questions: Questions) -> Iterator[EvaluationImage | EvaluationItem]:
         )
 
 
+def _check_size(file: Path) -> None:
+    if (size := file.stat().st_size) > MAX_FILE_BYTES:
+        raise EvaluationError(
+            f"questions and images have {size // 10**6} MB, more than the {MAX_FILE_BYTES // 10**6}"
+            " MB of an upload; leave --distributed out, or ask less with --limit"
+        )
+
+
 def _known_job(folder: Path) -> str | None:
     try:
         return str(json.loads((folder / JOB_FILE).read_text("utf-8"))["id"])
@@ -87,6 +106,7 @@ def _begin(
     packed = folder / _INPUT_FILE
     try:
         pack(questions, packed)
+        _check_size(packed)
         with packed.open("rb") as file:
             uploaded = platform.post(
                 "/files",

@@ -162,7 +162,8 @@ def _score(
     with office.files.writer(receipt.key) as out:
         out.write(receipt.line(content))
     result = {name: content[name] for name in ("status", "num_unanswered", "metrics")}
-    return {**result, "receipt_file_id": receipt.id}, receipt.file
+    told = {"num_scored": content["num_items"], "receipt_file_id": receipt.id}
+    return {**result, **told}, receipt.file
 
 
 class _Output:

@@ -5,7 +5,7 @@ It loads the packages of the extra `evaluation`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import IO, Any, cast
 
 from evaluation.answering import Decoding
@@ -15,7 +15,7 @@ from evaluation.model_facts import deciding_facts
 from evaluation.preprocessing import preprocessing_of
 from evaluation.receipt import candidates_hash, images_hash, items_hash, receipt_of, versions
 from evaluation.run_folder import EVALUATION
-from evaluation.scoring import score
+from evaluation.scoring import Scores, score
 from evaluation.vqa_items import Item
 from services.protocol.batch_lines import raw_lines
 from services.protocol.evaluation_lines import EvaluationImage, read_evaluation_line
@@ -57,9 +57,8 @@ def receipt_for(
         answers: the lines of the output.
         told: what the gateway says of the model.
     """
+    scores = _scores(job, asked.items, answers)
     candidates = job.spec.get("candidates")
-    said = {str(record["question_id"]): str(record["text"]) for record in answers}
-    scores = score(asked.items, said, candidates)
     facts = {
         "kind": EVALUATION,
         "benchmark": job.spec["benchmark"],
@@ -77,6 +76,18 @@ def receipt_for(
     return receipt_of(facts, scores)
 
 
+def partial_result(
+    job: JobRow, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what a job tells of the questions that are done, while it goes on."""
+    scores = _scores(job, items, answers)
+    return {
+        "status": "partial",
+        "num_unanswered": scores.num_unanswered,
+        "metrics": {name: asdict(value) for name, value in scores.estimates.items()},
+    }
+
+
 def read_answers(office: Office, key: str | None) -> list[dict[str, Any]]:
     """Return the lines of an output."""
     if key is None:
@@ -84,3 +95,8 @@ def read_answers(office: Office, key: str | None) -> list[dict[str, Any]]:
     file: IO[bytes]
     with office.files.open(key) as file:
         return [json.loads(line) for line in file]
+
+
+def _scores(job: JobRow, items: Sequence[Item], answers: Sequence[Mapping[str, Any]]) -> Scores:
+    said = {str(record["question_id"]): str(record["text"]) for record in answers}
+    return score(items, said, job.spec.get("candidates"))

@@ -5,6 +5,7 @@
 3. Ask what is left, many at once; each answer goes to the journal.
 4. Meanwhile renew the lease, and hear whether the job is to end.
 5. Bring the results to the file store, and mark the shard as done, or give it back.
+6. Of an evaluation, score what is done so far.
 
 A process may die at any of these points: the lease ends, somebody else goes on from the journal, or
 from the results in the store. What does *not* live here: one request (`asking.py`).
@@ -23,6 +24,7 @@ from evaluation.jobs.journal import Journal
 from evaluation.jobs.lines import Line
 from evaluation.jobs.office import Office
 from evaluation.jobs.parts import part_key, put_part, seed_journal
+from evaluation.jobs.running_scores import score_what_is_done
 from services.endpoint_client.record_file import RecordFile, RecordFileError
 from services.store.database import DATABASE_AWAY
 from services.store.file_records import find_file
@@ -87,8 +89,10 @@ async def do_shard(office: Office, job_id: str, number: int) -> None:
         with RecordFile(path, "line", skips_damage=True) as file:
             if file.num_damaged:
                 _log.warning("journal.damaged", job_id=job_id, lines=file.num_damaged)
-            if await _do(office, claim, file):
-                path.unlink(missing_ok=True)
+            is_done = await _do(office, claim, file)
+        if is_done:
+            path.unlink(missing_ok=True)
+            await score_what_is_done(office, claim.job)
     except InputGoneError:
         async with office.database.begin() as session:
             await fail_job(session, job_id, [_INPUT_GONE])

@@ -149,8 +149,10 @@ class Evaluation(msgspec.Struct, frozen=True):
     """An evaluation; its fields are those of a batch, as far as they mean the same.
 
     Args:
-        receipt_status: `complete`, or `incomplete` where questions have no answer.
-        metrics: estimate and interval by the metric's name, when it has ended.
+        receipt_status: `complete`, or `incomplete` where questions have no answer; `partial` while
+            it goes on, as soon as some are scored.
+        metrics: estimate and interval by the metric's name.
+        num_scored: questions that they are about.
         problem: why there are none.
     """
 
@@ -169,6 +171,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     receipt_file_id: str | None = None
     receipt_status: str | None = None
     metrics: dict[str, dict[str, float | int]] | None = None
+    num_scored: int | None = None
     problem: str | None = None
     ended_at: int | None = None
     metadata: dict[str, str] | None = None
@@ -246,6 +249,7 @@ def evaluation_of(row: JobRow, counts: Counts) -> Evaluation:
         receipt_file_id=result.get("receipt_file_id"),
         receipt_status=result.get("status"),
         metrics=result.get("metrics"),
+        num_scored=result.get("num_scored"),
         problem=result.get("problem"),
         ended_at=_seconds(row.ended_ms),
         metadata=row.metadata_,

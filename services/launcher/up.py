@@ -20,6 +20,7 @@ import httpx
 from setproctitle import setproctitle
 
 from evaluation.jobs.settings import JobSettings
+from services.gateway.access.local_only import is_loopback
 from services.gateway.settings import GatewaySettings
 from services.launcher.admin_access import AdminAccess, leave_access, new_key
 from services.launcher.children import Family
@@ -309,6 +310,8 @@ class _Launcher:
         if page is None or self.options.once:
             return None
         chosen = _log_options(self.options, "UI")
+        if self._key is None and is_loopback(page.host):
+            chosen["admin_key"] = self._admin_key  # who opens it has no key of their own
         return await start_page(self.family, self.terminal, page, self._url(), chosen)
 
     def _on_jobs_end(self, why: CommandError | None) -> None:

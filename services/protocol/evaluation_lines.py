@@ -17,6 +17,7 @@ from services.protocol.batch_lines import BatchInputError, RawLine, Span
 from services.protocol.jobs import MAX_LINES
 
 _SHOWN = 40
+_FIRST_LINES = 8
 
 
 class EvaluationImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
@@ -110,14 +111,20 @@ def _check_image(line: EvaluationImage, images: set[str], number: int) -> None:
 
 
 def evaluation_spans(lines: Iterable[RawLine], *, most_lines: int, most_bytes: int) -> list[Span]:
-    """Cut before images, and before questions without one, once so many questions or bytes came."""
+    """Cut before images, and before questions without one, once so many questions or bytes came.
+
+    The first spans are smaller: scores are told after each one, so that those of a small benchmark
+    move, too. Each is at most half of all before it: the number of scored questions rises by half,
+    and a large benchmark soon has spans that fill the slots of whoever does them.
+    """
     found: list[Span] = []
     first = count = start = end = 0
     for raw in lines:
         line = read_evaluation_line(raw.content, raw.number)
         is_image = isinstance(line, EvaluationImage)
         may_cut = is_image or line.image is None
-        if count and may_cut and (count >= most_lines or raw.end_byte - start > most_bytes):
+        most = min(most_lines, max(_FIRST_LINES, first // 2))
+        if count and may_cut and (count >= most or raw.end_byte - start > most_bytes):
             found.append(Span(first, count, start, end))
             first, count, start = first + count, 0, raw.start_byte
         count += not is_image

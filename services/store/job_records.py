@@ -218,13 +218,13 @@ async def finalize_job(session: AsyncSession, job_id: str) -> bool:
     """Begin to end a job whose shards are all done; returns whether it is at that point."""
     await session.execute(
         update(JobRow)
-        .where(JobRow.id == job_id, JobRow.status == "in_progress", ~_has_open_shards())
+        .where(JobRow.id == job_id, JobRow.status == "in_progress", ~has_open_shards())
         .values(status="finalizing", finalizing_ms=now_ms())
     )
     query = select(JobRow.id).where(
         JobRow.id == job_id,
         JobRow.status.in_(("finalizing", "cancelling")),
-        ~_has_open_shards(),
+        ~has_open_shards(),
     )
     return await session.scalar(query) is not None
 
@@ -266,7 +266,7 @@ async def unsent_jobs(session: AsyncSession, *, again_after_ms: int) -> list[Job
     is_due = or_(JobRow.sent_ms.is_(None), JobRow.sent_ms < now_ms() - again_after_ms)
     at_an_end = (
         JobRow.status.in_(("in_progress", "finalizing", "cancelling"))
-    ) & ~_has_open_shards()
+    ) & ~has_open_shards()
     query = (
         update(JobRow)
         .where(is_due, or_(JobRow.status == "validating", at_an_end))
@@ -276,7 +276,8 @@ async def unsent_jobs(session: AsyncSession, *, again_after_ms: int) -> list[Job
     return list(await session.scalars(query))
 
 
-def _has_open_shards() -> ColumnElement[bool]:
+def has_open_shards() -> ColumnElement[bool]:
+    """Whether a job has shards that are not done; within a query of jobs."""
     return exists().where(ShardRow.job_id == JobRow.id, ShardRow.state != "done")
 
 

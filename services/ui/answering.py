@@ -13,7 +13,7 @@ from pathlib import Path
 from services.ui.conversation import Conversation, Turn, sent_messages
 from services.ui.gateway_client import Gateway, Sampling
 from services.ui.pictures import data_url
-from services.ui.problems import CUT_OFF, GatewayError, Problem
+from services.ui.problems import AWAY, CUT_OFF, GatewayError, Problem
 
 _SHOW_EVERY_S = 0.05
 """Twenty pictures of a growing answer a second; more costs the browser, and nobody sees it."""
@@ -50,7 +50,8 @@ async def answer_last(
                     shown_s = now
                     yield turn
     except GatewayError as error:
-        yield replace(turn, state="failed", problem=error.problem)
+        is_cut = error.problem is AWAY and turn.answer
+        yield replace(turn, state="failed", problem=CUT_OFF if is_cut else error.problem)
         return
     if not turn.finish_reason:
         yield replace(turn, state="failed", problem=CUT_OFF)

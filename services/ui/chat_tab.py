@@ -26,13 +26,10 @@ from services.ui.conversation import (
 from services.ui.feedback_panel import FeedbackPanel
 from services.ui.image_panel import ImagePanel
 from services.ui.model_list import ModelList, context_of
+from services.ui.pictures import FILE_TYPES
 
 _log = structlog.get_logger()
 
-FILE_TYPES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".dicom", ".ima",
-    ".nii", ".gz",
-)  # fmt: skip
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _PRESS_SAVED = "() => setTimeout(() => document.querySelector('#saved').click(), 100)"
 """The browser fetches a file when its own button is pressed; the file is made first."""
@@ -131,6 +128,7 @@ class ChatTab:
         question, files = value.get("text") or "", value.get("files") or []
         if not question.strip():
             gr.Info("Write a question; an image alone asks nothing.")
+            yield gr.skip()  # else the input would get no value at all
             return
         attachments = self.panel.attachments(files, given[self.panel.pending])
         asked = given[self.conversation].asked(question, attachments)
@@ -176,6 +174,7 @@ class ChatTab:
         """Ask the question of a turn once more, or another one; what came after it is gone."""
         conversation: Conversation = given[self.conversation]
         if not 0 <= index < len(conversation.turns):
+            yield gr.skip()
             return
         old = conversation.turns[index]
         text = old.question if question is None else question

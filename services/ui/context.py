@@ -14,6 +14,7 @@ from services.ui.settings import UiSettings
 
 _FRESH_S = 2.0
 _KEPT_KEYS = 256
+_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,23 @@ class Ui:
     def gateway_of(self, request: gr.Request) -> Gateway:
         """Return the gateway with the key of the person who asks."""
         return self.gateways.of(self.session_of(request).key)
+
+    async def admin_key_of(self, request: gr.Request) -> str | None:
+        """Return what the gateway's administration is read with for a person; None: nothing.
+
+        It is the person's own key. Where nobody is asked for one and only this machine can open the
+        page, it is the operator's, which the browser never sees.
+        """
+        session = self.session_of(request)
+        given = self.settings.admin_key
+        if session.key is not None or given is None or not self.settings.is_local_only:
+            return session.key
+        if any(name in request.headers for name in _OF_PROXIES):
+            return None
+        served = await self.served_to(session)
+        # a session that began before the first key was made is a stranger's now
+        is_open = served.problem is None or served.problem.is_away
+        return given.get_secret_value() if is_open else None
 
     async def served_to(self, session: Session) -> Served:
         """Return what is served, asked of the gateway at most every two seconds for each key."""

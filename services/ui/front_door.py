@@ -43,7 +43,7 @@ _HEADERS = (
     (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with none at all, forms are sent with `Origin: null`
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
@@ -129,7 +129,7 @@ class FrontDoor:
         origin = headers.get(b"origin")
         if origin is None or scope["method"] in ("GET", "HEAD"):
             return None
-        if urlsplit(origin.decode("latin-1")).netloc.encode() == headers.get(b"host", b""):
+        if origin.partition(b"://")[2] == headers.get(b"host"):
             return None
         return Response("the request comes from another page\n", 403)
 

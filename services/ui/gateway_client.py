@@ -97,6 +97,11 @@ class Gateway:
                 file=(name, content), purpose=cast("Any", purpose)
             )
 
+    async def delete(self, file_id: str) -> None:
+        """Delete a file."""
+        with problems_told():
+            await self._client.files.delete(file_id)
+
     async def content(self, file_id: str) -> bytes:
         """Download a file."""
         with problems_told():

@@ -40,9 +40,13 @@ class Pending:
 
 
 class ImagePanel:
-    """The components, and what they do; `attach` joins it to an input for files."""
+    """The components, and what they do; `attach` joins it to an input for files.
 
-    def __init__(self, ui: Ui) -> None:
+    Args:
+        name: its parts' elements begin with it; there are several panels.
+    """
+
+    def __init__(self, ui: Ui, name: str = "seen") -> None:
         self._ui = ui
         self.pending = gr.State([])
         with gr.Column(visible=False, elem_classes="image-panel") as self.group:
@@ -55,9 +59,10 @@ class ImagePanel:
                 interactive=False,
                 height=260,
                 buttons=["fullscreen", "download"],
-                elem_id="seen-picture",
+                elem_id=f"{name}-picture",
+                elem_classes="seen-picture",
             )
-            self.told = gr.Markdown(elem_id="seen-facts")
+            self.told = gr.Markdown(elem_id=f"{name}-facts", elem_classes="seen-facts")
             self.frame = gr.Slider(1, 2, 1, step=1, label="Frame", visible=False)
             self.plane = gr.Dropdown(list(PLANES), value="axial", label="Plane", visible=False)
             self.slice = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False)

@@ -50,9 +50,7 @@ class ModelList:
             context: of the model, in tokens; an answer that would take more than half of it is as
                 long as the gateway lets it be.
         """
-        longest: int | None = int(given[self.max_tokens])
-        if context is not None and longest is not None and longest > context // 2:
-            longest = None
+        longest = longest_answer(int(given[self.max_tokens]), context)
         seed = given[self.seed]
         return Sampling(
             given[self.temperature], given[self.top_p], longest, None if seed is None else int(seed)
@@ -64,12 +62,25 @@ class ModelList:
 
     def updates(self, served: Served, chosen: str | None) -> tuple[Any, Any]:
         """Return updates of the menu and of the line below it."""
-        ids = [model.id for model in served.models]
         if chosen is None or not chosen:
             chosen = first_choice(served.models)
-        known = ids if chosen in ids or chosen is None else [chosen, *ids]
-        choices = [(_label(each, served.models), each) for each in known]
+        choices = choices_of(served.models, chosen)
         return gr.update(choices=choices, value=chosen), state_line(served, chosen)
+
+
+def choices_of(models: Sequence[Model], chosen: str | None) -> list[tuple[str, str]]:
+    """Return the lines of a menu of models; what is chosen stays in it though it be gone."""
+    ids = [model.id for model in models]
+    known = ids if chosen in ids or chosen is None else [chosen, *ids]
+    return [(_label(each, models), each) for each in known]
+
+
+def longest_answer(wanted: int, context: int | None) -> int | None:
+    """Return the longest answer in tokens; None: as long as the gateway lets it be.
+
+    That is where it would take more than half of the model's context.
+    """
+    return None if context is not None and wanted > context // 2 else wanted
 
 
 def context_of(models: Sequence[Model], model_id: str) -> int | None:

@@ -10,10 +10,13 @@ import gradio as gr
 from gradio import themes
 
 from services.ui.chat_tab import ChatTab
+from services.ui.compare_tab import CompareTab
 from services.ui.context import Served, Ui
 from services.ui.conversation import DISCLAIMER
+from services.ui.evaluation_tab import EvaluationTab
 from services.ui.front_door import LOGOUT
 from services.ui.sessions import COOKIE
+from services.ui.status_tab import StatusTab
 
 _POLL_S = 3.0
 _TITLE = "Galen"
@@ -45,11 +48,16 @@ def build_page(ui: Ui) -> gr.Blocks:
             gr.Markdown(f"# {_TITLE}\n{DISCLAIMER}", elem_id="title")
             who = gr.HTML(elem_id="who")
         away = gr.Markdown(visible=False, elem_id="away", elem_classes="problem")
-        with gr.Tabs(), gr.Tab("Chat", id="chat"):
-            chat = ChatTab(ui)
+        chat, compare = _build_tabs(ui, page)
         watched = gr.State(Served())
 
-        async def look(chosen: str | None, seen: Served, request: gr.Request) -> Any:
+        async def look(
+            chosen: str | None,
+            seen: Served,
+            first: str | None,
+            second: str | None,
+            request: gr.Request,
+        ) -> Any:
             """Follow the gateway: models, their states, and whether it is there at all."""
             session = ui.session_of(request)
             served = await ui.served_to(session)
@@ -57,7 +65,8 @@ def build_page(ui: Ui) -> gr.Blocks:
                 return gr.skip()
             gone = served.problem
             banner = gr.update(visible=gone is not None, value=gone.text() if gone else "")
-            return [served, banner, *chat.models.updates(served, chosen)]
+            menus = compare.updates(served, first, second)
+            return [served, banner, *chat.models.updates(served, chosen), *menus]
 
         async def begin(request: gr.Request) -> Any:
             """Fill a page that was opened just now; `?model=` chooses."""
@@ -65,7 +74,7 @@ def build_page(ui: Ui) -> gr.Blocks:
             if request.session_hash:
                 ui.sessions.open_page(session, request.session_hash)
             wanted = request.query_params.get("model")
-            filled = await look(wanted, Served(problem=None), request)
+            filled = await look(wanted, Served(problem=None), None, None, request)
             return [_who(session.name), *filled]
 
         def leave(request: gr.Request) -> None:
@@ -74,15 +83,29 @@ def build_page(ui: Ui) -> gr.Blocks:
             if session is not None and request.session_hash:
                 ui.sessions.close_page(session, request.session_hash)
 
-        models = [watched, away, chat.models.model, chat.models.state]
+        models = [watched, away, chat.models.model, chat.models.state, *compare.menus]
         page.load(begin, None, [who, *models], **_HIDDEN)
         page.unload(leave)
         timer = gr.Timer(_POLL_S)
-        timer.tick(look, [chat.models.model, watched], models, concurrency_limit=None, **_HIDDEN)
+        seen = [chat.models.model, watched, *compare.menus]
+        timer.tick(look, seen, models, concurrency_limit=None, **_HIDDEN)
         chat.models.model.input(
             chat.models.describe, [chat.models.model, watched], chat.models.state, **_HIDDEN
         )
     return page
+
+
+def _build_tabs(ui: Ui, page: gr.Blocks) -> tuple[ChatTab, CompareTab]:
+    """Return those tabs that follow what is served."""
+    with gr.Tabs() as tabs:
+        with gr.Tab("Chat", id="chat"):
+            chat = ChatTab(ui)
+        compare = CompareTab(ui)
+        with gr.Tab("Evaluation", id="evaluation") as evaluation_tab:
+            evaluation = EvaluationTab(ui)
+        StatusTab(ui, tabs)
+    evaluation.attach(page, evaluation_tab)
+    return chat, compare
 
 
 def _who(name: str) -> str:

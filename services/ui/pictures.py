@@ -16,6 +16,11 @@ from services.ui.conversation import Attachment
 from services.ui.gateway_client import Gateway
 from services.ui.problems import GatewayError, Problem
 
+FILE_TYPES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".dicom", ".ima",
+    ".nii", ".gz",
+)  # fmt: skip
+"""What may be added to a question."""
 MEDICAL = frozenset({"DICOM", "NIFTI"})
 _BROWSERS_SHOW = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _DECLARED = {

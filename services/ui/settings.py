@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.endpoint_client.places import host_of
@@ -58,6 +58,11 @@ class UiSettings(BaseSettings):
     keep_closed_s: float = Field(
         default=120.0, ge=0, le=86_400, description="Uploads go when all pages were closed so long"
     )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="The status tab reads with it where nobody is asked for a key and only this "
+        "machine can open the page; `galen up` gives its own",
+    )
     secure_cookie: bool = Field(
         default=False, description="The session's cookie is sent over https only; set it with TLS"
     )
@@ -88,6 +93,11 @@ class UiSettings(BaseSettings):
             return ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def is_local_only(self) -> bool:
+        """Whether the page is meant for programs of this machine, and for no proxy before it."""
+        return self.is_on_loopback and not self.allowed_hosts
 
 
 def prepare_gradio(temp_dir: Path) -> None:

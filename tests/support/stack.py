@@ -57,6 +57,7 @@ class Stack:
     gateways: list[Program] = field(default_factory=list)
     workers: list[Program] = field(default_factory=list)
     jobs: list[Program] = field(default_factory=list)
+    pages: list[Program] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     _redis: Program = field(init=False)
     _home: Path = field(init=False)
@@ -92,7 +93,7 @@ class Stack:
         ours = {process.pid: process for process in self._all_processes()}
         for process in ours.values():
             kill(process)
-        for program in (*self.gateways, *self.workers, *self.jobs, self._redis):
+        for program in (*self.gateways, *self.workers, *self.jobs, *self.pages, self._redis):
             if program.process is not None:
                 program.process.wait(10)
         await self._http.aclose()
@@ -108,7 +109,7 @@ class Stack:
 
     def _all_processes(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
-        for program in (*self.gateways, *self.workers, *self.jobs, self._redis):
+        for program in (*self.gateways, *self.workers, *self.jobs, *self.pages, self._redis):
             if program.process is not None and program.process.poll() is None:
                 parent = psutil.Process(program.pid)
                 found += [*parent.children(recursive=True), parent]
@@ -158,6 +159,19 @@ class Stack:
         self.jobs.append(program)
         program.start()
         return program
+
+    def add_page(self, module: Sequence[str] = ("services.ui.main",), **settings: str) -> str:
+        """Start the page, which asks the first gateway; returns its address."""
+        port = free_port()
+        environment = self._environment({
+            "GALEN_UI_GATEWAY_URL": f"http://127.0.0.1:{self.port}/v1",
+            "GALEN_UI_PORT": str(port),
+            **settings,
+        }, "GALEN_UI_")  # fmt: skip
+        program = self._program("page", module, environment)
+        self.pages.append(program)
+        program.start()
+        return f"http://127.0.0.1:{port}"
 
     @property
     def _store(self) -> dict[str, str]:

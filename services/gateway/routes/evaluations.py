@@ -84,7 +84,7 @@ async def list_evaluations(request: Request) -> Response:
     responses=answers(Evaluation, "The evaluation"),
 )
 async def show_evaluation(request: Request, evaluation_id: str) -> Response:
-    """How far it is; its metrics, when it has ended."""
+    """How far it is; its metrics, of the questions that are scored so far, or of all."""
     return _json(evaluation_of(*await find_row(request, evaluation_id, "evaluation")))
 
 
