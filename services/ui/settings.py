@@ -55,11 +55,6 @@ class UiSettings(BaseSettings):
     idle_minutes: float = Field(
         default=60.0, gt=0, le=10_080, description="A login ends when its page was closed so long"
     )
-    admin_key: SecretStr | None = Field(
-        default=None,
-        description="The status tab reads with it where nobody is asked for a key and only this "
-        "machine can open the page; `galen up` gives its own",
-    )
     secure_cookie: bool = Field(
         default=False, description="The session's cookie is sent over https only; set it with TLS"
     )
@@ -79,6 +74,11 @@ class UiSettings(BaseSettings):
     )
     at_once: int = Field(
         default=64, ge=1, le=1024, description="Answers that this page streams at once, at most"
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="The status tab reads with it where nobody is asked for a key and only this "
+        "machine can open the page; `galen up` gives its own",
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

@@ -159,7 +159,7 @@ class StatusTab:
         ) -> dict[Any, Any]:
             key = self._ui.session_of(request).key
             if key is None or not worker:
-                return {}
+                return gr.skip()
             path = f"/admin/workers/{quote(worker, safe='')}/{order}"
             try:
                 done = await self._ui.gateways.of(key).post(path, {})
