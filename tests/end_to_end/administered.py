@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.end_to_end.launched import ROOT, LaunchedUp, galen
+from tests.end_to_end.launched import ROOT, LaunchedUp, galen, galen_anew
 
 LONG = "[[n=60 d=30]]"  # 1.8 s
 LONGER = "[[n=60 d=120]]"  # 7 s: another client starts meanwhile, also on a busy machine
@@ -30,6 +30,9 @@ class Running:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return galen(*words, variables={"TMPDIR": str(self.temporary)})
+
+    def command_anew(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return galen_anew(*words, variables={"TMPDIR": str(self.temporary)})
 
     def state_of(self, model: str) -> str:
         answer = self.http.get(f"{self.url}/models/{model}")

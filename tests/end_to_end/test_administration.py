@@ -234,7 +234,7 @@ def test_bad_model_is_refused_in_one_line_within_2_s_and_the_others_serve_on(
     path = shutil.copytree(sound, tmp_path / "bad")
     bad.spoil(path)
     began = time.monotonic()
-    done = running.command("models", "load", str(path), *bad.options)
+    done = running.command_anew("models", "load", str(path), *bad.options)
     took_s = time.monotonic() - began
 
     assert (done.returncode, done.stdout) == (1, "")
