@@ -15,6 +15,8 @@ TEST_PROCESSES ?= 2
 PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile
 # More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
 ARGS ?=
+# Kept, whatever the shell says: else each of a thousand processes compiles our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash

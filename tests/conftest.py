@@ -44,9 +44,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
     if config.getoption(OPTION):
         items[:] = [item for item in items if "golden" in item.fixturenames]
     if not config.getoption(_LONG):
-        long = [item for item in items if item.get_closest_marker("long")]
+        kept, long = [], []
+        for item in items:
+            (long if item.get_closest_marker("long") else kept).append(item)
         config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+        items[:] = kept
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
