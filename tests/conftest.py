@@ -20,6 +20,10 @@ from tests.support.measurements import MEASUREMENTS, Measurements
 from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import wait_until
 
+# Read when torch is loaded. Two processes of tests share two cores: threads that spin while they
+# wait, OpenMP's default, take them from one another. The product tells its processes the same.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - this process's own
+
 _NUM_DATABASES = 16
 _LONG = "--long"
 
