@@ -26,6 +26,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - this proce
 
 _NUM_DATABASES = 16
 _LONG = "--long"
+_FIRST = (
+    *("end_to_end/test_up.py", "end_to_end/test_data_chain.py", "end_to_end/test_evaluate.py"),
+    *("training/miniature/test_curriculum.py", "training/test_sharded.py"),
+    *("training/test_resume_sharded.py", "training/test_resume.py", "training/test_command.py"),
+)
+"""Files of minutes: what comes last should be short, so that both processes end together."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +59,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
             (long if item.get_closest_marker("long") else kept).append(item)
         config.hook.pytest_deselected(items=long)
         items[:] = kept
+    items.sort(key=_place)  # stable
+
+
+def _place(item: pytest.Item) -> int:
+    """Return the place of an item's file among those that come first."""
+    name = item.nodeid.removeprefix("tests/")
+    return next((n for n, file in enumerate(_FIRST) if name.startswith(file)), len(_FIRST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
