@@ -50,6 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
         redis_server.choose(executable)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over what is long to collect, too."""
+    is_long = collection_path.name == "test_openapi_at_length.py"
+    return True if is_long and not config.getoption(_LONG) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     if config.getoption(OPTION):
         items[:] = [item for item in items if "golden" in item.fixturenames]
