@@ -1,5 +1,6 @@
 """A `galen up` with two models on the fake engine, for the tests that administer it."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -66,7 +67,8 @@ class Running:
     def begin_streaming(self, model: str, prompt: str = LONG) -> "subprocess.Popen[str]":
         client = self.begin(model, prompt)
         assert client.stdout is not None
-        assert client.stdout.read(7) == "zq0000 "
+        # of the pipe itself: `communicate` would pass over what a reader holds back
+        assert os.read(client.stdout.fileno(), 7) == b"zq0000 "
         return client
 
     def ended(self, client: "subprocess.Popen[str]") -> tuple[int, str, str]:
