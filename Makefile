@@ -12,9 +12,12 @@ VLLM_TESTS := tests/vllm tests/contracts/test_engine_contract.py
 DEBIAN_PACKAGES := chromium postgresql
 # Tests that run side by side, by file; many of them wait for a fault to be noticed.
 TEST_PROCESSES ?= 2
-PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile
+# Files in the order of tests/conftest.py: xdist's own puts those of few tests last, however long.
+PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # More arguments: make demo ARGS="--workers 2", make test ARGS="-k stop_string"
 ARGS ?=
+# Kept, whatever the shell says: else each of a thousand processes compiles our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash

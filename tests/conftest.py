@@ -20,8 +20,18 @@ from tests.support.measurements import MEASUREMENTS, Measurements
 from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import wait_until
 
+# Read when torch is loaded. Two processes of tests share two cores: threads that spin while they
+# wait, OpenMP's default, take them from one another. The product tells its processes the same.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - this process's own
+
 _NUM_DATABASES = 16
 _LONG = "--long"
+_FIRST = (
+    *("end_to_end/test_up.py", "end_to_end/test_data_chain.py", "end_to_end/test_evaluate.py"),
+    *("training/miniature/test_curriculum.py", "training/test_sharded.py"),
+    *("training/test_resume_sharded.py", "training/test_resume.py", "training/test_command.py"),
+)
+"""Files of minutes: what comes last should be short, so that both processes end together."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,13 +50,28 @@ def pytest_configure(config: pytest.Config) -> None:
         redis_server.choose(executable)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over what is long to collect, too."""
+    is_long = collection_path.name == "test_openapi_at_length.py"
+    return True if is_long and not config.getoption(_LONG) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     if config.getoption(OPTION):
         items[:] = [item for item in items if "golden" in item.fixturenames]
     if not config.getoption(_LONG):
-        long = [item for item in items if item.get_closest_marker("long")]
+        kept, long = [], []
+        for item in items:
+            (long if item.get_closest_marker("long") else kept).append(item)
         config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+        items[:] = kept
+    items.sort(key=_place)  # stable
+
+
+def _place(item: pytest.Item) -> int:
+    """Return the place of an item's file among those that come first."""
+    name = item.nodeid.removeprefix("tests/")
+    return next((n for n, file in enumerate(_FIRST) if name.startswith(file)), len(_FIRST))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,5 +1,6 @@
 """A `galen up` with two models on the fake engine, for the tests that administer it."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.end_to_end.launched import ROOT, LaunchedUp, galen
+from tests.end_to_end.launched import ROOT, LaunchedUp, galen, galen_anew
 
 LONG = "[[n=60 d=30]]"  # 1.8 s
 LONGER = "[[n=60 d=120]]"  # 7 s: another client starts meanwhile, also on a busy machine
@@ -30,6 +31,9 @@ class Running:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return galen(*words, variables={"TMPDIR": str(self.temporary)})
+
+    def command_anew(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return galen_anew(*words, variables={"TMPDIR": str(self.temporary)})
 
     def state_of(self, model: str) -> str:
         answer = self.http.get(f"{self.url}/models/{model}")
@@ -63,7 +67,8 @@ class Running:
     def begin_streaming(self, model: str, prompt: str = LONG) -> "subprocess.Popen[str]":
         client = self.begin(model, prompt)
         assert client.stdout is not None
-        assert client.stdout.read(7) == "zq0000 "
+        # of the pipe itself: `communicate` would pass over what a reader holds back
+        assert os.read(client.stdout.fileno(), 7) == b"zq0000 "
         return client
 
     def ended(self, client: "subprocess.Popen[str]") -> tuple[int, str, str]:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from services.worker.settings import child_environment
-from tests.end_to_end.launched import ROOT, galen
+from tests.end_to_end.launched import ROOT, galen, galen_anew
 from tests.modeling.test_checkpoint_files import CASES, with_header
 from tests.support.program import Program, free_port
 from tests.support.waiting import wait_until
@@ -183,7 +183,7 @@ def test_worker_refuses_a_bad_model_in_one_line_before_its_engine_starts(
     file = tmp_path / "box.toml"
     file.write_text(toml({**settings, "redis_url": "unix:///nowhere.sock"}), encoding="utf-8")
     before_s = work_s()
-    done = galen("worker", "--config", str(file))
+    done = galen_anew("worker", "--config", str(file))
 
     assert (done.returncode, done.stderr) == (3, "")
     [line] = done.stdout.splitlines()

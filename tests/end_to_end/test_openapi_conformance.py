@@ -1,7 +1,7 @@
 """Requests made from our own OpenAPI document, good ones and bad ones, to the running platform.
 
 No answer is a server error, and each has a status, a content type and a body that the document
-names. A few requests a route by default; many with `--long`.
+names. A few requests a route; many: `test_openapi_at_length.py`.
 """
 
 from collections.abc import Callable
@@ -66,15 +66,6 @@ def examples(most: int) -> Callable[[Any], Any]:
 @schema.parametrize()
 @examples(12)
 def test_answers_are_those_of_the_document(
-    case: schemathesis.Case, fake_stack: RunningStack
-) -> None:
-    answer_of(case, fake_stack)
-
-
-@pytest.mark.long
-@schema.parametrize()
-@examples(400)
-def test_many_answers_are_those_of_the_document(
     case: schemathesis.Case, fake_stack: RunningStack
 ) -> None:
     answer_of(case, fake_stack)

@@ -9,7 +9,7 @@ import pytest
 
 from modeling.checkpoints import convert_command, inspect_command
 from modeling.checkpoints.output_folder import MANIFEST
-from tests.end_to_end.launched import galen
+from tests.end_to_end.launched import galen_anew
 from tests.modeling import original_layouts as originals
 from tests.modeling.conftest import Converted
 
@@ -59,10 +59,12 @@ def test_help_needs_no_torch(tmp_path: Path):
     """As in an installation without the extra `worker`."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')")
     without = {"PYTHONPATH": str(tmp_path)}
-    done = galen("convert", "v1", "--help", variables=without)
+    done = galen_anew("convert", "v1", "--help", variables=without)
     assert done.returncode == 0
     assert "Convert LLaVA-Med v1.0" in done.stdout
-    done = galen("convert", "v1", str(tmp_path), "--out", str(tmp_path / "x"), variables=without)
+    done = galen_anew(
+        "convert", "v1", str(tmp_path), "--out", str(tmp_path / "x"), variables=without
+    )
     assert done.returncode == 1
     assert done.stderr == "galen: galen convert needs torch: pip install 'galen[worker]'\n"
 
@@ -180,9 +182,9 @@ def test_a_partial_folder_is_known_as_such(v1: Converted, tmp_path: Path, tool: 
 
 
 def test_galen_becomes_the_tools(v1: Converted):
-    assert galen("inspect", str(v1.hf)).returncode == 0
-    assert galen("inspect", str(v1.original)).returncode == 2
-    assert "apply-delta" in galen("convert", "--help").stdout
+    assert galen_anew("inspect", str(v1.hf)).returncode == 0
+    assert galen_anew("inspect", str(v1.original)).returncode == 2
+    assert "apply-delta" in galen_anew("convert", "--help").stdout
 
 
 def test_inspect_prints_json(v1: Converted, tool: Tool):

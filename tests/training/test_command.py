@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from modeling.checkpoints.output_folder import partial_of
-from tests.end_to_end.launched import ROOT, galen
+from tests.end_to_end.launched import ROOT, galen_anew
 from tests.support.waiting import wait_until
 from tests.training.llava_med_records import Record, record, text_only, write_lines, write_list
 from tests.training.small_runs import Workshop
@@ -89,7 +89,7 @@ def without_torch(tmp_path: Path) -> dict[str, str]:
 def test_what_needs_no_torch_does_without(
     without_torch: dict[str, str], words: list[str], code: int, said: str
 ):
-    done = galen("train", *words, variables=without_torch)
+    done = galen_anew("train", *words, variables=without_torch)
 
     assert done.returncode == code
     assert said in done.stdout + done.stderr
@@ -98,7 +98,7 @@ def test_what_needs_no_torch_does_without(
 
 def test_a_run_without_torch_says_what_to_install(without_torch: dict[str, str]):
     needed = ("--set", MODEL, "--set", "data.files=[x]", "--set", "output.folder=y")
-    done = galen("train", "stage2_qlora", *needed, variables=without_torch)
+    done = galen_anew("train", "stage2_qlora", *needed, variables=without_torch)
 
     assert done.returncode == 1
     assert done.stderr == "galen: galen train needs torch: pip install 'galen[training]'\n"
@@ -309,12 +309,12 @@ def test_ctrl_c_says_where_the_same_command_goes_on(workshop: Workshop, tmp_path
 def test_two_cards_train_and_what_one_refuses_is_one_line(workshop: Workshop, tmp_path: Path):
     out = tmp_path / "out"
     recipe = write_recipe(workshop.recipe(out, optimizer__max_steps=2), tmp_path)
-    done = galen("train", str(recipe), "--cards", "2", timeout_s=110)
+    done = galen_anew("train", str(recipe), "--cards", "2", timeout_s=110)
     assert done.returncode == 0, done.stderr
     assert (out / "model.safetensors").is_file()
 
     shutil.rmtree(out)
-    done = galen("train", str(recipe), "--cards", "2", "--set", "seed=1", timeout_s=110)
+    done = galen_anew("train", str(recipe), "--cards", "2", "--set", "seed=1", timeout_s=110)
     assert done.returncode == 1
     assert "seed was 0, now 1" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

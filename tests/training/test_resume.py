@@ -38,6 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "workers": {"data__workers": 2},
     "lora, workers": LORA | {"data__workers": 2},
 }
+ARE_LONG = {"projector", "lora, workers"}  # a part, or both, of what the others show
 SAVED = {"output__save_every_steps": 2, "output__keep_checkpoints": 2, "optimizer__epochs": 2}
 
 
@@ -71,7 +72,10 @@ def finish(config: TrainConfig, said: Path) -> str:
     return text
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.long if kind in ARE_LONG else ()) for kind in KINDS],
+)
 def test_a_killed_run_goes_on_to_bit_equal_losses(workshop: Workshop, tmp_path: Path, kind: str):
     at_step = random.Random(kind).randint(3, 9)
     whole = workshop.recipe(tmp_path / "whole", **SAVED, **KINDS[kind])

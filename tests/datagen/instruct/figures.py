@@ -2,15 +2,18 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datagen.figures import DOMAINS
-from tests.support.program import ROOT
+from tests.support.ready_python import ready_python
 
+if TYPE_CHECKING:
+    import subprocess
+
+_MODULE = "datagen.instruct.command"
 CONVERSATION = "User: What is shown?\n\nAssistant: A scan.\n\nUser: And here?\n\nAssistant: A mass."
 
 
@@ -33,7 +36,7 @@ def write(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "datagen.instruct.command", *map(str, words)]
+    return [sys.executable, "-m", _MODULE, *map(str, words)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -43,10 +46,7 @@ def environment(**more: str) -> dict[str, str]:
 def instruct(
     *words: object, timeout: float = 60, **more: str
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*words), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
-        env=environment(**more),
-    )  # fmt: skip
+    return ready_python().run(_MODULE, [str(word) for word in words], environment(**more), timeout)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -59,7 +59,8 @@ def test_every_figure_gets_its_conversation_beside_all_its_fields(tmp_path: Path
         "use_mentions": True, "finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 2,
         "cost": 5.0, "structured": False,
     }  # fmt: skip
-    assert "A mass was seen." in text_of(stub.asked[1])
+    [second_asked] = [body for body in stub.asked if number_in(body) == 1]
+    assert "A mass was seen." in text_of(second_asked)
     assert "cost 10.00" in done.stderr
     report = json.loads((tmp_path / "made" / "out.jsonl.report.json").read_text())
     assert (report["status"], report["conversations"], report["cost"]) == ("complete", 2, 10.0)
