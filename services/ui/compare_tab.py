@@ -248,7 +248,9 @@ class CompareTab:
         )
 
     def _on_stop(self, asked: Round | None) -> Given:
-        return self._shown(asked.stopped()) if asked is not None and not asked.is_over else gr.skip()
+        if asked is None or asked.is_over:
+            return gr.skip()
+        return self._shown(asked.stopped())
 
     def _on_clear(self, asked: Round | None, request: gr.Request) -> Given:
         session = self._ui.session_of(request)
