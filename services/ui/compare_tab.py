@@ -158,9 +158,11 @@ class CompareTab:
             self._on_submit, given, [*shown, self.input],
             concurrency_limit=self._ui.settings.at_once, concurrency_id="answers", **_HIDDEN,
         )  # fmt: skip
-        self.stop.click(self._on_stop, self.round, shown, cancels=[asking], **_HIDDEN)
+        # first the end of the answers, then what is shown of it: together they would race
+        self.stop.click(None, cancels=[asking]).then(self._on_stop, self.round, shown, **_HIDDEN)
         for trigger in (self.clear.click, *(each.clear for each in self.answers)):
-            trigger(self._on_clear, self.round, [*shown, self.input], cancels=[asking], **_HIDDEN)
+            ended = trigger(None, cancels=[asking])
+            ended.then(self._on_clear, self.round, [*shown, self.input], **_HIDDEN)
         voted = {self.round, self.score, self.consent}
         for choice, button in self.votes.items():
             button.click(

@@ -90,7 +90,7 @@ async def test_nothing_runs_over_the_edge(width: int, browser: Browser, platform
 
 async def test_a_keyboard_is_enough(chat: ChatPage, platform: PageStack):
     await chat.question.focus()
-    await chat.page.keyboard.type("[[n=2000 d=20]]")
+    await chat.page.keyboard.type("[[n=2000 d=100]]")
     await chat.page.keyboard.press("Tab")
     assert await focused(chat.page) == "Submit"
     await chat.page.keyboard.press("Enter")

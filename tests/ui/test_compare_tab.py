@@ -57,7 +57,7 @@ async def test_a_comparison_can_be_stopped_and_begun_anew(chat: ChatPage, platfo
     panel = await chat.open_tab("Compare")
     await chat.choose("Second model", MODEL)
     question = panel.locator("#compare-question textarea")
-    await question.fill("[[n=2000 d=20]]")
+    await question.fill("[[n=2000 d=100]]")
     await question.press("Enter")
     for letter in "ab":
         await expect(panel.locator(f"#compare-answer-{letter}")).to_contain_text("zq0002")

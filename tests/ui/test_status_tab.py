@@ -22,7 +22,7 @@ async def test_workers_rates_memory_and_errors_are_told(chat: ChatPage):
         await expect(workers.filter(has_text=model).first).to_contain_text("ready")
     await expect(panel.locator("#status-rates")).to_contain_text("generated tokens/s")
     await expect(panel.locator("#status-rates")).to_contain_text(MODEL)  # after two readings
-    await expect(panel.locator("#status-cards")).to_contain_text("GiB")
+    await expect(panel.locator("#status-cards")).to_contain_text("No host has told")  # no launcher
     await expect(panel.locator("#status-errors tbody tr").first).to_be_visible()
 
 
@@ -33,7 +33,7 @@ async def test_it_follows_what_happens(chat: ChatPage, platform: PageStack):
     await expect(busy).to_have_count(0)
 
     await chat.open_tab("Chat")
-    await chat.ask("[[n=2000 d=20]]")
+    await chat.ask("[[n=2000 d=100]]")
     await expect(chat.answers).to_contain_text("zq0002")
     await chat.open_tab("Status")
 
