@@ -81,7 +81,7 @@ class EvaluationTab:
         self.file = gr.File(
             label=f"Or a question file of yours (*{SUFFIX}, up to "
             f"{self._ui.settings.max_upload_mb} MB)",
-            file_types=[SUFFIX], file_count="single", height=120, elem_id="evaluation-file",
+            file_types=[SUFFIX], file_count="single", height=140, elem_id="evaluation-file",
         )  # fmt: skip
         self.model = gr.Dropdown([], label="Model", elem_id="evaluation-model")
         self.size = gr.Number(
@@ -158,13 +158,13 @@ class EvaluationTab:
     async def _on_tick(
         self, shown: Told | None, model: str | None, request: gr.Request
     ) -> dict[Any, Any]:
-        """Follow the evaluation that is shown; when it has ended, the lists have a new entry."""
+        """Follow the evaluation that is shown; the lists, too, when its state is another one."""
         if shown is None:
             return {self.timer: gr.update(active=False)}
         gateway = self._ui.gateway_of(request)
         try:
             told = await gateway.get(f"/evaluations/{shown['id']}")
-            if is_live(told):
+            if told["status"] == shown["status"]:
                 return await self.view.show(gateway, told, before=shown)
         except GatewayError as error:
             return self.view.problem(error.problem)

@@ -80,3 +80,11 @@ def test_spans_can_be_done_by_themselves() -> None:
         names += [row.id for row in rows if isinstance(row, EvaluationItem)]
     assert names == [line["id"] for line in [*lines, item("last")] if line["type"] == "item"]
     assert [span.num_lines for span in found] == [10, 10, 10, 1]
+
+
+def test_the_first_spans_are_small_and_the_later_ones_full() -> None:
+    content = written(*(item(str(number)) for number in range(300)))
+
+    found = evaluation_spans(raw_lines(io.BytesIO(content)), most_lines=64, most_bytes=1 << 20)
+
+    assert [span.num_lines for span in found] == [8, 8, 8, 12, 18, 27, 40, 60, 64, 55]
