@@ -158,17 +158,15 @@ class CompareTab:
             self._on_submit, given, [*shown, self.input],
             concurrency_limit=self._ui.settings.at_once, concurrency_id="answers", **_HIDDEN,
         )  # fmt: skip
-        # first the end of the answers, then what is shown of it: together they would race
+        # first the end of the answers, then what is shown of them: together they would race
         self.stop.click(None, cancels=[asking]).then(self._on_stop, self.round, shown, **_HIDDEN)
         for trigger in (self.clear.click, *(each.clear for each in self.answers)):
-            ended = trigger(None, cancels=[asking])
-            ended.then(self._on_clear, self.round, [*shown, self.input], **_HIDDEN)
+            trigger(None, cancels=[asking]).then(
+                self._on_clear, self.round, [*shown, self.input], **_HIDDEN
+            )
         voted = {self.round, self.score, self.consent}
         for choice, button in self.votes.items():
-            button.click(
-                self._voting(choice), voted, [*shown, self.score, self.table],
-                show_progress="minimal", api_visibility="private",
-            )  # fmt: skip
+            button.click(self._voting(choice), voted, [*shown, self.score, self.table], **_HIDDEN)
 
     async def _on_open(
         self, first: str | None, second: str | None, request: gr.Request

@@ -60,9 +60,8 @@ class ImagePanel:
                 height=260,
                 buttons=["fullscreen", "download"],
                 elem_id=f"{name}-picture",
-                elem_classes="seen-picture",
             )
-            self.told = gr.Markdown(elem_id=f"{name}-facts", elem_classes="seen-facts")
+            self.told = gr.Markdown(elem_id=f"{name}-facts")
             self.frame = gr.Slider(1, 2, 1, step=1, label="Frame", visible=False)
             self.plane = gr.Dropdown(list(PLANES), value="axial", label="Plane", visible=False)
             self.slice = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False)

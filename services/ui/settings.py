@@ -58,11 +58,6 @@ class UiSettings(BaseSettings):
     keep_closed_s: float = Field(
         default=120.0, ge=0, le=86_400, description="Uploads go when all pages were closed so long"
     )
-    admin_key: SecretStr | None = Field(
-        default=None,
-        description="The status tab reads with it where nobody is asked for a key and only this "
-        "machine can open the page; `galen up` gives its own",
-    )
     secure_cookie: bool = Field(
         default=False, description="The session's cookie is sent over https only; set it with TLS"
     )
@@ -82,6 +77,11 @@ class UiSettings(BaseSettings):
     )
     at_once: int = Field(
         default=64, ge=1, le=1024, description="Answers that this page streams at once, at most"
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="The status tab reads with it where nobody is asked for a key and only this "
+        "machine can open the page; `galen up` gives its own",
     )
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
