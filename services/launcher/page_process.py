@@ -4,10 +4,12 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.gateway.access.local_only import is_loopback
 from services.launcher.children import Family
 from services.launcher.listening import free_port, local_url
 from services.launcher.service_process import service_process
 from services.launcher.terminal import CommandError, Terminal
+from services.launcher.up_key import UpKey
 
 PAGE_PORT = 7860
 _PACKAGE = "gradio"
@@ -30,6 +32,17 @@ def check_page_packages() -> None:
     """Raise CommandError where Gradio is not installed."""
     if not is_page_installed():
         raise CommandError(f"the page needs {_PACKAGE}: pip install 'galen[ui]'")
+
+
+def status_access(address: PageAddress, key: UpKey | None, admin_key: str) -> dict[str, str]:
+    """Return the setting by which a page shows the status to people without a key.
+
+    A page that others can reach gets none.
+
+    Args:
+        key: what is asked of everybody; None: nothing.
+    """
+    return {"admin_key": admin_key} if key is None and is_loopback(address.host) else {}
 
 
 async def start_page(

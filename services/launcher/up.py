@@ -20,7 +20,6 @@ import httpx
 from setproctitle import setproctitle
 
 from evaluation.jobs.settings import JobSettings
-from services.gateway.access.local_only import is_loopback
 from services.gateway.settings import GatewaySettings
 from services.launcher.admin_access import AdminAccess, leave_access, new_key
 from services.launcher.children import Family
@@ -36,7 +35,7 @@ from services.launcher.fleet import Fleet
 from services.launcher.host_agent import HostAgent
 from services.launcher.layouts import choose_layouts, find_machine
 from services.launcher.listening import free_port, local_url
-from services.launcher.page_process import PageAddress, start_page
+from services.launcher.page_process import PageAddress, start_page, status_access
 from services.launcher.redis_server import (
     check_redis,
     embedded_url,
@@ -309,9 +308,7 @@ class _Launcher:
         page = self.options.page
         if page is None or self.options.once:
             return None
-        chosen = _log_options(self.options, "UI")
-        if self._key is None and is_loopback(page.host):
-            chosen["admin_key"] = self._admin_key  # who opens it has no key of their own
+        chosen = _log_options(self.options, "UI") | status_access(page, self._key, self._admin_key)
         return await start_page(self.family, self.terminal, page, self._url(), chosen)
 
     def _on_jobs_end(self, why: CommandError | None) -> None:

@@ -101,7 +101,7 @@ def comparison(first_id: str, second_id: str, first: Receipt, second: Receipt) -
         + _HINT
         + table(
             "What they were made with, where it differs",
-            ("", *names),
+            ("fact", *names),
             made_with_differences(first, second),
         )
     )

@@ -166,10 +166,7 @@ class CompareTab:
             )
         voted = {self.round, self.score, self.consent}
         for choice, button in self.votes.items():
-            button.click(
-                self._voting(choice), voted, [*shown, self.score, self.table],
-                show_progress="minimal", api_visibility="private",
-            )  # fmt: skip
+            button.click(self._voting(choice), voted, [*shown, self.score, self.table], **_HIDDEN)
 
     async def _on_open(
         self, first: str | None, second: str | None, request: gr.Request

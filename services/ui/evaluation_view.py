@@ -134,4 +134,4 @@ async def _receipt_html(gateway: Gateway, told: Told) -> str:
     kinds = table(
         "By type of question", ("type", "metric", "mean", "questions"), kind_rows(receipt)
     )
-    return kinds + table("What it was made with", ("", "value"), made_with_rows(receipt))
+    return kinds + table("What it was made with", ("fact", "value"), made_with_rows(receipt))

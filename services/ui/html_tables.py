@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_LABEL_PX, _BAR_PX, _VALUE_PX = 310, 330, 120
-_BAR_HEIGHT_PX, _ROW_GAP_PX = 14, 12
+_LEFT_PX, _BAR_PX, _VALUE_PX = 16, 330, 74
+_BAR_HEIGHT_PX, _LABEL_HEIGHT_PX = 14, 24
 _TICKS = (0, 25, 50, 75, 100)
 
 
@@ -58,13 +58,13 @@ def interval_plot(title: str, runs: Sequence[Series]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.metrics))
     if not names:
         return ""
-    group_px = len(runs) * _BAR_HEIGHT_PX + _ROW_GAP_PX
+    group_px = len(runs) * _BAR_HEIGHT_PX + _LABEL_HEIGHT_PX
     height = len(names) * group_px
     parts = [_axis(height)]
     for number, name in enumerate(names):
-        parts.append(_metric(name, runs, number * group_px + _ROW_GAP_PX // 2))
+        parts.append(_metric(name, runs, number * group_px + _LABEL_HEIGHT_PX))
     shown = html.escape(title)
-    width = _LABEL_PX + _BAR_PX + _VALUE_PX
+    width = _LEFT_PX + _BAR_PX + _VALUE_PX
     return (
         f'<figure class="wide plot" tabindex="0" role="group" aria-label="{shown}">'
         f'<svg viewBox="0 0 {width} {height + 24}" role="img" aria-label="{shown}">'
@@ -84,10 +84,7 @@ def _axis(height: int) -> str:
 
 
 def _metric(name: str, runs: Sequence[Series], top: int) -> str:
-    middle = top + len(runs) * _BAR_HEIGHT_PX / 2 + 4
-    parts = [
-        f'<text x="{_LABEL_PX - 10}" y="{middle}" text-anchor="end">{html.escape(name)}</text>'
-    ]
+    parts = [f'<text x="{_LEFT_PX}" y="{top - 5}">{html.escape(name)}</text>']
     for number, run in enumerate(runs):
         value = run.metrics.get(name)
         if value is None:
@@ -98,12 +95,12 @@ def _metric(name: str, runs: Sequence[Series], top: int) -> str:
         told = f"{run.name}, {name}: {percent(value)}"
         parts.append(
             f"<g><title>{html.escape(told)}</title>"
-            f'<rect class="run-{number}" x="{_LABEL_PX}" y="{y + 1}" width="{width}" '
+            f'<rect class="run-{number}" x="{_LEFT_PX}" y="{y + 1}" width="{width}" '
             f'height="{_BAR_HEIGHT_PX - 2}"/>'
             f'<line class="interval" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
             f'<line class="interval" x1="{low}" x2="{low}" y1="{y + 3}" y2="{y + 11}"/>'
             f'<line class="interval" x1="{high}" x2="{high}" y1="{y + 3}" y2="{y + 11}"/>'
-            f'<text x="{_LABEL_PX + _BAR_PX + 12}" y="{y + 11}">{100 * value["mean"]:.1f} %</text>'
+            f'<text x="{_LEFT_PX + _BAR_PX + 12}" y="{y + 11}">{100 * value["mean"]:.1f} %</text>'
             "</g>"
         )
     return "".join(parts)
@@ -126,7 +123,7 @@ def percent(value: Mapping[str, Any]) -> str:
 
 
 def _x(share: float) -> float:
-    return round(_LABEL_PX + _BAR_PX * _share(share), 1)
+    return round(_LEFT_PX + _BAR_PX * _share(share), 1)
 
 
 def _share(value: float) -> float:

@@ -1,7 +1,7 @@
 """The panel beside the question: what the model sees of each image, and what can be chosen of it.
 
-Frame and window of DICOM, plane and slice of NIfTI, and the recipe; each choice asks the gateway
-for the picture again. What does *not* live here: asking (`pictures.py`).
+Frame and window of DICOM, plane and slice of NIfTI, the recipe, and how an image becomes the square
+of a model that has one; each choice asks the gateway for the picture again. What does *not* live here: asking (`pictures.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from openai.types import Model
 
 from services.ui.context import Ui
 from services.ui.conversation import Attachment
@@ -21,9 +22,11 @@ WINDOWS = (
 )  # fmt: skip
 """Names of the API (docs/api.md, "Images"); a test holds them against the gateway's."""
 RECIPES = ("default", "grey", "full-range", "ct-three-windows")
+MODES = ("crop", "pad", "resize")
 PLANES = ("axial", "coronal", "sagittal")
 _OWN_WINDOW = "the file's own"
 _CUSTOM = "custom"
+_OWN_MODE = "the model's own"
 _FACTS = {
     "format": "format", "modality": "modality", "bits": "bits", "photometric": "photometric",
     "transfer_syntax": "transfer syntax", "window": "window", "center": "centre",
@@ -33,10 +36,15 @@ _FACTS = {
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An image that is not sent yet, and what the model would see of it."""
+    """An image that is not sent yet, and what the model would see of it.
+
+    Args:
+        has_mode: whether the model lets it be chosen how an image becomes its square.
+    """
 
     attachment: Attachment
     seen: Seen = field(default_factory=Seen)
+    has_mode: bool = False
 
 
 class ImagePanel:
@@ -73,11 +81,16 @@ class ImagePanel:
                 self.center = gr.Number(40, label="Window centre")
                 self.width = gr.Number(400, label="Window width", minimum=1)
             self.recipe = gr.Dropdown(list(RECIPES), value="default", label="Recipe", visible=False)
+            self.mode = gr.Dropdown(
+                [_OWN_MODE, *MODES], value=_OWN_MODE, label="Fit to the model", visible=False,
+                info="crop cuts the longer side, pad puts a border around, resize distorts",
+            )  # fmt: skip
 
     @property
     def _choices(self) -> list[Any]:
         return [
-            self.frame, self.plane, self.slice, self.window, self.center, self.width, self.recipe
+            self.frame, self.plane, self.slice, self.window, self.center, self.width, self.recipe,
+            self.mode,
         ]  # fmt: skip
 
     @property
@@ -105,7 +118,7 @@ class ImagePanel:
         gr.on(
             [
                 self.frame.release, self.slice.release, self.plane.input, self.window.input,
-                self.center.submit, self.width.submit, self.recipe.input,
+                self.center.submit, self.width.submit, self.recipe.input, self.mode.input,
             ],
             self._on_choice,
             chosen,
@@ -154,7 +167,7 @@ class ImagePanel:
         old = pending[index]
         attachment = replace(old.attachment, preprocess=self._preprocess(old, given))
         model = given[self._model]
-        looked = await self._looked_at(Pending(attachment, old.seen), model, request)
+        looked = await self._looked_at(replace(old, attachment=attachment), model, request)
         if looked.seen.facts is None:  # the sliders stay as they were
             looked = replace(looked, seen=replace(looked.seen, facts=old.seen.facts))
         return self._shown([*pending[:index], looked, *pending[index + 1 :]], index)
@@ -177,6 +190,8 @@ class ImagePanel:
             chosen["window"] = window
         if given[self.recipe] != RECIPES[0]:
             chosen["recipe"] = given[self.recipe]
+        if old.has_mode and given[self.mode] != _OWN_MODE:
+            chosen["mode"] = given[self.mode]
         return chosen
 
     async def _on_model(
@@ -190,11 +205,17 @@ class ImagePanel:
     async def _looked_at(self, pending: Pending, model: str, request: gr.Request) -> Pending:
         session = self._ui.session_of(request)
         gateway = self._ui.gateways.of(session.key)
-        seen = await look(gateway, model, pending.attachment, self._ui.folder)
-        session.files.add(pending.attachment.file)
+        served = await self._ui.served_to(session)
+        has_mode = is_mode_chosen(served.models, model)
+        attachment = pending.attachment
+        if not has_mode and "mode" in attachment.preprocess:  # of the model before
+            kept = {n: v for n, v in attachment.preprocess.items() if n != "mode"}
+            attachment = replace(attachment, preprocess=kept)
+        seen = await look(gateway, model, attachment, self._ui.folder)
+        session.files.add(attachment.file)
         if seen.picture is not None:
             session.files.add(seen.picture)
-        return Pending(pending.attachment, seen)
+        return Pending(attachment, seen, has_mode)
 
     def _shown(self, pending: list[Pending], index: int) -> list[Any]:
         """Return updates of all `outputs`."""
@@ -228,7 +249,17 @@ class ImagePanel:
             gr.update(value=window["center"]) if is_custom else gr.skip(),
             gr.update(value=window["width"]) if is_custom else gr.skip(),
             gr.update(value=preprocess.get("recipe", RECIPES[0]), visible=is_medical),
+            gr.update(value=preprocess.get("mode", _OWN_MODE), visible=chosen.has_mode),
         ]  # fmt: skip
+
+
+def is_mode_chosen(models: Sequence[Model], model_id: str) -> bool:
+    """Return whether a model brings images to a square, in a way that may be chosen."""
+    found = next((each for each in models if each.id == model_id), None)
+    card = ((found.model_extra or {}).get("galen") or {}) if found is not None else {}
+    images = card.get("images") or {}
+    sides = images.get("width_px"), images.get("height_px")
+    return images.get("mode") in MODES and sides[0] is not None and sides[0] == sides[1]
 
 
 def _attachment(file: Path) -> Attachment:

@@ -58,7 +58,9 @@ class StatusTab:
             self.workers = self._table("status-workers")
             self.borrowed = gr.Markdown(_BORROWED, visible=False)
             with gr.Row(visible=False, elem_id="status-orders") as self.orders:
-                self.worker = gr.Dropdown([], label="Worker", elem_id="status-worker")
+                self.worker = gr.Dropdown(
+                    [], label="Worker", allow_custom_value=True, elem_id="status-worker"
+                )  # the one that was chosen may be gone
                 self.cordon = gr.Button("Cordon", size="sm", elem_id="status-cordon")
                 self.uncordon = gr.Button("Uncordon", size="sm", elem_id="status-uncordon")
                 self.drain = gr.Button("Drain", variant="stop", size="sm", elem_id="status-drain")

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, FilePayload, Locator, Page, Request, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    FilePayload,
+    Locator,
+    Page,
+    Request,
+    expect,
+)
 
 from tests.ui.page_stack import PATIENCE_MS
 
@@ -141,6 +149,13 @@ class ChatPage:
     async def rests(self) -> None:
         """Wait until no answer is under way: Gradio offers what can be done with it."""
         await expect(self.of_message("Retry")).to_be_visible()
+
+    async def open_tab(self, name: str) -> Locator:
+        """Turn to a tab, and return what is on it."""
+        await self.page.get_by_role("tab", name=name, exact=True).click()
+        panel = self.page.get_by_role("tabpanel").filter(visible=True)
+        await expect(panel).to_have_count(1)
+        return panel
 
     async def choose(self, label: str, option: str) -> None:
         """Choose from a menu."""

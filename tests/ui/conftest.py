@@ -1,16 +1,23 @@
-"""One real platform with its page for all tests here, a browser, and a fresh page of it per test."""
+"""One real platform with its page for all tests here, a browser, and a fresh page per test."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from tests.end_to_end.keys import ADMIN_KEY
 from tests.support.browser import Beacon
 from tests.support.stack import MODEL
 from tests.ui.chat_page import ChatPage
-from tests.ui.page_stack import MOST_WAITING, PATIENCE_MS, SLOTS, PageStack, open_browser, page_stack
+from tests.ui.page_stack import (
+    MOST_WAITING,
+    PATIENCE_MS,
+    SLOTS,
+    PageStack,
+    open_browser,
+    page_stack,
+)
 from tests.ui.scripted import script
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -33,14 +40,16 @@ def beacon() -> Iterator[Beacon]:
 async def platform(
     tmp_path_factory: pytest.TempPathFactory, beacon: Beacon
 ) -> AsyncIterator[PageStack]:
-    """The miniature, two workers with the fake engine, a gateway that asks for no key, the page."""
-    folder: Path = tmp_path_factory.mktemp("page")
+    """The miniature, two workers with the fake engine, a gateway without keys, jobs, the page."""
+    folder = tmp_path_factory.mktemp("page")
     answers = folder / "script.jsonl"
     answers.write_text(script(beacon.port), encoding="utf-8")
     settings = {
         "GALEN_WORKER_FAKE_SCRIPT": str(answers),
         "GALEN_WORKER_SLOTS": str(SLOTS),
         "GALEN_GATEWAY_MAX_WAITING": str(MOST_WAITING),
+        "GALEN_GATEWAY_ADMIN_KEY": ADMIN_KEY,
+        "GALEN_UI_ADMIN_KEY": ADMIN_KEY,
     }
     async with page_stack(folder, settings=settings, with_miniature=True) as platform:
         yield platform

@@ -54,7 +54,11 @@ async def page_stack(
     with_miniature: bool = False,
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[PageStack]:
-    """A gateway, workers with the fake engine, and the page, which answers."""
+    """A gateway, workers with the fake engine, and the page, which answers.
+
+    Args:
+        with_miniature: a worker with the shipped model, and one for evaluations, too.
+    """
     stack = Stack(folder, num_workers=num_workers, durable=False, settings=settings or {})
     async with stack:
         if with_miniature:
@@ -66,6 +70,7 @@ async def page_stack(
                 GALEN_WORKER_DEVICE="cpu",
                 GALEN_WORKER_NUM_THREADS="1",
             )
+            stack.add_jobs("jobs")
         uploads, connections = folder / "uploads", folder / "connections"
         uploads.mkdir()
         connections.touch()

@@ -15,7 +15,7 @@ def script(beacon: int) -> str:
     """
     act = f"document.title='{MARK}'"
     evil = (
-        f"Before <script>{act}</script> <img src=http://127.0.0.1:{beacon}/image onerror=\"{act}\">"
+        f'Before <script>{act}</script> <img src=http://127.0.0.1:{beacon}/image onerror="{act}">'
         f' <a href="javascript:{act}">link</a> [link](javascript:{act})'
         f' <iframe srcdoc="<script>parent.{act}</script>"></iframe> <svg onload="{act}"></svg>'
         f" ![x](http://127.0.0.1:{beacon}/markdown) after"

@@ -16,7 +16,7 @@ from tests.ui.page_stack import MINIATURE, PageStack
 
 pytestmark = [*needs_browser, pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 
-LONG = "[[n=2000 d=20]]"
+LONG = "[[n=2000 d=100]]"
 CT = ROOT / "modeling" / "demo_model" / "ct.png"
 
 

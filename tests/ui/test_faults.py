@@ -85,7 +85,7 @@ async def test_a_full_queue_names_the_wait(chat: ChatPage, platform: PageStack):
     most, asking = 2 * SLOTS + MOST_WAITING, list[asyncio.Task[Record]]()
     try:
         for number in range(1, most + 1):  # one by one: the queue has few places
-            asking.append(asyncio.create_task(Client(stack.port).ask("[[n=2000 d=20]]")))
+            asking.append(asyncio.create_task(Client(stack.port).ask("[[n=2000 d=100]]")))
             await eventually(lambda: stack.num_running() + stack.num_waiting() == number, 10)  # noqa: B023 - called at once
         await chat.ask("[[n=3]]")
         await expect(chat.answers).to_contain_text(re.compile(r"Try again in \d+ s\."))

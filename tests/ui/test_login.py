@@ -76,7 +76,11 @@ async def test_a_wrong_key_is_refused_and_the_right_one_let_in(page: Page, locke
 
 async def test_nothing_is_to_be_had_without_a_key(locked: Locked):
     async with httpx.AsyncClient(base_url=locked.platform.url, verify=False) as http:
-        for path in ("/config", "/gradio_api/queue/data?session_hash=x", "/gradio_api/startup-events"):
+        for path in (
+            "/config",
+            "/gradio_api/queue/data?session_hash=x",
+            "/gradio_api/startup-events",
+        ):
             assert (await http.get(path)).status_code == 401, path
         join = await http.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0})
         sent = await http.post("/gradio_api/upload", files={"files": ("stray.png", b"x")})
@@ -106,9 +110,7 @@ async def test_logging_out_deletes_what_was_uploaded(page: Page, locked: Locked)
         assert (await http.get(f"{locked.platform.url}/config")).status_code == 401
 
 
-async def test_a_session_that_is_over_says_so_and_takes_its_files_along(
-    page: Page, locked: Locked
-):
+async def test_a_session_that_is_over_says_so_and_takes_its_files_along(page: Page, locked: Locked):
     url = locked.platform.stack.add_page(
         GALEN_UI_SESSION_HOURS=str(SHORT_S / 3600), GALEN_UI_TEMP_DIR=str(locked.platform.uploads)
     )

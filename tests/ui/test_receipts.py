@@ -46,7 +46,7 @@ def test_types_of_questions_have_their_means() -> None:
 
 
 def test_a_receipt_says_what_it_was_made_with() -> None:
-    found = dict(map(tuple, made_with_rows(receipt())))
+    found = {name: value for name, value in made_with_rows(receipt())}  # noqa: C416 - lists, no pairs
 
     assert found["decoding"] == "temperature 0.0, seed 0"
     assert found["checkpoint_fingerprint"] == "33"
