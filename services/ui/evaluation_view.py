@@ -93,9 +93,9 @@ class EvaluationView:
         """Return updates that say what is wrong, and leave the rest."""
         return {self.away: gr.update(visible=True, value=problem.text())}
 
-    async def _on_cancel(self, shown: Told | None, request: gr.Request) -> dict[Any, Any]:
+    async def _on_cancel(self, shown: Told | None, request: gr.Request) -> Any:
         if shown is None:
-            return {}
+            return gr.skip()
         gateway = self._ui.gateway_of(request)
         try:
             told = await gateway.post(f"/evaluations/{shown['id']}/cancel", {})
@@ -103,9 +103,9 @@ class EvaluationView:
         except GatewayError as error:
             return self.problem(error.problem)
 
-    async def _on_fetch(self, shown: Told | None, request: gr.Request) -> dict[Any, Any]:
+    async def _on_fetch(self, shown: Told | None, request: gr.Request) -> Any:
         if shown is None:
-            return {}
+            return gr.skip()
         session = self._ui.session_of(request)
         gateway = self._ui.gateways.of(session.key)
         folder = self._ui.folder / "saved" / secrets.token_hex(16)
