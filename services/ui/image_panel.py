@@ -1,7 +1,8 @@
 """The panel beside the question: what the model sees of each image, and what can be chosen of it.
 
 Frame and window of DICOM, plane and slice of NIfTI, the recipe, and how an image becomes the square
-of a model that has one; each choice asks the gateway for the picture again. What does *not* live here: asking (`pictures.py`).
+of a model that has one; each choice asks the gateway for the picture again. What does *not* live
+here: asking (`pictures.py`).
 """
 
 from collections.abc import Mapping, Sequence
