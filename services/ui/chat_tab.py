@@ -240,11 +240,14 @@ class ChatTab:
 
 
 def shipped_scans() -> list[tuple[Path, str]]:
-    """Return the drawn scans that come with Galen, each with a question."""
+    """Return the drawn scans that come with Galen, each with another question of its own."""
     told = json.loads((_DEMO / "scans.json").read_text(encoding="utf-8"))
     return [
-        (Path(str(_DEMO / scan["image"])), scan["questions"][0]["question"])
-        for scan in told["scans"]
+        (
+            Path(str(_DEMO / scan["image"])),
+            scan["questions"][number % len(scan["questions"])]["question"],
+        )
+        for number, scan in enumerate(told["scans"])
     ]
 
 

@@ -55,8 +55,10 @@ class LaunchedUp:
         self.temporary = temporary
         self.lines: list[str] = []
         self._new_lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # the page takes two seconds of a core to start, and few tests are about it
+        page = () if {"--ui", "--once"} & {*words} else ("--no-ui",)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "up", *words],
+            [sys.executable, "-m", "services.cli", "up", *words, *page],
             cwd=ROOT,
             env=child_environment(
                 TMPDIR=str(temporary),

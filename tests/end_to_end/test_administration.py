@@ -266,7 +266,7 @@ def test_bad_model_ends_the_start_of_everything_in_one_line(
     path = shutil.copytree(sound, short_folder / "bad")
     bad.spoil(path)
     done = galen(
-        *("up", "--no-ask", "--port", "0", "--model", str(path), *bad.options),
+        *("up", "--no-ask", "--no-ui", "--port", "0", "--model", str(path), *bad.options),
         variables={"TMPDIR": str(short_folder)},
     )
 
