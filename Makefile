@@ -24,7 +24,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
-	clean python setup setup-demo system-packages c-compiler
+	clean python screenshots setup setup-demo system-packages c-compiler
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ miniature: setup ## Train the miniature curriculum on this CPU and report how we
 
 golden: setup ## Write the golden files anew; review the difference before you commit it
 	@$(RUN)/python -m pytest --update-golden $(ARGS)
+
+screenshots: setup system-packages ## Write pictures of the page's tabs into docs/images; look at them
+	@$(RUN)/python -m tests.ui.screenshots $(ARGS)
 
 all: ## Run exactly what CI runs
 	@./.ci/run

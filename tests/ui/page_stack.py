@@ -14,6 +14,14 @@ from tests.support.stack import Stack
 from tests.support.waiting import eventually
 
 MINIATURE = "galen-mini"
+OF_MINIATURE = {
+    "GALEN_WORKER_MODEL_ID": MINIATURE,
+    "GALEN_WORKER_ENGINE": "transformers",
+    "GALEN_WORKER_MODEL_PATH": str(ROOT / "modeling" / "demo_model"),
+    "GALEN_WORKER_DEVICE": "cpu",
+    "GALEN_WORKER_NUM_THREADS": "1",
+}
+"""Settings of a worker that serves the shipped model."""
 PATIENCE_MS = 15_000
 SLOTS, MOST_WAITING = 4, 4
 """Of each worker, and of the queue: few, so that a test can fill them."""
@@ -62,14 +70,7 @@ async def page_stack(
     stack = Stack(folder, num_workers=num_workers, durable=False, settings=settings or {})
     async with stack:
         if with_miniature:
-            stack.add_worker(
-                "miniature",
-                GALEN_WORKER_MODEL_ID=MINIATURE,
-                GALEN_WORKER_ENGINE="transformers",
-                GALEN_WORKER_MODEL_PATH=str(ROOT / "modeling" / "demo_model"),
-                GALEN_WORKER_DEVICE="cpu",
-                GALEN_WORKER_NUM_THREADS="1",
-            )
+            stack.add_worker("miniature", **OF_MINIATURE)
             stack.add_jobs("jobs")
         uploads, connections = folder / "uploads", folder / "connections"
         uploads.mkdir()
