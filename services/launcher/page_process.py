@@ -1,8 +1,12 @@
 """The page as a child of `galen up`: where it listens, and what it is told."""
 
+import asyncio
+import contextlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import httpx
 
 from services.gateway.access.local_only import is_loopback
 from services.launcher.children import Family
@@ -13,6 +17,8 @@ from services.launcher.up_key import UpKey
 
 PAGE_PORT = 7860
 _PACKAGE = "gradio"
+_LONGEST_START_S = 60.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,18 @@ async def start_page(
     kept = await family.start_kept("ui", command, environment, on_end)
     kept.is_established = True
     return local_url(address.host, port, "")
+
+
+async def is_page_there(url: str) -> bool:
+    """Wait for the page, which takes seconds to start; whether it answers."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LONGEST_START_S), httpx.AsyncClient(trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"{url}healthz")).is_success:
+                        return True
+                await asyncio.sleep(_POLL_S)
+    return False
 
 
 def _free_port(address: PageAddress) -> int:

@@ -35,7 +35,7 @@ from services.launcher.fleet import Fleet
 from services.launcher.host_agent import HostAgent
 from services.launcher.layouts import choose_layouts, find_machine
 from services.launcher.listening import free_port, local_url
-from services.launcher.page_process import PageAddress, start_page, status_access
+from services.launcher.page_process import PageAddress, is_page_there, start_page, status_access
 from services.launcher.redis_server import (
     check_redis,
     embedded_url,
@@ -234,13 +234,13 @@ class _Launcher:
                 say_who_may_ask(self.terminal, self._settings()[0], self._key)
         if options.once:
             return 0
-        self._say_where(page_url)
+        await self._say_where(page_url)
         self.is_serving = True
         return await asyncio.Event().wait()
 
-    def _say_where(self, page_url: str | None) -> None:
+    async def _say_where(self, page_url: str | None) -> None:
         served = ", ".join(wish.model_id for wish in self.wishes)
-        if page_url is not None:
+        if page_url is not None and await is_page_there(page_url):
             self.terminal.result(f"Open {page_url} in a browser.", "bold")
         self.terminal.result(f"Serving {served} at {self._url()} until Ctrl-C.", "bold")
 
