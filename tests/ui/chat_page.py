@@ -1,7 +1,7 @@
 """The chat in a browser: what a person does there, and what is to be seen."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,8 @@ class ChatPage:
 
     async def upload(self, *files: str | Path | FilePayload) -> None:
         """Add files to the question, and wait until what the model sees is shown."""
-        given: Sequence[Any] = files
-        await self.page.set_input_files("#question input[type=file]", list(given))
+        given: Any = list(files)  # of one kind, which Playwright wants told
+        await self.page.set_input_files("#question input[type=file]", given)
         await expect(self.thumbnails).to_have_count(len(files))
         await expect(self.facts).not_to_be_empty()
 

@@ -56,7 +56,7 @@ class Page:
         headers: dict[str, str] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> str | None:
-        sessions = Sessions(60, 60)
+        sessions = Sessions(60, 60, 60)
         chosen = UiSettings(**{"admin_key": KEY, **(settings or {})})
         ui = Ui(chosen, sessions, self.gateways, self.folder)
         return await ui.admin_key_of(request_of(sessions.start(own, ""), headers or {}))
