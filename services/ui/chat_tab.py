@@ -106,12 +106,16 @@ class ChatTab:
         running: dict[str, Any] = {
             **_HIDDEN, "concurrency_limit": self._ui.settings.at_once, "concurrency_id": "answers",
         }  # fmt: skip
+        # not the input: what an update leaves out is described anew by Gradio, which costs as much as
+        # the rest of it
+        growing = [self.chat, self.conversation]
+        self.input.submit(self._on_sent, self.input, self.input, **_HIDDEN)
         events: list[Any] = [
-            self.input.submit(self._on_submit, given, outputs, **running),
-            self.chat.example_select(self._on_example, given, outputs, **running),
-            self.chat.retry(self._on_retry, given, outputs, **running),
-            self.chat.edit(self._on_edit, given, outputs, **running),
-            self.retry.click(self._on_retry_last, given, outputs, **running),
+            self.input.submit(self._on_submit, given, growing, **running),
+            self.chat.example_select(self._on_example, given, growing, **running),
+            self.chat.retry(self._on_retry, given, growing, **running),
+            self.chat.edit(self._on_edit, given, growing, **running),
+            self.retry.click(self._on_retry_last, given, growing, **running),
         ]
         kept = self.conversation
         # first the end of the answer, then what is shown of it: together they would race
@@ -123,16 +127,19 @@ class ChatTab:
         saving = self.save.click(self._on_save, kept, self.saved, **_HIDDEN)
         saving.then(None, js=_PRESS_SAVED)
 
+    def _on_sent(self, value: Mapping[str, Any] | None) -> Any:
+        """Empty the input once a question has left it."""
+        return _EMPTY if ((value or {}).get("text") or "").strip() else gr.skip()
+
     async def _on_submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
         value = given[self.input] or {}
         question, files = value.get("text") or "", value.get("files") or []
         if not question.strip():
             gr.Info("Write a question; an image alone asks nothing.")
-            yield gr.skip()  # else the input would get no value at all
+            yield gr.skip()  # else the chat would get no value at all
             return
         attachments = self.panel.attachments(files, given[self.panel.pending])
         asked = given[self.conversation].asked(question, attachments)
-        yield {self.input: _EMPTY}
         async with aclosing(self._answered(asked, given, request)) as updates:
             async for update in updates:
                 yield update

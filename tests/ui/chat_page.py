@@ -124,7 +124,7 @@ class ChatPage:
 
     async def upload(self, *files: str | Path | FilePayload) -> None:
         """Add files to the question, and wait until what the model sees is shown."""
-        given: Any = list(files)  # its types allow no mixture, which there is none of
+        given: Any = list(files)  # of one kind, which Playwright wants told
         await self.page.set_input_files("#question input[type=file]", given)
         await expect(self.thumbnails).to_have_count(len(files))
         await expect(self.facts).not_to_be_empty()
