@@ -49,7 +49,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 async def _paints(browser: Browser, url: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Return seconds to the first paint, and to a page that can be used; each with an empty cache."""
+    """Return seconds to the first paint, and to a page that can be used; with an empty cache."""
     paints: list[float] = []
     usable: list[float] = []
     for _ in range(rounds):

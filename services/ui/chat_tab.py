@@ -53,6 +53,7 @@ class ChatTab:
     def __init__(self, ui: Ui) -> None:
         self._ui = ui
         self.conversation = gr.State(Conversation())
+        self.sent = gr.State(None)
         with gr.Row(elem_classes="chat"):
             with gr.Column(scale=5, min_width=320):
                 self.chat = gr.Chatbot(
@@ -99,19 +100,22 @@ class ChatTab:
     def _join(self) -> None:
         self.panel.attach(self.input, self.models.model)
         given = {
-            self.input, self.panel.pending, self.conversation, self.models.model,
-            self.models.system, *self.models.parameters,
+            self.sent, self.conversation, self.models.model, self.models.system,
+            *self.models.parameters,
         }  # fmt: skip
         outputs = [self.chat, self.conversation, self.input]
         running: dict[str, Any] = {
             **_HIDDEN, "concurrency_limit": self._ui.settings.at_once, "concurrency_id": "answers",
         }  # fmt: skip
-        # not the input: what an update leaves out is described anew by Gradio, which costs as much as
-        # the rest of it
+        # Not the input: what an update leaves out is described anew by Gradio, which costs as much
+        # as the rest of it. What was asked is taken in the step that empties the input, and with it
+        # the panel: the answer may have to wait for its turn.
         growing = [self.chat, self.conversation]
-        self.input.submit(self._on_sent, self.input, self.input, **_HIDDEN)
+        sent = self.input.submit(
+            self._on_sent, {self.input, self.panel.pending}, [self.input, self.sent], **_HIDDEN
+        )
         events: list[Any] = [
-            self.input.submit(self._on_submit, given, growing, **running),
+            sent.then(self._on_submit, given, growing, **running),
             self.chat.example_select(self._on_example, given, growing, **running),
             self.chat.retry(self._on_retry, given, growing, **running),
             self.chat.edit(self._on_edit, given, growing, **running),
@@ -127,19 +131,21 @@ class ChatTab:
         saving = self.save.click(self._on_save, kept, self.saved, **_HIDDEN)
         saving.then(None, js=_PRESS_SAVED)
 
-    def _on_sent(self, value: Mapping[str, Any] | None) -> Any:
-        """Empty the input once a question has left it."""
-        return _EMPTY if ((value or {}).get("text") or "").strip() else gr.skip()
-
-    async def _on_submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
+    def _on_sent(self, given: Given) -> dict[Any, Any]:
+        """Take the question with what was chosen of its images, and empty the input."""
         value = given[self.input] or {}
         question, files = value.get("text") or "", value.get("files") or []
         if not question.strip():
             gr.Info("Write a question; an image alone asks nothing.")
+            return {self.sent: None}
+        attachments = self.panel.attachments(files, given[self.panel.pending])
+        return {self.input: _EMPTY, self.sent: (question, attachments)}
+
+    async def _on_submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
+        if given[self.sent] is None:
             yield gr.skip()  # else the chat would get no value at all
             return
-        attachments = self.panel.attachments(files, given[self.panel.pending])
-        asked = given[self.conversation].asked(question, attachments)
+        asked = given[self.conversation].asked(*given[self.sent])
         async with aclosing(self._answered(asked, given, request)) as updates:
             async for update in updates:
                 yield update
