@@ -106,10 +106,8 @@ class ChatTab:
         running: dict[str, Any] = {
             **_HIDDEN, "concurrency_limit": self._ui.settings.at_once, "concurrency_id": "answers",
         }  # fmt: skip
-        # not the input: what an update leaves out is described anew by Gradio, which costs as much as
-        # the rest of it
+        # not the input: Gradio describes anew what an update leaves out, which costs as much again
         growing = [self.chat, self.conversation]
-        self.input.submit(self._on_sent, self.input, self.input, **_HIDDEN)
         events: list[Any] = [
             self.input.submit(self._on_submit, given, growing, **running),
             self.chat.example_select(self._on_example, given, growing, **running),
@@ -117,6 +115,8 @@ class ChatTab:
             self.chat.edit(self._on_edit, given, growing, **running),
             self.retry.click(self._on_retry_last, given, growing, **running),
         ]
+        # after the question: it is read from the input first
+        self.input.submit(self._on_sent, self.input, self.input, **_HIDDEN)
         kept = self.conversation
         # first the end of the answer, then what is shown of it: together they would race
         self.stop.click(None, cancels=events).then(self._on_stop, kept, outputs, **_HIDDEN)
