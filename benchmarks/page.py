@@ -49,7 +49,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 async def _paints(browser: Browser, url: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Return seconds to the first paint, and to a page that can be used; with an empty cache."""
+    """Return seconds to the first paint, and to a page that can be used; caches are empty."""
     paints: list[float] = []
     usable: list[float] = []
     for _ in range(rounds):
@@ -116,6 +116,8 @@ async def _together(
             await stack.enter_async_context(PageClient(platform.url, MODEL))
             for _ in range(sessions - 1)
         ]
+        for each in clients:  # what a page that is opened makes the server prepare
+            await each.ask("[[n=1]]", "zq0000")
         client = await _median(lambda: clients[0].ask(LONG, ENDING), rounds)
         browser = await _median(lambda: _asked(chat, LONG, ENDING), rounds)
         *others, seen = await asyncio.gather(
