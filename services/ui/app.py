@@ -14,11 +14,13 @@ from services.ui.front_door import FrontDoor
 from services.ui.gateway_client import Gateways
 from services.ui.login import Logins, make_router
 from services.ui.page import build_page, theme
-from services.ui.sessions import Sessions
+from services.ui.sessions import Sessions, remove_strays
 from services.ui.settings import UiSettings
 
 _SWEEP_EVERY_S = 30.0
 _MOST_WAITING = 1024
+_STRAY_S = 900.0
+"""Longer than an upload takes, and than a copy that Gradio made is shown before it is noted."""
 
 
 def create_app(settings: UiSettings, folder: Path) -> FrontDoor:
@@ -36,7 +38,7 @@ def create_app(settings: UiSettings, folder: Path) -> FrontDoor:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        sweeping = asyncio.create_task(_sweep_forever(sessions))
+        sweeping = asyncio.create_task(_sweep_forever(sessions, folder))
         try:
             yield
         finally:
@@ -66,11 +68,13 @@ def create_app(settings: UiSettings, folder: Path) -> FrontDoor:
         head=text_of("head.html"),
     )
     # what building the page has put there: copies of the drawn scans
-    public = frozenset(each for each in folder.rglob("*") if each.is_file())
-    return FrontDoor(app, settings, sessions, logins.asks_for_no_key, public)
+    sessions.public_files = frozenset(each for each in folder.rglob("*") if each.is_file())
+    page.has_launched = True  # else Gradio does not look at the paths that a browser names
+    return FrontDoor(app, settings, sessions, logins.asks_for_no_key)
 
 
-async def _sweep_forever(sessions: Sessions) -> None:
+async def _sweep_forever(sessions: Sessions, folder: Path) -> None:
     while True:
         await asyncio.sleep(_SWEEP_EVERY_S)
         sessions.sweep()
+        await asyncio.to_thread(remove_strays, folder, sessions.owned_files(), _STRAY_S)

@@ -205,7 +205,6 @@ class ChatTab:
         model = given[self.models.model] or ""
         asked = replace(asked, system=given[self.models.system] or "")
         sampling = self.models.sampling_of(given, context_of(served.models, model))
-        session.files |= {each for each in asked.files() if self._ui.folder in each.parents}
         conversation = asked
         gateway = self._ui.gateways.of(session.key)
         async with aclosing(answer_last(gateway, model, asked, sampling)) as turns:
@@ -248,7 +247,7 @@ class ChatTab:
         folder.mkdir(parents=True, mode=0o700)
         file = folder / f"galen-{moment:%Y%m%d-%H%M%S}.md"
         file.write_text(as_markdown(conversation, moment), encoding="utf-8")
-        session.files.add(file)
+        self._ui.sessions.keep_file(session, file)
         return str(file)
 
 

@@ -199,9 +199,6 @@ class CompareTab:
             asked,
             conversations=(left.asked(question, attachments), right.asked(question, attachments)),
         )
-        session.files |= {
-            each for each in asked.conversations[0].files() if self._ui.folder in each.parents
-        }
         yield {self.input: _EMPTY, **self._shown(asked)}
         async with aclosing(self._answered(asked, given, session)) as updates:
             async for update in updates:

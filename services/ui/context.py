@@ -13,6 +13,7 @@ from services.ui.sessions import COOKIE, Session, Sessions
 from services.ui.settings import UiSettings
 
 _FRESH_S = 2.0
+_KEY_IS_NEEDED = "missing_api_key"
 _KEPT_KEYS = 256
 _OF_PROXIES = ("forwarded", "x-forwarded-for", "x-real-ip")
 
@@ -82,6 +83,8 @@ class Ui:
             served = Served(tuple(await self.gateways.of(session.key).models()))
         except GatewayError as error:
             served = Served(served.models, error.problem)
+            if session.key is None and error.problem.code == _KEY_IS_NEEDED:
+                self.sessions.end(session)  # it began before the first key was made
         if len(self._served) >= _KEPT_KEYS:
             self._served.clear()
         self._served[session.key] = (time.monotonic(), served)

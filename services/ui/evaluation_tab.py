@@ -261,7 +261,7 @@ class EvaluationTab:
         if benchmark == DRAWN_SCANS:
             return drawn_scans()
         if benchmark == _UPLOADED:
-            if upload is None or not self._ui.sessions.owns(session, Path(upload)):
+            if upload is None or not self._ui.sessions.may_read(session, Path(upload)):
                 raise _NothingToAskError("Upload the question file again; it is gone.")
             return Path(upload).open("rb")
         file = benchmarks_in(self._folder).get(benchmark or "")

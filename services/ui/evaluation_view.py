@@ -117,7 +117,7 @@ class EvaluationView:
                     continue
                 file = folder / f"{shown['id']}-{name}"
                 file.write_bytes(await gateway.content(shown[field]))
-                session.files.add(file)
+                self._ui.sessions.keep_file(session, file)
                 files.append(str(file))
         except GatewayError as error:
             return self.problem(error.problem)

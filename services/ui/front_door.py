@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.ui.page_requests import PageRefusedError, check_request
 from services.ui.sessions import COOKIE, Session, Sessions
 from services.ui.settings import UiSettings
 
@@ -29,7 +30,7 @@ _WITHOUT_SESSION = re.compile(
 _OPEN = re.compile(
     r"/|/config|/app_id|/manifest\.json|/pwa_icon.*|/svelte/.*|/gradio_api/"
     r"(startup-events|app_id|login_check|upload(_progress)?|cancel|reset|heartbeat/[^/]*"
-    r"|queue/(join|data)|file=.*|heartbeat/.*|component_server)/?"
+    r"|queue/(join|data)|file=.*)/?"
 )
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _POLICY = (
@@ -48,6 +49,9 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
 )
+_CORS = b"access-control-"
+"""Gradio allows origins of its own choice."""
+_ELSEWHERE = (b"cross-site", b"same-site")
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _MOST_HEARD_BYTES = 1 << 20
 
@@ -57,7 +61,6 @@ class FrontDoor:
 
     Args:
         asks_for_no_key: whether whoever comes is let in, without a key.
-        public_files: files of ours that everybody may see.
     """
 
     def __init__(
@@ -66,13 +69,11 @@ class FrontDoor:
         settings: UiSettings,
         sessions: Sessions,
         asks_for_no_key: Callable[[], Awaitable[bool]],
-        public_files: frozenset[Path],
     ) -> None:
         self._app = app
         self._settings = settings
         self._sessions = sessions
         self._asks_for_no_key = asks_for_no_key
-        self._public_files = public_files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -104,17 +105,20 @@ class FrontDoor:
         self, session: Session | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         path = scope["path"]
-        if path.startswith(_FILE) and not self._may_read(session, path.removeprefix(_FILE)):
-            await Response(status_code=404)(scope, receive, send)
-            return
-        if session is not None and path.rstrip("/") == _UPLOAD:
-            send = _hearing_uploads(send, session)
+        if session is not None:
+            file = Path(path.removeprefix(_FILE)) if path.startswith(_FILE) else None
+            if file is not None and not self._sessions.may_read(session, file):
+                await Response(status_code=404)(scope, receive, send)
+                return
+            try:
+                receive = await check_request(session, self._sessions, scope, receive)
+            except PageRefusedError as refusal:
+                refused = JSONResponse({"detail": refusal.reason}, refusal.status)
+                await refused(scope, receive, send)
+                return
+            if path.rstrip("/") == _UPLOAD:
+                send = _hearing_uploads(send, session, self._sessions)
         await self._app(scope, receive, send)
-
-    def _may_read(self, session: Session | None, path: str) -> bool:
-        file = Path(unquote(path))
-        is_own = session is not None and self._sessions.owns(session, file)
-        return is_own or file in self._public_files
 
     def _refusal(self, scope: Scope) -> Response | None:
         path, headers = scope["path"], dict(cast("list[tuple[bytes, bytes]]", scope["headers"]))
@@ -126,12 +130,9 @@ class FrontDoor:
         )
         if allowed and host not in allowed and path != HEALTH:
             return Response("this page is not served under that name\n", 403)
-        origin = headers.get(b"origin")
-        if origin is None or scope["method"] in ("GET", "HEAD"):
-            return None
-        if origin.partition(b"://")[2] == headers.get(b"host"):
-            return None
-        return Response("the request comes from another page\n", 403)
+        if _is_from_elsewhere(headers):
+            return Response("the request comes from another page\n", 403)
+        return None
 
     def _with_headers(self, send: Send, scope: Scope) -> Send:
         own = [*_HEADERS, *((_HSTS,) if self._settings.secure_cookie else ())]
@@ -140,7 +141,11 @@ class FrontDoor:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                theirs = [h for h in message.get("headers", ()) if h[0].lower() not in names]
+                theirs = [
+                    header
+                    for header in message.get("headers", ())
+                    if header[0].lower() not in names and not header[0].lower().startswith(_CORS)
+                ]
                 if not is_fixed:
                     theirs = [h for h in theirs if h[0].lower() != b"cache-control"]
                     theirs.append((b"cache-control", b"no-store"))
@@ -169,6 +174,15 @@ def cookie_header(session: Session, settings: UiSettings) -> bytes:
     return f"{COOKIE}={session.token}; Path=/; HttpOnly; SameSite=Strict{secure}".encode()
 
 
+def _is_from_elsewhere(headers: dict[bytes, bytes]) -> bool:
+    """Whether a page of another origin asks; to follow a link from there is no question of it."""
+    origin = headers.get(b"origin")
+    if origin is not None:
+        return origin.partition(b"://")[2] != headers.get(b"host")
+    is_link = headers.get(b"sec-fetch-mode") == b"navigate"
+    return headers.get(b"sec-fetch-site") in _ELSEWHERE and not is_link
+
+
 def _name_of(host: bytes) -> str:
     try:
         return urlsplit(f"//{host.decode('latin-1')}").hostname or ""
@@ -192,7 +206,7 @@ def _with_cookie(send: Send, cookie: bytes) -> Send:
     return send_with_cookie
 
 
-def _hearing_uploads(send: Send, session: Session) -> Send:
+def _hearing_uploads(send: Send, session: Session, sessions: Sessions) -> Send:
     """Note which files an upload has made, from Gradio's own answer: a list of paths."""
     heard = bytearray()
 
@@ -200,17 +214,18 @@ def _hearing_uploads(send: Send, session: Session) -> Send:
         if message["type"] == "http.response.body" and len(heard) < _MOST_HEARD_BYTES:
             heard.extend(message.get("body", b""))
             if not message.get("more_body"):
-                _note(bytes(heard), session)
+                _note(bytes(heard), session, sessions)
         await send(message)
 
     return send_and_hear
 
 
-def _note(body: bytes, session: Session) -> None:
+def _note(body: bytes, session: Session, sessions: Sessions) -> None:
     try:
         paths = json.loads(body)
     except ValueError:
         return  # a refusal, in plain text
     if isinstance(paths, list):
         named = [path for path in cast("list[object]", paths) if isinstance(path, str)]
-        session.files.update(map(Path, named))
+        for path in named:
+            sessions.keep_file(session, Path(path))

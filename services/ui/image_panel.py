@@ -213,9 +213,8 @@ class ImagePanel:
             kept = {n: v for n, v in attachment.preprocess.items() if n != "mode"}
             attachment = replace(attachment, preprocess=kept)
         seen = await look(gateway, model, attachment, self._ui.folder)
-        session.files.add(attachment.file)
         if seen.picture is not None:
-            session.files.add(seen.picture)
+            self._ui.sessions.keep_file(session, seen.picture)
         return Pending(attachment, seen, has_mode)
 
     def _shown(self, pending: list[Pending], index: int) -> list[Any]:
