@@ -143,7 +143,7 @@ class EvaluationTab:
             updates[self.timer] = gr.update(active=is_live(told))
         return updates
 
-    async def _on_listed(self, evaluation_id: str | None, request: gr.Request) -> dict[Any, Any]:
+    async def _on_listed(self, evaluation_id: str | None, request: gr.Request) -> Any:
         """Show the evaluation that was chosen."""
         if not evaluation_id:
             return gr.skip()

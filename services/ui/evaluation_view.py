@@ -93,7 +93,7 @@ class EvaluationView:
         """Return updates that say what is wrong, and leave the rest."""
         return {self.away: gr.update(visible=True, value=problem.text())}
 
-    async def _on_cancel(self, shown: Told | None, request: gr.Request) -> dict[Any, Any]:
+    async def _on_cancel(self, shown: Told | None, request: gr.Request) -> Any:
         if shown is None:
             return gr.skip()
         gateway = self._ui.gateway_of(request)
@@ -103,7 +103,7 @@ class EvaluationView:
         except GatewayError as error:
             return self.problem(error.problem)
 
-    async def _on_fetch(self, shown: Told | None, request: gr.Request) -> dict[Any, Any]:
+    async def _on_fetch(self, shown: Told | None, request: gr.Request) -> Any:
         if shown is None:
             return gr.skip()
         session = self._ui.session_of(request)
