@@ -15,6 +15,7 @@ import structlog
 from services.ui.answering import answer_last
 from services.ui.blind_test import LETTERS, RATINGS, Choice, Contestant, Round, Score
 from services.ui.context import Served, Ui
+from services.ui.conversation import DISCLAIMER
 from services.ui.gateway_client import Sampling
 from services.ui.html_table import html_table
 from services.ui.image_panel import ImagePanel
@@ -69,6 +70,7 @@ class CompareTab:
                     elem_classes="answer",
                     height="46vh",
                     min_height=240,
+                    placeholder=f"Answer {letter} comes here. {DISCLAIMER}",
                     buttons=["copy"],
                     sanitize_html=True,
                     allow_tags=False,

@@ -15,7 +15,7 @@ def html_table(
     lines = [_row(cells) for cells in rows]
     name = html.escape(caption)
     if not lines:
-        return f"<h3>{name}</h3><p>{html.escape(empty)}</p>"
+        return f"<h2>{name}</h2><p>{html.escape(empty)}</p>"
     heads = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in titles)
     # a wide table scrolls by itself, also by the keyboard, and the page does not
     return (
