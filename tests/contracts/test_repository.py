@@ -31,7 +31,17 @@ from tests.contracts.source_tree import (
 
 PUBLIC_TARGETS = {
     *("help", "demo", "test", "test-vllm", "test-all", "test-faults", "lint", "typecheck"),
-    *("contracts", "bench", "bench-engines", "fuzz", "golden", "miniature", "all", "clean"),
+    *(
+        "contracts",
+        "bench",
+        "bench-engines",
+        "fuzz",
+        "golden",
+        "miniature",
+        "screenshots",
+        "all",
+        "clean",
+    ),
 }
 BANNED_MODULES = {"pickle", "dill", "shelve", "marshal", "joblib", "fakeredis", "requests"}
 TORCH = {"torch", "transformers", "vllm"}
