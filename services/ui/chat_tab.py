@@ -128,6 +128,17 @@ class ChatTab:
             trigger(None, cancels=events).then(self._on_clear, kept, outputs, **_HIDDEN)
         self.chat.undo(self._on_undo, kept, outputs, **_HIDDEN)
         self.undo.click(self._on_undo_last, kept, outputs, **_HIDDEN)
+        gr.on(
+            [
+                self.input.submit, self.chat.example_select, self.chat.retry, self.chat.edit,
+                self.retry.click, self.clear.click, self.chat.clear, self.chat.undo,
+                self.undo.click,
+            ],
+            self.feedback.forget,
+            None,
+            self.feedback.outputs,
+            **_HIDDEN,
+        )  # fmt: skip
         saving = self.save.click(self._on_save, kept, self.saved, **_HIDDEN)
         saving.then(None, js=_PRESS_SAVED)
 

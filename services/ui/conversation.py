@@ -28,7 +28,6 @@ class Attachment:
     Args:
         file: what was uploaded, and what is sent.
         name: its own name, for its owner's eyes only.
-        url: of the file, as `data:` has it; "": not read yet.
         preprocess: choices for DICOM and NIfTI, as the API has them.
         shown: a picture that a browser can show; None: the file itself is one.
     """
@@ -51,7 +50,6 @@ class Turn:
     Args:
         request_id: of the answer, for votes; "": there was none.
         model: that answered.
-        rating: what its reader thinks of it.
     """
 
     question: str
@@ -62,7 +60,6 @@ class Turn:
     request_id: str = ""
     finish_reason: str = ""
     problem: Problem | None = None
-    rating: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,7 @@ def shown_answer(turn: Turn) -> str:
     if turn.state == "stopped":
         text += "\n\n*Stopped.*"
     elif turn.finish_reason == "length":
-        text += "\n\n*Cut at the longest answer; raise it under Model and parameters.*"
+        text += "\n\n*Cut at the longest answer; raise it under Parameters.*"
     if turn.problem is not None:
         text += f"\n\n**{harmless(turn.problem.text())}**"
     return text.strip() or ("..." if turn.state == "streaming" else "*An empty answer.*")

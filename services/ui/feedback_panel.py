@@ -4,7 +4,6 @@ Without consent the gateway keeps the thumb only. With it, the conversation and 
 for training, under a pseudonym and a licence that the person states.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -16,7 +15,6 @@ from services.ui.problems import GatewayError
 
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _RATINGS = {True: "up", False: "down", "Flag": "flag"}
-_NOTHING = -1
 
 
 class FeedbackPanel:
@@ -26,7 +24,7 @@ class FeedbackPanel:
         self._ui = ui
         self._chat = chat
         self._conversation = conversation
-        self.index = gr.State(_NOTHING)
+        self.request_id = gr.State("")
         with gr.Accordion("Say more about this answer", visible=False, open=True) as self.group:
             self.rated = gr.Markdown()
             self.rating = gr.Radio(["up", "down", "flag"], label="Rating")
@@ -46,23 +44,52 @@ class FeedbackPanel:
             self.send = gr.Button("Send", variant="primary", size="sm")
         self._join()
 
+    @property
+    def outputs(self) -> list[Any]:
+        """What `forget` gives."""
+        return [
+            self.request_id, self.group, self.rated, self.rating, self.reason, self.corrected,
+            self.consent, self.given, self.subject, self.licence,
+        ]  # fmt: skip
+
+    def forget(self) -> dict[Any, Any]:
+        """Hide the panel and empty it: what was said of one answer must not be sent with another.
+
+        A consent, a pseudonym and a correction are one patient's.
+        """
+        return {
+            self.request_id: "",
+            self.group: gr.update(visible=False),
+            self.rated: "",
+            self.rating: None,
+            self.reason: "",
+            self.corrected: "",
+            self.consent: False,
+            self.given: gr.update(visible=False),
+            self.subject: "",
+            self.licence: "",
+        }
+
     def _join(self) -> None:
-        outputs = [self._conversation, self.index, self.group, self.rated, self.rating]
-        self._chat.like(self._on_thumb, self._conversation, outputs, **_HIDDEN)
+        kept = [self._conversation, self.request_id]
+        self._chat.like(self._on_thumb, kept, self.outputs, **_HIDDEN)
         self.consent.input(
             lambda is_given: gr.update(visible=is_given), self.consent, self.given, **_HIDDEN
         )
         given = {
-            self._conversation, self.index, self.rating, self.reason, self.corrected, self.consent,
-            self.subject, self.licence,
+            self._conversation, self.request_id, self.rating, self.reason, self.corrected,
+            self.consent, self.subject, self.licence,
         }  # fmt: skip
         self.send.click(
-            self._on_send, given, [self.rated, self._conversation], show_progress="minimal",
-            api_visibility="private",
-        )  # fmt: skip
+            self._on_send, given, self.rated, show_progress="minimal", api_visibility="private"
+        )
 
     async def _on_thumb(
-        self, conversation: Conversation, data: gr.LikeData, request: gr.Request
+        self,
+        conversation: Conversation,
+        present: str,
+        data: gr.LikeData,
+        request: gr.Request,
     ) -> Any:
         index = turn_of_message(data.index if isinstance(data.index, int) else data.index[0])
         rating = _RATINGS.get(data.liked, "")
@@ -71,48 +98,59 @@ class FeedbackPanel:
         turn = conversation.turns[index]
         gateway = self._ui.gateway_of(request)
         told = await _vote(gateway, {"request_id": turn.request_id, "rating": rating}, turn)
-        turns = list(conversation.turns)
-        turns[index] = replace(turn, rating=rating)
+        emptied = {} if present == turn.request_id else self.forget()
         return {
-            self._conversation: replace(conversation, turns=tuple(turns)),
-            self.index: index,
+            **emptied,
+            self.request_id: turn.request_id,
             self.group: gr.update(visible=True),
             self.rated: told,
             self.rating: rating,
         }
 
-    async def _on_send(self, given: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+    async def _on_send(self, given: dict[Any, Any], request: gr.Request) -> str:
         conversation: Conversation = given[self._conversation]
-        index: int = given[self.index]
-        if not 0 <= index < len(conversation.turns):
-            return {self.rated: "**Choose an answer first, by its thumb.**"}
+        index = _index_of(conversation, given[self.request_id])
+        if index is None:
+            return "**Choose an answer first, by its thumb.**"
         turn = conversation.turns[index]
         vote: dict[str, Any] = {
             "request_id": turn.request_id,
             "rating": given[self.rating],
             "consent": bool(given[self.consent]),
         }
-        for name, component in (("reason", self.reason), ("corrected_answer", self.corrected)):
-            if given[component]:
-                vote[name] = given[component]
+        said = {"reason": given[self.reason], "corrected_answer": given[self.corrected]}
+        vote |= {name: text for name, text in said.items() if text}
         gateway = self._ui.gateway_of(request)
-        if given[self.consent]:
-            if not (given[self.subject] and given[self.licence]):
-                return {self.rated: "**A pseudonym and a licence are needed for that.**"}
-            turns = conversation.turns[: index + 1]
-            if any(each.attachments for each in turns[1:]):
-                return {
-                    self.rated: "**Only a conversation whose images all stand in its first "
-                    "question can be given for training.**"
-                }
-            vote |= {"subject": given[self.subject], "licence": given[self.licence]}
-            try:
-                vote |= await _content(gateway, turns)
-            except GatewayError as error:
-                return {self.rated: f"**Not sent. {error.problem.text()}**"}
-            except OSError:
-                return {self.rated: "**Not sent. An image of this conversation is gone.**"}
-        return {self.rated: await _vote(gateway, vote, turn)}
+        if not given[self.consent]:
+            told = await _vote(gateway, vote, turn)
+            lost = " Without consent nothing else that you wrote was kept." if any(
+                said.values()
+            ) else ""  # fmt: skip
+            return told + lost
+        if not (given[self.subject] and given[self.licence]):
+            return "**A pseudonym and a licence are needed for that.**"
+        turns = conversation.turns[: index + 1]
+        if any(each.attachments for each in turns[1:]):
+            return (
+                "**Only a conversation whose images all stand in its first question can be given "
+                "for training.**"
+            )
+        vote |= {"subject": given[self.subject], "licence": given[self.licence]}
+        try:
+            vote |= await _content(gateway, turns)
+        except (GatewayError, OSError) as error:
+            gone = "An image of this conversation is gone."
+            why = error.problem.text() if isinstance(error, GatewayError) else gone
+            return f"**Not sent. {why}**"
+        return await _vote(gateway, vote, turn)
+
+
+def _index_of(conversation: Conversation, request_id: str) -> int | None:
+    """Return which turn has an answer; None: it is not there any more."""
+    for index, turn in enumerate(conversation.turns):
+        if request_id and turn.request_id == request_id:
+            return index
+    return None
 
 
 async def _content(gateway: Gateway, turns: tuple[Turn, ...]) -> dict[str, Any]:

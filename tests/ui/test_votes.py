@@ -82,3 +82,31 @@ async def test_a_flag_is_kept_without_its_reason_where_nobody_consented(
     await expect(chat.page.get_by_text("Your vote was kept: flag")).to_be_visible()
     (vote,) = votes(platform.store)[before:]
     assert (vote["rating"], vote["consent"], vote["reason"]) == ("flag", 0, None)
+
+
+async def test_what_was_said_of_one_answer_is_not_sent_with_another(
+    chat: ChatPage, platform: PageStack
+):
+    """A consent, a pseudonym and a correction are one patient's."""
+    page = chat.page
+    await chat.ask_fully("[[n=3]]", "zq0002")
+    await chat.of_message("Like").click()
+    await expect(page.get_by_text("Your vote was kept: up")).to_be_visible()
+    await page.get_by_label("This conversation, with its images").check()
+    await page.get_by_label("Pseudonym of the patient or study").fill("patient-1")
+    await page.get_by_label("What it should have been").fill("of patient one")
+
+    await chat.button("New conversation").click()
+    await expect(page.get_by_label("Reason")).to_be_hidden()
+    await chat.ask_fully("[[n=4]]", "zq0003")
+    await expect(page.get_by_label("Reason")).to_be_hidden()
+    before = len(votes(platform.store))
+    await chat.of_message("Like").click()
+    await expect(page.get_by_text("Your vote was kept: up")).to_be_visible()
+    await expect(page.get_by_label("What it should have been")).to_have_value("")
+    await expect(page.get_by_label("This conversation, with its images")).not_to_be_checked()
+    await page.get_by_role("button", name="Send", exact=True).click()
+
+    await eventually(lambda: len(votes(platform.store)) > before, 5, "the vote")
+    vote = votes(platform.store)[-1]
+    assert (vote["consent"], vote["subject"], vote["corrected_answer"]) == (0, None, None)
