@@ -33,6 +33,7 @@ _log = structlog.get_logger()
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _PRESS_SAVED = "() => setTimeout(() => document.querySelector('#saved').click(), 100)"
 """The browser fetches a file when its own button is pressed; the file is made first."""
+_UNFINISHED = ("waiting", "streaming")
 _EMPTY: dict[str, Any] = {"text": "", "files": []}
 _DEMO = resources.files("modeling") / "demo_model"
 _PLACEHOLDER = f"""## Ask about a medical image
@@ -112,7 +113,10 @@ class ChatTab:
         # the panel: the answer may have to wait for its turn.
         growing = [self.chat, self.conversation]
         sent = self.input.submit(
-            self._on_sent, {self.input, self.panel.pending}, [self.input, self.sent], **_HIDDEN
+            self._on_sent,
+            {self.input, self.panel.pending, self.conversation},
+            [self.input, self.sent],
+            **_HIDDEN,
         )
         events: list[Any] = [
             sent.then(self._on_submit, given, growing, **running),
@@ -148,6 +152,8 @@ class ChatTab:
         question, files = value.get("text") or "", value.get("files") or []
         if not question.strip():
             gr.Info("Write a question; an image alone asks nothing.")
+            return {self.sent: None}
+        if _is_under_way(given[self.conversation]):
             return {self.sent: None}
         attachments = self.panel.attachments(files, given[self.panel.pending])
         return {self.input: _EMPTY, self.sent: (question, attachments)}
@@ -197,7 +203,7 @@ class ChatTab:
     ) -> AsyncGenerator[Any]:
         """Ask the question of a turn once more, or another one; what came after it is gone."""
         conversation: Conversation = given[self.conversation]
-        if not 0 <= index < len(conversation.turns):
+        if not 0 <= index < len(conversation.turns) or _is_under_way(conversation):
             yield gr.skip()
             return
         old = conversation.turns[index]
@@ -227,7 +233,7 @@ class ChatTab:
         _log.info("ui.answer.done", request_id=last.request_id, state=last.state, code=code)
 
     def _on_stop(self, conversation: Conversation) -> Any:
-        if not conversation.turns or conversation.turns[-1].state not in ("waiting", "streaming"):
+        if not conversation.turns or conversation.turns[-1].state not in _UNFINISHED:
             return gr.skip()
         stopped = conversation.with_last(replace(conversation.turns[-1], state="stopped"))
         return {self.chat: shown_messages(stopped), self.conversation: stopped}
@@ -245,7 +251,7 @@ class ChatTab:
 
     def _undone(self, conversation: Conversation, index: int) -> Any:
         """Take a question back into the input, with its images."""
-        if not 0 <= index < len(conversation.turns):
+        if not 0 <= index < len(conversation.turns) or _is_under_way(conversation):
             return gr.skip()
         turn, kept = conversation.turns[index], conversation.until(index)
         back = {"text": turn.question, "files": [str(each.file) for each in turn.attachments]}
@@ -280,6 +286,14 @@ def example_cards() -> list[Any]:
         {"text": question, "display_text": question, "files": [str(picture)], "icon": str(picture)}
         for picture, question in shipped_scans()
     ]
+
+
+def _is_under_way(conversation: Conversation) -> bool:
+    """Whether an answer grows; then the page says so."""
+    if not conversation.turns or conversation.turns[-1].state not in _UNFINISHED:
+        return False
+    gr.Info("An answer is under way; press Stop first.")
+    return True
 
 
 def _first(index: int | tuple[int, int]) -> int:

@@ -171,7 +171,12 @@ class ImagePanel:
         looked = await self._looked_at(replace(old, attachment=attachment), model, request)
         if looked.seen.facts is None:  # the sliders stay as they were
             looked = replace(looked, seen=replace(looked.seen, facts=old.seen.facts))
-        return self._shown([*pending[:index], looked, *pending[index + 1 :]], index)
+        shown = self._shown([*pending[:index], looked, *pending[index + 1 :]], index)
+        # The sliders stay where their user has them by now; another plane has other slices.
+        shown[self.outputs.index(self.frame)] = gr.skip()
+        if looked.attachment.preprocess.get("plane") == old.attachment.preprocess.get("plane"):
+            shown[self.outputs.index(self.slice)] = gr.skip()
+        return shown
 
     def _preprocess(self, old: Pending, given: dict[Any, Any]) -> dict[str, Any]:
         """Return what was chosen, as the API has it."""
