@@ -14,6 +14,7 @@ from services.ui.gateway_client import Gateway
 from services.ui.problems import GatewayError
 
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_KEPT = "Your vote was kept"
 _RATINGS = {True: "up", False: "down", "Flag": "flag"}
 
 
@@ -123,10 +124,8 @@ class FeedbackPanel:
         gateway = self._ui.gateway_of(request)
         if not given[self.consent]:
             told = await _vote(gateway, vote, turn)
-            lost = " Without consent nothing else that you wrote was kept." if any(
-                said.values()
-            ) else ""  # fmt: skip
-            return told + lost
+            is_lost = any(said.values()) and told.startswith(_KEPT)
+            return told + (" Without consent nothing else was kept." if is_lost else "")
         if not (given[self.subject] and given[self.licence]):
             return "**A pseudonym and a licence are needed for that.**"
         turns = conversation.turns[: index + 1]
@@ -177,4 +176,4 @@ async def _vote(gateway: Gateway, vote: dict[str, Any], turn: Turn) -> str:
         await gateway.vote(vote)
     except GatewayError as error:
         return f"**Not sent. {error.problem.text()}**"
-    return f"Your vote was kept: **{vote['rating']}**. You may say more below."
+    return f"{_KEPT}: **{vote['rating']}**. You may say more below."

@@ -174,7 +174,8 @@ class ImagePanel:
         shown = self._shown([*pending[:index], looked, *pending[index + 1 :]], index)
         # The sliders stay where their user has them by now; another plane has other slices.
         shown[self.outputs.index(self.frame)] = gr.skip()
-        if looked.attachment.preprocess.get("plane") == old.attachment.preprocess.get("plane"):
+        planes = {each.attachment.preprocess.get("plane", PLANES[0]) for each in (old, looked)}
+        if len(planes) == 1:
             shown[self.outputs.index(self.slice)] = gr.skip()
         return shown
 
