@@ -24,17 +24,15 @@ from services.ui.conversation import (
     turn_of_message,
 )
 from services.ui.feedback_panel import FeedbackPanel
+from services.ui.gradio_parts import EMPTY_QUESTION, QUIET, SAFE_CHAT, Given, question_input
 from services.ui.image_panel import ImagePanel
 from services.ui.model_list import ModelList, context_of
-from services.ui.pictures import FILE_TYPES
 
 _log = structlog.get_logger()
 
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _PRESS_SAVED = "() => setTimeout(() => document.querySelector('#saved').click(), 100)"
 """The browser fetches a file when its own button is pressed; the file is made first."""
 _UNFINISHED = ("waiting", "streaming")
-_EMPTY: dict[str, Any] = {"text": "", "files": []}
 _DEMO = resources.files("modeling") / "demo_model"
 _PLACEHOLDER = f"""## Ask about a medical image
 
@@ -42,10 +40,6 @@ Add a picture, DICOM or NIfTI file (drag it here, paste it, or use the paper cli
 Or begin with one of the drawn scans below.
 
 {DISCLAIMER}"""
-
-
-Given = dict[Any, Any]
-"""Values by the component that they are of, as Gradio gives a set of inputs."""
 
 
 class ChatTab:
@@ -67,23 +61,13 @@ class ChatTab:
                     placeholder=_PLACEHOLDER,
                     examples=example_cards(),
                     feedback_options=["Like", "Dislike", "Flag"],
-                    sanitize_html=True,
-                    allow_tags=False,
-                    allow_file_downloads=False,
-                    group_consecutive_messages=False,
-                    latex_delimiters=[{"left": "$$", "right": "$$", "display": True}],
+                    **SAFE_CHAT,
                 )
-                self.input = gr.MultimodalTextbox(
-                    label="Question",
-                    show_label=False,
-                    placeholder="Ask about the images; add them by the paper clip, paste or drag",
-                    sources=["upload"],
-                    file_count="multiple",
-                    file_types=list(FILE_TYPES),
-                    max_plain_text_length=100_000,
-                    lines=1,
+                self.input = question_input(
+                    "Question",
+                    "Ask about the images; add them by the paper clip, paste or drag",
+                    "question",
                     autofocus=True,
-                    elem_id="question",
                 )
                 with gr.Row(elem_id="chat-buttons"):
                     self.stop = gr.Button("Stop", variant="stop", size="sm", elem_id="stop")
@@ -106,7 +90,7 @@ class ChatTab:
         }  # fmt: skip
         outputs = [self.chat, self.conversation, self.input]
         running: dict[str, Any] = {
-            **_HIDDEN, "concurrency_limit": self._ui.settings.at_once, "concurrency_id": "answers",
+            **QUIET, "concurrency_limit": self._ui.settings.at_once, "concurrency_id": "answers",
         }  # fmt: skip
         # Not the input: what an update leaves out is described anew by Gradio, which costs as much
         # as the rest of it. What was asked is taken in the step that empties the input, and with it
@@ -116,7 +100,7 @@ class ChatTab:
             self._on_sent,
             {self.input, self.panel.pending, self.conversation},
             [self.input, self.sent],
-            **_HIDDEN,
+            **QUIET,
         )
         events: list[Any] = [
             sent.then(self._on_submit, given, growing, **running),
@@ -127,11 +111,11 @@ class ChatTab:
         ]
         kept = self.conversation
         # first the end of the answer, then what is shown of it: together they would race
-        self.stop.click(None, cancels=events).then(self._on_stop, kept, outputs, **_HIDDEN)
+        self.stop.click(None, cancels=events).then(self._on_stop, kept, outputs, **QUIET)
         for trigger in (self.clear.click, self.chat.clear):
-            trigger(None, cancels=events).then(self._on_clear, kept, outputs, **_HIDDEN)
-        self.chat.undo(self._on_undo, kept, outputs, **_HIDDEN)
-        self.undo.click(self._on_undo_last, kept, outputs, **_HIDDEN)
+            trigger(None, cancels=events).then(self._on_clear, kept, outputs, **QUIET)
+        self.chat.undo(self._on_undo, kept, outputs, **QUIET)
+        self.undo.click(self._on_undo_last, kept, outputs, **QUIET)
         gr.on(
             [
                 self.input.submit, self.chat.example_select, self.chat.retry, self.chat.edit,
@@ -141,9 +125,9 @@ class ChatTab:
             self.feedback.forget,
             None,
             self.feedback.outputs,
-            **_HIDDEN,
+            **QUIET,
         )  # fmt: skip
-        saving = self.save.click(self._on_save, kept, self.saved, **_HIDDEN)
+        saving = self.save.click(self._on_save, kept, self.saved, **QUIET)
         saving.then(None, js=_PRESS_SAVED)
 
     def _on_sent(self, given: Given) -> dict[Any, Any]:
@@ -156,7 +140,7 @@ class ChatTab:
         if _is_under_way(given[self.conversation]):
             return {self.sent: None}
         attachments = self.panel.attachments(files, given[self.panel.pending])
-        return {self.input: _EMPTY, self.sent: (question, attachments)}
+        return {self.input: EMPTY_QUESTION, self.sent: (question, attachments)}
 
     async def _on_submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
         if given[self.sent] is None:
@@ -241,7 +225,7 @@ class ChatTab:
     def _on_clear(self, conversation: Conversation, request: gr.Request) -> dict[Any, Any]:
         session = self._ui.session_of(request)
         self._ui.sessions.drop_files(session, conversation.files() & session.files)
-        return {self.chat: [], self.conversation: Conversation(), self.input: _EMPTY}
+        return {self.chat: [], self.conversation: Conversation(), self.input: EMPTY_QUESTION}
 
     def _on_undo(self, conversation: Conversation, data: gr.UndoData) -> Any:
         return self._undone(conversation, turn_of_message(_first(data.index)))

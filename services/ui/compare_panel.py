@@ -12,7 +12,7 @@ import gradio as gr
 from services.ui.context import Ui
 from services.ui.evaluation_words import Told, label, score_tables
 from services.ui.gateway_client import Gateway
-from services.ui.html_tables import Series, table, warning
+from services.ui.html_tables import Series, html_table, warning
 from services.ui.problems import GatewayError, Problem
 from services.ui.receipts import (
     Receipt,
@@ -99,7 +99,7 @@ def comparison(first_id: str, second_id: str, first: Receipt, second: Receipt) -
         loud
         + score_tables("Second less first", runs, difference_rows(first, second), header)
         + _HINT
-        + table(
+        + html_table(
             "What they were made with, where it differs",
             ("fact", *names),
             made_with_differences(first, second),

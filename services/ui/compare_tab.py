@@ -17,18 +17,16 @@ from services.ui.blind_test import LETTERS, RATINGS, Choice, Contestant, Round, 
 from services.ui.context import Served, Ui
 from services.ui.conversation import DISCLAIMER
 from services.ui.gateway_client import Sampling
-from services.ui.html_table import html_table
+from services.ui.gradio_parts import EMPTY_QUESTION, QUIET, SAFE_CHAT, Given, question_input
+from services.ui.html_tables import html_table
 from services.ui.image_panel import ImagePanel
 from services.ui.merged_turns import merged_turns
 from services.ui.model_list import choices_of, context_of, first_choice, longest_answer
-from services.ui.pictures import FILE_TYPES
 from services.ui.problems import GatewayError
 from services.ui.sessions import Session
 
 _log = structlog.get_logger()
 
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-_EMPTY: dict[str, Any] = {"text": "", "files": []}
 _BUTTONS: tuple[tuple[Choice, str], ...] = (
     ("a", "A is better"), ("b", "B is better"), ("both", "Both are good"), ("none", "Both are bad"),
 )  # fmt: skip
@@ -37,8 +35,6 @@ _HOW = (
     "Choose two models (or one twice, with different temperatures) and ask. Until you vote, a "
     "further question goes on with the same two; after the vote it begins a new comparison."
 )
-Given = dict[Any, Any]
-"""Values by the component that they are of, as Gradio gives a set of inputs."""
 
 
 class CompareTab:
@@ -72,24 +68,14 @@ class CompareTab:
                     min_height=240,
                     placeholder=f"Answer {letter} comes here. {DISCLAIMER}",
                     buttons=["copy"],
-                    sanitize_html=True,
-                    allow_tags=False,
-                    allow_file_downloads=False,
-                    group_consecutive_messages=False,
-                    latex_delimiters=[{"left": "$$", "right": "$$", "display": True}],
+                    **SAFE_CHAT,
                 )
                 for letter in LETTERS
             ]
-        self.input = gr.MultimodalTextbox(
-            label="Question to both",
-            show_label=False,
-            placeholder="Ask both about the images; add them by the paper clip, paste or drag",
-            sources=["upload"],
-            file_count="multiple",
-            file_types=list(FILE_TYPES),
-            max_plain_text_length=100_000,
-            lines=1,
-            elem_id="compare-question",
+        self.input = question_input(
+            "Question to both",
+            "Ask both about the images; add them by the paper clip, paste or drag",
+            "compare-question",
         )
         with gr.Row():
             self.stop = gr.Button("Stop", variant="stop", size="sm", elem_id="compare-stop")
@@ -150,7 +136,7 @@ class CompareTab:
 
     def _join(self, tab: gr.Tab) -> None:
         self.panel.attach(self.input, self.first)
-        tab.select(self._on_open, self.menus, self.menus, **_HIDDEN)
+        tab.select(self._on_open, self.menus, self.menus, **QUIET)
         given = {
             self.input, self.panel.pending, self.round, *self.menus, self.blind, *self.warmths,
             self.max_tokens,
@@ -158,17 +144,17 @@ class CompareTab:
         shown = [*self.answers, self.round, self.names, *self.votes.values()]
         asking = self.input.submit(
             self._on_submit, given, [*shown, self.input],
-            concurrency_limit=self._ui.settings.at_once, concurrency_id="answers", **_HIDDEN,
+            concurrency_limit=self._ui.settings.at_once, concurrency_id="answers", **QUIET,
         )  # fmt: skip
         # first the end of the answers, then what is shown of them: together they would race
-        self.stop.click(None, cancels=[asking]).then(self._on_stop, self.round, shown, **_HIDDEN)
+        self.stop.click(None, cancels=[asking]).then(self._on_stop, self.round, shown, **QUIET)
         for trigger in (self.clear.click, *(each.clear for each in self.answers)):
             trigger(None, cancels=[asking]).then(
-                self._on_clear, self.round, [*shown, self.input], **_HIDDEN
+                self._on_clear, self.round, [*shown, self.input], **QUIET
             )
         voted = {self.round, self.score, self.consent}
         for choice, button in self.votes.items():
-            button.click(self._voting(choice), voted, [*shown, self.score, self.table], **_HIDDEN)
+            button.click(self._voting(choice), voted, [*shown, self.score, self.table], **QUIET)
 
     async def _on_open(
         self, first: str | None, second: str | None, request: gr.Request
@@ -199,7 +185,7 @@ class CompareTab:
             asked,
             conversations=(left.asked(question, attachments), right.asked(question, attachments)),
         )
-        yield {self.input: _EMPTY, **self._shown(asked)}
+        yield {self.input: EMPTY_QUESTION, **self._shown(asked)}
         async with aclosing(self._answered(asked, given, session)) as updates:
             async for update in updates:
                 yield update
@@ -262,7 +248,7 @@ class CompareTab:
             **{button: gr.update(interactive=False) for button in self.votes.values()},
             self.round: None,
             self.names: "",
-            self.input: _EMPTY,
+            self.input: EMPTY_QUESTION,
         }
 
     def _voting(self, choice: Choice) -> Any:

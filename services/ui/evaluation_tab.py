@@ -30,19 +30,16 @@ from services.ui.context import Ui
 from services.ui.evaluation_view import EvaluationView
 from services.ui.evaluation_words import Told, is_live, label, list_table
 from services.ui.gateway_client import Gateway
+from services.ui.gradio_parts import QUIET, Given
 from services.ui.model_list import first_choice
 from services.ui.problems import GatewayError
 from services.ui.sessions import Session
 
 _log = structlog.get_logger()
 
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _UPLOADED = "uploaded file"
 _LISTED = "50"
 _LOOK_S = 2.0
-
-Given = dict[Any, Any]
-"""Values by the component that they are of, as Gradio gives a set of inputs."""
 
 
 class _NothingToAskError(Exception):
@@ -99,23 +96,23 @@ class EvaluationTab:
         """Fill the tab when the page is opened, and again whenever the tab is."""
         listed = [self.model, self.list, self.table, *self.compare.menus]
         outputs = [*listed, *self.view.outputs, self.timer]
-        page.load(self._on_open, [self.view.shown, self.model], outputs, **_HIDDEN)
+        page.load(self._on_open, [self.view.shown, self.model], outputs, **QUIET)
         for trigger in (tab.select, self.refresh.click):
-            trigger(self._on_open, [self.view.shown, self.model], outputs, **_HIDDEN)
-        page.load(self._on_choice, [self.benchmark, self.file], self.about, **_HIDDEN)
-        self.benchmark.input(self._on_choice, [self.benchmark, self.file], self.about, **_HIDDEN)
-        self.file.change(self._on_file, self.file, [self.benchmark, self.about], **_HIDDEN)
+            trigger(self._on_open, [self.view.shown, self.model], outputs, **QUIET)
+        page.load(self._on_choice, [self.benchmark, self.file], self.about, **QUIET)
+        self.benchmark.input(self._on_choice, [self.benchmark, self.file], self.about, **QUIET)
+        self.file.change(self._on_file, self.file, [self.benchmark, self.about], **QUIET)
         given = {
             self.benchmark, self.file, self.model, self.size, self.temperature, self.max_tokens,
             self.seed,
         }  # fmt: skip
         self.start.click(
             self._on_start, given, [self.said, self.start, *outputs], trigger_mode="once",
-            **_HIDDEN,
+            **QUIET,
         )  # fmt: skip
-        self.list.input(self._on_listed, self.list, [*self.view.outputs, self.timer], **_HIDDEN)
+        self.list.input(self._on_listed, self.list, [*self.view.outputs, self.timer], **QUIET)
         self.timer.tick(
-            self._on_tick, [self.view.shown, self.model], outputs, concurrency_limit=None, **_HIDDEN
+            self._on_tick, [self.view.shown, self.model], outputs, concurrency_limit=None, **QUIET
         )
         self.view.attach([self.timer])
 

@@ -13,11 +13,11 @@ from services.ui.context import Ui
 from services.ui.conversation import now
 from services.ui.evaluation_words import Told, can_be_cancelled, is_live, progress, scores
 from services.ui.gateway_client import Gateway
-from services.ui.html_tables import table
+from services.ui.gradio_parts import QUIET
+from services.ui.html_tables import html_table
 from services.ui.problems import GatewayError, Problem
 from services.ui.receipts import kind_rows, made_with_rows, read_receipt
 
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _FILES = {
     "receipt_file_id": "receipt.json",
     "output_file_id": "answers.jsonl",
@@ -61,7 +61,7 @@ class EvaluationView:
 
     def attach(self, others: Sequence[Any]) -> None:
         """Join the buttons; `others` are outputs that a cancelled evaluation leaves alone."""
-        self.cancel.click(self._on_cancel, self.shown, [*self.outputs, *others], **_HIDDEN)
+        self.cancel.click(self._on_cancel, self.shown, [*self.outputs, *others], **QUIET)
         self.fetch.click(
             self._on_fetch, self.shown, [self.files, self.away], show_progress="minimal",
             api_visibility="private",
@@ -131,7 +131,7 @@ async def _receipt_html(gateway: Gateway, told: Told) -> str:
     receipt = read_receipt(await gateway.content(told["receipt_file_id"]))
     if receipt is None:
         return "<p>Its receipt cannot be read by this page; its file can be had below.</p>"
-    kinds = table(
+    kinds = html_table(
         "By type of question", ("type", "metric", "mean", "questions"), kind_rows(receipt)
     )
-    return kinds + table("What it was made with", ("fact", "value"), made_with_rows(receipt))
+    return kinds + html_table("What it was made with", ("fact", "value"), made_with_rows(receipt))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from services.ui.html_tables import Series, interval_plot, table
+from services.ui.html_tables import Series, html_table, interval_plot
 from services.ui.receipts import LEGACY, metric_rows, part, without_legacy
 
 Told = Mapping[str, Any]
@@ -115,10 +115,10 @@ def score_tables(
     """Return plot and table of `standard-v1`; what LLaVA-Med's scripts computed is folded away."""
     by_version = [[row for row in rows if (row[1] == LEGACY) is old] for old in (False, True)]
     shown = [Series(run.name, without_legacy(run.metrics)) for run in runs]
-    folded = table(f"{caption}, {LEGACY}", header, by_version[True])
+    folded = html_table(f"{caption}, {LEGACY}", header, by_version[True])
     return (
         interval_plot(f"{caption}, with their 95 % intervals", shown)
-        + table(caption, header, by_version[False])
+        + html_table(caption, header, by_version[False])
         + f"<details><summary>{LEGACY}: as LLaVA-Med's scripts computed them</summary>{folded}"
         "</details>"
     )
@@ -138,7 +138,7 @@ def list_table(evaluations: Sequence[Told]) -> str:
         "evaluation", "benchmark", "model", "questions", "state", "closed accuracy", "open recall",
         "begun (UTC)",
     )  # fmt: skip
-    return table("Evaluations, the newest first", header, rows) or "<p>There are none yet.</p>"
+    return html_table("Evaluations, the newest first", header, rows) or "<p>There are none yet.</p>"
 
 
 def _headline(told: Told, name: str) -> str:

@@ -11,9 +11,9 @@ import gradio as gr
 from services.ui.context import Ui
 from services.ui.conversation import Conversation, Turn, turn_of_message
 from services.ui.gateway_client import Gateway
+from services.ui.gradio_parts import QUIET
 from services.ui.problems import GatewayError
 
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _KEPT = "Your vote was kept"
 _RATINGS = {True: "up", False: "down", "Flag": "flag"}
 
@@ -73,9 +73,9 @@ class FeedbackPanel:
 
     def _join(self) -> None:
         kept = [self._conversation, self.request_id]
-        self._chat.like(self._on_thumb, kept, self.outputs, **_HIDDEN)
+        self._chat.like(self._on_thumb, kept, self.outputs, **QUIET)
         self.consent.input(
-            lambda is_given: gr.update(visible=is_given), self.consent, self.given, **_HIDDEN
+            lambda is_given: gr.update(visible=is_given), self.consent, self.given, **QUIET
         )
         given = {
             self._conversation, self.request_id, self.rating, self.reason, self.corrected,

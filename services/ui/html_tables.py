@@ -4,7 +4,7 @@ What does *not* live here: what they show (`receipts.py`, `evaluation_words.py`)
 """
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,22 +25,26 @@ class Series:
     metrics: Mapping[str, Mapping[str, Any]]
 
 
-def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column names its rows; it scrolls by itself where it is wide."""
-    if not rows:
+def html_table(
+    caption: str, titles: Sequence[str], rows: Iterable[Sequence[str]], empty: str = ""
+) -> str:
+    """Return a table whose first column names its rows.
+
+    Args:
+        empty: what is said where there are no rows; "": nothing, not even the caption.
+    """
+    lines = [_row(cells) for cells in rows]
+    name = html.escape(caption)
+    if not lines and not empty:
         return ""
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    shown = html.escape(caption)
+    if not lines:
+        return f"<h2>{name}</h2><p>{html.escape(empty)}</p>"
+    heads = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in titles)
+    # a wide table scrolls by itself, also by the keyboard, and the page does not
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{shown}"><table class="figures">'
-        f"<caption>{shown}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-        "</table></div>"
+        f'<div class="wide" role="region" aria-label="{name}" tabindex="0"><table>'
+        f"<caption>{name}</caption><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -128,3 +132,9 @@ def _x(share: float) -> float:
 
 def _share(value: float) -> float:
     return min(max(value, 0.0), 1.0)
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = map(html.escape, cells)
+    rest = "".join(f"<td>{cell}</td>" for cell in others)
+    return f'<tr><th scope="row">{first}</th>{rest}</tr>'

@@ -15,6 +15,7 @@ from openai.types import Model
 
 from services.ui.context import Ui
 from services.ui.conversation import Attachment
+from services.ui.gradio_parts import QUIET
 from services.ui.pictures import MEDICAL, Seen, look, with_picture
 
 WINDOWS = (
@@ -104,16 +105,15 @@ class ImagePanel:
 
     def attach(self, source: gr.MultimodalTextbox, model: gr.Dropdown) -> None:
         """Look at what is added to an input, and again at what is chosen of it."""
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         source.change(
             self._on_files,
             [source, self.pending, model],
             self.outputs,
             trigger_mode="always_last",
             concurrency_limit=None,
-            **hidden,
+            **QUIET,
         )
-        self.which.input(self._on_which, [self.which, self.pending], self.outputs, **hidden)
+        self.which.input(self._on_which, [self.which, self.pending], self.outputs, **QUIET)
         self._model = model
         chosen = {self.which, self.pending, model, *self._choices}
         gr.on(
@@ -129,7 +129,7 @@ class ImagePanel:
             show_progress="minimal",
             api_visibility="private",
         )  # fmt: skip
-        model.input(self._on_model, [self.which, self.pending, model], self.outputs, **hidden)
+        model.input(self._on_model, [self.which, self.pending, model], self.outputs, **QUIET)
 
     def attachments(self, files: Sequence[str], pending: Sequence[Pending]) -> list[Attachment]:
         """Return the images of a question, with what was chosen of them."""

@@ -15,12 +15,12 @@ from services.ui.context import Served, Ui
 from services.ui.conversation import DISCLAIMER
 from services.ui.evaluation_tab import EvaluationTab
 from services.ui.front_door import LOGOUT
+from services.ui.gradio_parts import QUIET
 from services.ui.sessions import COOKIE
 from services.ui.status_tab import StatusTab
 
 _POLL_S = 3.0
 _TITLE = "Galen"
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def theme() -> themes.Base:
@@ -84,13 +84,13 @@ def build_page(ui: Ui) -> gr.Blocks:
                 ui.sessions.close_page(session, request.session_hash)
 
         models = [watched, away, chat.models.model, chat.models.state, *compare.menus]
-        page.load(begin, None, [who, *models], **_HIDDEN)
+        page.load(begin, None, [who, *models], **QUIET)
         page.unload(leave)
         timer = gr.Timer(_POLL_S)
         seen = [chat.models.model, watched, *compare.menus]
-        timer.tick(look, seen, models, concurrency_limit=None, **_HIDDEN)
+        timer.tick(look, seen, models, concurrency_limit=None, **QUIET)
         chat.models.model.input(
-            chat.models.describe, [chat.models.model, watched], chat.models.state, **_HIDDEN
+            chat.models.describe, [chat.models.model, watched], chat.models.state, **QUIET
         )
     return page
 

@@ -12,12 +12,12 @@ import gradio as gr
 
 from services.ui import status_view
 from services.ui.context import Ui
+from services.ui.gradio_parts import QUIET
 from services.ui.problems import GatewayError, Problem
 from services.ui.status_reader import Snapshot, StatusReader
 
 _NAME = "Status"
 _POLL_S = 3.0
-_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _ABOUT = (
     "TTFT: time from a request's arrival to its first token; half of the answers (p50) and 95 of "
     "100 (p95) were as quick. Rates and errors are those of the one gateway that this page asks; "
@@ -88,14 +88,14 @@ class StatusTab:
             """Poll while the tab is open, and no longer."""
             return gr.Timer(active=chosen.value == _NAME)
 
-        tabs.select(on_turn, None, self.timer, **_HIDDEN)
+        tabs.select(on_turn, None, self.timer, **QUIET)
         seen = [self.worker, self.ids]
         for trigger in (tab.select, self.timer.tick):
-            trigger(self._on_look, seen, self.outputs, concurrency_limit=None, **_HIDDEN)
+            trigger(self._on_look, seen, self.outputs, concurrency_limit=None, **QUIET)
         ordered = [self.ordered, *self.outputs]
         for button, order in ((self.cordon, "cordon"), (self.uncordon, "uncordon")):
-            button.click(self._ordering(order), seen, ordered, **_HIDDEN)
-        self.drain.click(self._ordering("drain"), seen, ordered, js=_SURE, **_HIDDEN)
+            button.click(self._ordering(order), seen, ordered, **QUIET)
+        self.drain.click(self._ordering("drain"), seen, ordered, js=_SURE, **QUIET)
 
     async def _on_look(
         self, worker: str | None, known: list[str], request: gr.Request

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.ui.history_chart import history_chart
-from services.ui.html_table import html_table
+from services.ui.html_tables import html_table
 from services.ui.rates import ModelRate, Point
 
 _GIB = 1024**3

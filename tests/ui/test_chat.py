@@ -175,8 +175,10 @@ async def test_parameters_reach_the_model(chat: ChatPage):
 
 
 async def test_with_nothing_asked_no_button_does_harm(chat: ChatPage):
+    await chat.question.fill("half a question")
     for name in ("Stop", "Retry", "Undo", "New conversation"):
         await chat.button(name).click()
+    await expect(chat.question).to_have_value("")  # the last of them is done
 
     await chat.ask_fully("[[n=3]]", "zq0002")
     await expect(chat.page.locator(".toast-wrap .error")).to_have_count(0)

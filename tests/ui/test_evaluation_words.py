@@ -13,7 +13,7 @@ from services.ui.evaluation_words import (
     scores,
     state,
 )
-from services.ui.html_tables import Series, interval_plot, table, warning
+from services.ui.html_tables import Series, html_table, interval_plot, warning
 from tests.ui.evaluated import receipt, told
 
 EVIL = "<script>alert('x')</script>"
@@ -112,7 +112,8 @@ def test_no_text_becomes_markup() -> None:
         model=EVIL, benchmark=EVIL, metrics={EVIL: {"mean": 1, "low": 1, "high": 1, "num": 1}}
     )
     made = [
-        progress(evil, 0), scores(evil), list_table([evil]), table(EVIL, [EVIL], [[EVIL, EVIL]]),
+        progress(evil, 0), scores(evil), list_table([evil]),
+        html_table(EVIL, [EVIL], [[EVIL, EVIL]]),
         warning(EVIL, [EVIL]), interval_plot(EVIL, [Series(EVIL, evil["metrics"])] * 2),
     ]  # fmt: skip
 

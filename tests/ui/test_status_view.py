@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.ui import status_view
 from services.ui.history_chart import history_chart
-from services.ui.html_table import html_table
+from services.ui.html_tables import html_table
 from services.ui.rates import ModelRate, Point
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
