@@ -35,7 +35,8 @@ async def put(database: Database, job: JobRow, num: int, *, pause_ms: int = 0) -
 async def num_told(database: Database, job: JobRow) -> int | None:
     async with database.begin() as session:
         found = await find_job(session, job.id)
-    return found and found.result and found.result.get("num_scored")
+    assert found is not None
+    return found.result.get("num_scored") if found.result else None
 
 
 async def test_fewer_questions_never_take_the_place_of_more(database: Database) -> None:

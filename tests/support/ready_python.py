@@ -9,6 +9,7 @@ What does *not* live here: runs in which the start itself is tested, or Python's
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -128,7 +129,8 @@ def _import_everything() -> None:
     for package in _PACKAGES:
         folders = importlib.import_module(package).__path__
         for found in pkgutil.walk_packages(folders, f"{package}."):
-            importlib.import_module(found.name)
+            with contextlib.suppress(ModuleNotFoundError):  # an extra that is not installed here
+                importlib.import_module(found.name)
     for name in _LIBRARIES:
         importlib.import_module(name)
     with OpenAI(base_url="http://127.0.0.1:1/v1", api_key="none") as client:
