@@ -1,10 +1,12 @@
 """One process of a stack, and what is needed to start and end it."""
 
+import itertools
+import os
 import random
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,11 @@ class Program:
         assert self.process is not None, f"{self.name} was not started"
         return self.process.poll()
 
+    def last_words(self) -> str:
+        """How it stands, and the end of its log."""
+        lines = self.log.read_text("utf-8", errors="replace").splitlines()[-8:]
+        return "\n  ".join([f"{self.name}, exit code {self.exit_code}:", *lines])
+
     def end(self) -> None:
         """SIGTERM, and wait for the end."""
         self.send(signal.SIGTERM)
@@ -55,15 +62,30 @@ class Program:
 
 
 def free_port() -> int:
-    """Return a port below those that the kernel gives to outgoing connections."""
+    """Return a port that is free, and that no other call of this run has been given.
+
+    They lie below those that the kernel gives to outgoing connections.
+    """
     while True:
-        port = random.randint(15_000, 30_000)
+        port = next(_PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         return port
+
+
+def _ports() -> Iterator[int]:
+    """Ports in any order, again and again; processes of one test run have none in common."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")  # noqa: TID251 - pytest's own
+    first = 15_000 + int(worker.removeprefix("gw")) % 8 * 2_000
+    ports = list(range(first, first + 2_000))
+    random.shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_PORTS = _ports()
 
 
 def kill(process: psutil.Process) -> None:

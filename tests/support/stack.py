@@ -7,7 +7,6 @@ Leaving the block kills everything and fails where a process is left behind. Wha
 here: faults (the tests inject them, by signals) and judgement (`history.py`).
 """
 
-import asyncio
 import os
 import shutil
 import signal
@@ -27,7 +26,7 @@ from services.protocol import keys
 from services.protocol.messages import WorkerRecord, decode_record
 from tests.support.program import Program, free_port, is_alive, kill
 from tests.support.redis_server import redis_program, socket_in
-from tests.support.waiting import eventually
+from tests.support.waiting import NeverCameError, eventually
 
 MODEL = "fake"
 START_LIMIT_S = 40.0
@@ -67,9 +66,8 @@ class Stack:
     # --- life ---
 
     async def __aenter__(self) -> "Stack":
-        self._home = Path(
-            tempfile.mkdtemp(prefix="galen-stack-")
-        )  # short: a socket's path is limited
+        # Short: a socket's path is limited.
+        self._home = Path(tempfile.mkdtemp(prefix="galen-stack-"))
         self._client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=2.0)
         self._http = httpx.AsyncClient(timeout=2.0)
         self._redis = redis_program(self._home, log=self.folder / "redis.log", durable=self.durable)
@@ -93,7 +91,7 @@ class Stack:
         ours = {process.pid: process for process in self._all_processes()}
         for process in ours.values():
             kill(process)
-        for program in (*self.gateways, *self.workers, *self.jobs, *self.pages, self._redis):
+        for program in self._programs:
             if program.process is not None:
                 program.process.wait(10)
         await self._http.aclose()
@@ -107,9 +105,13 @@ class Stack:
         finally:
             shutil.rmtree(self._home, ignore_errors=True)
 
+    @property
+    def _programs(self) -> list[Program]:
+        return [*self.gateways, *self.workers, *self.jobs, *self.pages, self._redis]
+
     def _all_processes(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
-        for program in (*self.gateways, *self.workers, *self.jobs, *self.pages, self._redis):
+        for program in self._programs:
             if program.process is not None and program.process.poll() is None:
                 parent = psutil.Process(program.pid)
                 found += [*parent.children(recursive=True), parent]
@@ -248,15 +250,10 @@ class Stack:
 
     async def holder_soon(self, request_id: str) -> Program:
         """Wait until a worker holds the request, and return it."""
-        found: list[Program] = []
-
-        def is_held() -> bool:
-            holder = self.holder_of(request_id)
-            found[:] = [holder] if holder else []
-            return bool(found)
-
-        await eventually(is_held, 2.0, "a holder of the request")
-        return found[0]
+        await eventually(lambda: self.holder_of(request_id), 2.0, "a holder of the request")
+        holder = self.holder_of(request_id)
+        assert holder is not None, "the request has ended"
+        return holder
 
     def busiest(self) -> Program:
         """The worker that holds the most requests now."""
@@ -368,9 +365,13 @@ class Stack:
             return all([await self.ready(i) == 200 for i in range(len(self.gateways))])
 
         started = time.monotonic()
-        await eventually(all_workers_are_ready, timeout_s, "all workers")
-        await eventually(all_gateways_are_ready, timeout_s, "all gateways")
-        await eventually(lambda: not self.leftovers(), timeout_s, "a clean queue")
+        try:
+            await eventually(all_workers_are_ready, timeout_s, "all workers")
+            await eventually(all_gateways_are_ready, timeout_s, "all gateways")
+            await eventually(lambda: not self.leftovers(), timeout_s, "a clean queue")
+        except NeverCameError as error:
+            error.add_note("\n".join(program.last_words() for program in self._programs))
+            raise
         return time.monotonic() - started
 
     def has_finished(self, program: Program) -> bool:
@@ -379,10 +380,8 @@ class Stack:
 
     async def exit_code_of(self, program: Program, timeout_s: float) -> int:
         """Wait for the end of a process."""
-        await eventually(
-            lambda: self.has_finished(program), timeout_s, f"the end of {program.name}"
-        )
-        await asyncio.sleep(0)
+        what = f"the end of {program.name}"
+        await eventually(lambda: self.has_finished(program), timeout_s, what)
         code = program.exit_code
         assert code is not None
         return code
