@@ -1,26 +1,62 @@
-"""A misspelt environment variable is told instead of being ignored.
+"""Settings come from variables and from files of secrets, and a misspelt name is told.
 
 pydantic-settings reads the variables that it knows and passes over all others, so that
 `GALEN_WORKER_SLTOS=8` would silently mean the default. An unknown name with a service's prefix
 stops the start; one with a prefix that nobody has may belong to something else, and is a warning.
+
+A password in a variable is seen by whoever may look at a container or a process. So each setting
+may stand in a file of its variable's name, in lower case, in `GALEN_SECRETS_DIR` (`/run/secrets`,
+where Docker and our Helm chart mount them), as `galen_gateway_redis_url`. A variable wins.
 """
 
 import difflib
 import os  # the only module beside the settings that looks at the environment
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsError,
+)
 
 S = TypeVar("S", bound=BaseSettings)
 
 _OURS = "GALEN_"
+_SECRETS_DIR = "GALEN_SECRETS_DIR"
+_MOUNTED = "/run/secrets"
 _NO_SERVICE = ("GALEN_BENCH_",)
 """Prefixes of programs beside the services."""
-_OF_COMMANDS = ("GALEN_ADMIN_KEY", "GALEN_API_KEY", "GALEN_UP_WORKER_PYTHON")
+_OF_COMMANDS = ("GALEN_ADMIN_KEY", "GALEN_API_KEY", "GALEN_UP_WORKER_PYTHON", _SECRETS_DIR)
 """Variables of `galen` itself."""
+
+
+class ServiceSettings(BaseSettings):
+    """Settings of a service: what was passed, then variables, then files of secrets."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's names
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, the first to win."""
+        folder = secrets_dir()
+        files = () if folder is None else (SecretsSettingsSource(settings_cls, folder),)
+        return (init_settings, env_settings, *files)
+
+
+def secrets_dir() -> Path | None:
+    """Return the folder of secrets, None where there is none."""
+    folder = Path(os.environ.get(_SECRETS_DIR, _MOUNTED))  # noqa: TID251 - as `_given`
+    return folder if folder.is_dir() else None
 
 
 def settings_or_exit(settings: type[S], service: str) -> S:
@@ -32,6 +68,8 @@ def settings_or_exit(settings: type[S], service: str) -> S:
         return settings()
     except ValidationError as error:
         sys.exit(f"bad {service} settings: {'; '.join(_problems(settings, error))}")
+    except (SettingsError, OSError) as error:  # a file of secrets that cannot be read
+        sys.exit(f"bad {service} settings: {error}")
 
 
 def _problems(settings: type[BaseSettings], error: ValidationError) -> list[str]:
@@ -43,12 +81,15 @@ def _problems(settings: type[BaseSettings], error: ValidationError) -> list[str]
 
 
 def unknown_variables(settings: type[BaseSettings]) -> list[str]:
-    """Return one readable line per environment variable with the prefix that no field reads."""
+    """Return one readable line per variable or secret with the prefix that no field reads."""
     prefix = _prefix(settings)
     known = _names(settings)
+    folder = secrets_dir()
+    secrets = [] if folder is None else sorted(file.name for file in folder.iterdir())
     return [
-        f"unknown setting {name}{_hint(name, known)}"
-        for name in _given()
+        f"unknown {kind} {name}{_hint(name, known)}"
+        for kind, names in (("setting", _given()), ("secret", secrets))
+        for name in names
         if name.upper().startswith(prefix) and name.upper() not in known
     ]
 

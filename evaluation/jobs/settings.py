@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.endpoint_client.places import host_of
 from services.protocol.keys import why_no_redis_address
+from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_JOBS_"
@@ -29,7 +30,7 @@ def _http_address(url: str) -> str:
     return url.rstrip("/")
 
 
-class JobSettings(BaseSettings):
+class JobSettings(ServiceSettings):
     """Read once, at the start; a bad value stops the start."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from modeling.medical_images.choice import BurnedIn
 from services.gateway.moderation_rules import read_rules
 from services.gateway.url_policy import HostRule, IpNetwork, read_rule
 from services.protocol.keys import why_no_redis_address
+from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_GATEWAY_"
@@ -64,7 +65,7 @@ def _above_the_soft_share(hard: float, info: ValidationInfo) -> float:
     return hard
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(ServiceSettings):
     """Read once, at the start; a bad value stops the start."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)

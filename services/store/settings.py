@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.settings_guard import ServiceSettings
 
 ENV_PREFIX = "GALEN_STORE_"
 
@@ -26,7 +28,7 @@ def _database_address(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
-class StoreSettings(BaseSettings):
+class StoreSettings(ServiceSettings):
     """Read once, at the start; a bad value stops the start."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.endpoint_client.places import host_of
+from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_UI_"
@@ -27,7 +28,7 @@ def _parts(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-class UiSettings(BaseSettings):
+class UiSettings(ServiceSettings):
     """Read once, at the start; a bad value stops the start."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)

@@ -77,7 +77,7 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)
     if settings.metrics_port is not None:
-        _serve_metrics(settings.metrics_port, metrics)
+        _serve_metrics(settings.metrics_host, settings.metrics_port, metrics)
     try:
         await worker.run()
     finally:
@@ -85,12 +85,13 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
             await each.aclose()
 
 
-def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
+def _serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> None:
     try:
-        start_http_server(port, "127.0.0.1", metrics.registry)
+        start_http_server(port, host, metrics.registry)
     except OSError as error:
         raise EngineStartError(
-            f"the metrics port {port} is in use; choose another with GALEN_WORKER_METRICS_PORT"
+            f"metrics cannot be served on {host}:{port} ({error.strerror}); choose another port "
+            "with GALEN_WORKER_METRICS_PORT, or address with GALEN_WORKER_METRICS_HOST"
         ) from error
 
 

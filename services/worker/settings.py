@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.protocol.keys import why_no_model_name, why_no_redis_address
+from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
 
 ENV_PREFIX = "GALEN_WORKER_"
@@ -26,7 +27,7 @@ def _redis_address(url: SecretStr) -> SecretStr:
     return url
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(ServiceSettings):
     """Read once, at the start; a bad value stops the start."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
@@ -133,7 +134,10 @@ class WorkerSettings(BaseSettings):
         "in a row end the worker with code 1",
     )
     metrics_port: int | None = Field(
-        default=None, ge=1, le=65_535, description="Prometheus metrics on 127.0.0.1; default: none"
+        default=None, ge=1, le=65_535, description="Port of Prometheus metrics; default: none"
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address to serve metrics on; they ask for no key"
     )
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"

@@ -22,7 +22,7 @@ OF_MINIATURE = {
     "GALEN_WORKER_NUM_THREADS": "1",
 }
 """Settings of a worker that serves the shipped model."""
-PATIENCE_MS = 15_000
+PATIENCE_MS = 45_000
 SLOTS, MOST_WAITING = 4, 4
 """Of each worker, and of the queue: few, so that a test can fill them."""
 _START_LIMIT_S = 40.0

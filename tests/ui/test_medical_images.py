@@ -54,6 +54,7 @@ async def test_the_picture_follows_frame_and_window(chat: ChatPage):
     third = await another_picture(chat, first, second)
 
     await chat.choose("Window", "custom")
+    await expect(chat.facts).to_contain_text("window: values")
     width = chat.page.get_by_label("Window width")
     await width.fill("150")
     await width.press("Enter")

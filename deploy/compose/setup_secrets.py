@@ -1,0 +1,129 @@
+"""Before anything starts: passwords for each service, each in a volume that only that service sees.
+
+    docker compose run --rm setup                  what is missing is made; what is there stays
+    docker compose run --rm setup show postgres/password
+
+Only the standard library. Passwords are 256 random bits; Redis keeps their SHA-256 alone. What does
+*not* live here: API keys (`docker compose exec gateway galen keys create NAME`).
+"""
+
+import argparse
+import hashlib
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FOLDER = Path("/secrets")
+_BYTES = 32
+_REDIS = "redis://{user}:{password}@redis:6379/0"
+_POSTGRES = "postgresql+asyncpg://galen:{password}@postgres:5432/galen"
+
+ACL_RULES = {
+    # All keys of the wire, and Celery's queue; nothing that administers the server or looks at
+    # keys one does not know.
+    "gateway": "~galen:* &galen:* +@all -@admin -@dangerous",
+    "jobs": "~galen:* &galen:* +@all -@admin -@dangerous",
+    # No limits of keys, no orders to hosts, no jobs.
+    "worker": (
+        "~galen:leases ~galen:workers ~galen:models ~galen:work:* ~galen:turns:* ~galen:given:* "
+        "~galen:depth ~galen:claimed ~galen:bell:* ~galen:wake:* ~galen:alone-owner:* "
+        "~galen:affine:* ~galen:affine_workers:* ~galen:running:* ~galen:control:* "
+        "~galen:inflight:* ~galen:gateway:* ~galen:events:* ~galen:image:* ~galen:unloaded "
+        "~galen:dead ~galen:epoch ~galen:fenced_writes ~galen:fenced_renewals "
+        "+@all -@admin -@dangerous"
+    ),
+}
+"""Of each user of Redis; `health` may say PING, and nobody else may say anything."""
+
+
+def acl_file(passwords: dict[str, str]) -> str:
+    """Return Redis's list of users.
+
+    Args:
+        passwords: by user, of all in `ACL_RULES`.
+    """
+    lines = ["user default off", "user health on nopass -@all +ping"]
+    for user, rules in ACL_RULES.items():
+        hashed = hashlib.sha256(passwords[user].encode()).hexdigest()
+        lines.append(f"user {user} on #{hashed} {rules}")
+    return "\n".join(lines) + "\n"
+
+
+def missing_secrets(folder: Path) -> dict[str, str]:
+    """Return what is not there yet, by its path within `folder`.
+
+    Passwords of Redis are made all together: its list of users and the addresses that hold them
+    belong together.
+    """
+    made: dict[str, str] = {}
+    users = {user: f"{user}/galen_{user}_redis_url" for user in ACL_RULES}
+    if not all((folder / path).exists() for path in ("redis/users.acl", *users.values())):
+        passwords = {user: secrets.token_hex(_BYTES) for user in ACL_RULES}
+        made["redis/users.acl"] = acl_file(passwords)
+        for user, path in users.items():
+            made[path] = _REDIS.format(user=user, password=passwords[user])
+    shared = {
+        "audit_key": (secrets.token_hex(_BYTES), ("gateway/galen_gateway_audit_key",)),
+        "key_pepper": (
+            secrets.token_hex(_BYTES),
+            ("gateway/galen_store_key_pepper", "jobs/galen_store_key_pepper"),
+        ),
+    }
+    for value, paths in shared.values():
+        present = [folder / path for path in paths if (folder / path).exists()]
+        kept = present[0].read_text("utf-8") if present else value
+        made |= {path: kept for path in paths if not (folder / path).exists()}
+    password_file = folder / "postgres/password"
+    if password_file.exists():
+        password = password_file.read_text("utf-8")
+    else:
+        password = secrets.token_hex(_BYTES)
+        made["postgres/password"] = password
+    for user in ("gateway", "jobs"):
+        path = f"{user}/galen_store_database_url"
+        if not (folder / path).exists():
+            made[path] = _POSTGRES.format(password=password)
+    return made
+
+
+def write(folder: Path, made: dict[str, str]) -> None:
+    """Write each file whole or not at all; who mounts its volume may read it, nobody may change it.
+
+    Redis's list of users comes last: where this is cut short, all of them are made anew.
+    """
+    for path in sorted(made, key=lambda path: path == "redis/users.acl"):
+        file = folder / path
+        draft = file.with_name(f".{file.name}.draft")
+        draft.write_text(made[path], encoding="utf-8")
+        draft.chmod(0o444)
+        draft.replace(file)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what is missing, or print one secret."""
+    parser = argparse.ArgumentParser(description="Make the services' passwords.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="one folder per service")
+    commands = parser.add_subparsers(dest="command")
+    show = commands.add_parser("show", help="print a secret, such as postgres/password")
+    show.add_argument("name")
+    options = parser.parse_args(arguments)
+    if options.command == "show":
+        file = options.folder / options.name
+        if not file.is_file():
+            known = sorted(str(each.relative_to(options.folder)) for each in _files(options.folder))
+            sys.exit(f"there is no {options.name}; there are {', '.join(known) or 'none yet'}")
+        sys.stdout.write(file.read_text("utf-8"))
+        return
+    made = missing_secrets(options.folder)
+    write(options.folder, made)
+    said = f"made {', '.join(sorted(made))}" if made else "all secrets are there"
+    sys.stdout.write(f"setup: {said}\n")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*/*") if path.is_file()]
+
+
+if __name__ == "__main__":
+    main()
