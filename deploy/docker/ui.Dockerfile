@@ -6,7 +6,7 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
 WORKDIR /build
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE ./
 COPY constraints constraints
 COPY deploy/docker/install_packages.sh deploy/docker/install_packages.sh
 RUN deploy/docker/install_packages.sh ui

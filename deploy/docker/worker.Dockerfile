@@ -10,7 +10,7 @@ FROM ${PYTHON_IMAGE} AS builder
 WORKDIR /build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH=torch==2.13.0+cpu
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE ./
 COPY constraints constraints
 COPY deploy/docker/install_packages.sh deploy/docker/install_packages.sh
 COPY deploy/docker/wheels wheels

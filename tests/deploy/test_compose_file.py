@@ -1,0 +1,205 @@
+"""docker-compose.yml: rules that need no engine. How it runs: tests/compose."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+from deploy.compose import setup_secrets
+from evaluation.jobs.settings import JobSettings
+from services.gateway.settings import GatewaySettings
+from services.settings_guard import ServiceSettings
+from services.store.settings import StoreSettings
+from services.ui.settings import UiSettings
+from services.worker.settings import WorkerSettings
+from tests.deploy.compose_file import VARIABLE, composition, defaults, services, text
+from tests.support.program import ROOT, free_port
+from tests.support.redis_server import redis_program
+from tests.support.waiting import wait_until
+
+SERVICES = services()
+ONE_SHOT = {"setup", "training"}
+PUBLISHED_BY_DEFAULT = {"gateway", "ui"}
+SETTINGS: tuple[type[ServiceSettings], ...] = (
+    GatewaySettings, WorkerSettings, UiSettings, JobSettings, StoreSettings,
+)  # fmt: skip
+OF_THE_IMAGE = ("worker", "ui", "gateway", "jobs", "worker-gpu", "worker-gpu-tp")
+"""Services with a health check in their image (tests/deploy/test_dockerfiles.py)."""
+OF_OTHERS = {"prometheus", "grafana"}
+"""Published images of others, which nothing waits for."""
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["pids_limit"] <= 2048
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
+    assert service["logging"]["options"]["max-size"]
+    assert not service.get("privileged")
+    assert not any("docker.sock" in str(volume) for volume in service.get("volumes", []))
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_images_are_pinned(name: str) -> None:
+    tag = SERVICES[name]["image"].rpartition(":")[2]
+
+    assert re.search(r"\d", tag)
+    assert "latest" not in tag
+
+
+def test_gateway_and_page_alone_are_published_and_on_this_machine_only() -> None:
+    for name, service in SERVICES.items():
+        ports = service.get("ports", [])
+        assert all(port.startswith("127.0.0.1:") for port in ports), name
+        if ports and "profiles" not in service:
+            assert name in PUBLISHED_BY_DEFAULT
+
+
+def test_the_inner_network_has_no_way_out() -> None:
+    assert composition()["networks"]["inner"] == {"internal": True}
+    for name in ("redis", "postgres", "worker", "jobs"):
+        assert SERVICES[name]["networks"] == ["inner"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - ONE_SHOT - OF_OTHERS))
+def test_every_service_has_a_health_check(name: str) -> None:
+    assert ("healthcheck" in SERVICES[name]) != (name in OF_THE_IMAGE)
+
+
+def test_each_service_sees_its_own_secrets_only() -> None:
+    for name, service in SERVICES.items():
+        seen = {
+            str(volume).partition(":")[0]
+            for volume in service.get("volumes", [])
+            if str(volume).startswith("secrets-")
+        }
+        if name == "setup":
+            continue
+        own = "worker" if name.startswith("worker") else name
+        assert seen <= {f"secrets-{own}"}, name
+
+
+def test_variables_are_settings_with_values_that_they_take() -> None:
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if not variable.startswith("GALEN_") or name == "proxy":
+                continue
+            field = _field(variable)
+            assert field is not None, f"{name}: {variable} is no setting"
+            try:
+                TypeAdapter(field.annotation).validate_python(_as_given(field, value))
+            except ValidationError as error:
+                pytest.fail(f"{name}: {variable}={value}: {error}")
+
+
+def _field(variable: str) -> Any:  # pydantic's own
+    for settings in SETTINGS:
+        prefix = settings.model_config.get("env_prefix", "")
+        if variable.startswith(prefix):
+            return settings.model_fields.get(variable.removeprefix(prefix).lower())
+    return None
+
+
+def _as_given(field: Any, value: object) -> object:
+    return tuple(filter(None, str(value).split(","))) if "tuple" in str(field.annotation) else value
+
+
+def test_a_gateway_has_longer_to_end_than_it_drains() -> None:
+    gateway = SERVICES["gateway"]
+    drain_s = float(gateway["environment"]["GALEN_GATEWAY_DRAIN_TIMEOUT_S"])
+
+    assert float(gateway["stop_grace_period"].rstrip("s")) > drain_s + 10
+
+
+def test_the_example_of_settings_is_complete() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^#? ?([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    known = defaults()
+
+    assert set(said) - {"COMPOSE_PROFILES"} == set(known)
+    for name, values in known.items():
+        assert said[name] in values, f"{name} is {said[name]} in .env.example, not {values}"
+
+
+def test_variables_have_one_form() -> None:
+    found = VARIABLE.findall(text())
+
+    assert found
+    assert all(operator in {":-", "-"} for _, operator, _ in found)
+    assert text().count("${") == len(found)
+
+
+# ------------------------------------------------------------------------------------- secrets
+
+
+def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
+    for folder in ("redis", "postgres", "gateway", "worker", "jobs"):
+        (tmp_path / folder).mkdir()
+
+    made = setup_secrets.missing_secrets(tmp_path)
+    setup_secrets.write(tmp_path, made)
+
+    assert setup_secrets.missing_secrets(tmp_path) == {}
+    password = (tmp_path / "postgres/password").read_text("utf-8")
+    assert password in made["gateway/galen_store_database_url"]
+    assert made["gateway/galen_store_database_url"] == made["jobs/galen_store_database_url"]
+    assert made["gateway/galen_store_key_pepper"] == made["jobs/galen_store_key_pepper"]
+    for user in setup_secrets.ACL_RULES:
+        url = made[f"{user}/galen_{user}_redis_url"]
+        hashed = hashlib.sha256(url.partition(f"{user}:")[2].partition("@")[0].encode())
+        assert f"user {user} on #{hashed.hexdigest()} " in made["redis/users.acl"]
+
+
+def test_secrets_that_were_cut_short_are_completed(tmp_path: Path) -> None:
+    for folder in ("redis", "postgres", "gateway", "worker", "jobs"):
+        (tmp_path / folder).mkdir()
+    whole = setup_secrets.missing_secrets(tmp_path)
+    kept = {path: whole[path] for path in ("postgres/password", "worker/galen_worker_redis_url")}
+    setup_secrets.write(tmp_path, kept)
+
+    rest = setup_secrets.missing_secrets(tmp_path)
+
+    assert "postgres/password" not in rest
+    assert whole["postgres/password"] in rest["jobs/galen_store_database_url"]
+    # addresses of Redis are made anew together: the list of users had not been written
+    assert "worker/galen_worker_redis_url" in rest
+
+
+def test_a_real_redis_takes_the_list_of_users(tmp_path: Path) -> None:
+    passwords = {user: f"of-{user}" for user in setup_secrets.ACL_RULES}
+    acl = tmp_path / "users.acl"
+    acl.write_text(setup_secrets.acl_file(passwords), encoding="utf-8")
+    port = free_port()
+    server = redis_program(tmp_path, log=tmp_path / "redis.log")
+    # tmp_path is too long for a socket
+    options = [word for word in server.command[1:] if "redis.sock" not in word]
+    options.remove("--unixsocket")
+    options[options.index("--port") + 1] = str(port)
+    server.command = [server.command[0], *options, "--aclfile", str(acl)]
+    server.start()
+    try:
+        with Redis(port=port, username="health", password="none") as health:
+            wait_until(lambda: _pings(health), "redis")
+        with Redis(port=port, username="worker", password="of-worker") as worker:
+            worker.hset("galen:workers", "w", "1")
+            for forbidden in (("FLUSHALL",), ("KEYS", "*"), ("GET", "galen:limit:k")):
+                with pytest.raises(NoPermissionError):
+                    worker.execute_command(*forbidden)
+        with Redis(port=port) as stranger, pytest.raises(AuthenticationError):
+            stranger.ping()
+    finally:
+        server.end()
+
+
+def _pings(client: Redis) -> bool:
+    return bool(client.ping())
