@@ -140,10 +140,16 @@ class Score:
     tallies: Mapping[str, Tally] = field(default_factory=dict[str, Tally])
 
     def with_vote(self, of: Round, choice: Choice) -> "Score":
-        """Return it with one more vote."""
+        """Return it with one more vote.
+
+        Of a contestant against itself neither answer wins; what is said of both counts once.
+        """
+        names = {each.name for each in of.contestants}
+        if len(names) == 1 and choice in ("a", "b"):
+            return self
         tallies = dict(self.tallies)
         for side, each in enumerate(of.contestants):
-            before = tallies.get(each.name, Tally())
+            before = self.tallies.get(each.name, Tally())
             tallies[each.name] = _counted(before, choice, is_better=choice == "ab"[side])
         return Score(tallies)
 

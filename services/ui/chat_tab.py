@@ -32,6 +32,7 @@ _log = structlog.get_logger()
 
 _PRESS_SAVED = "() => setTimeout(() => document.querySelector('#saved').click(), 100)"
 """The browser fetches a file when its own button is pressed; the file is made first."""
+_EMPTIED = "() => ({text: '', files: []})"
 _UNFINISHED = ("waiting", "streaming")
 _DEMO = resources.files("modeling") / "demo_model"
 _PLACEHOLDER = f"""## Ask about a medical image
@@ -48,7 +49,7 @@ class ChatTab:
     def __init__(self, ui: Ui) -> None:
         self._ui = ui
         self.conversation = gr.State(Conversation())
-        self.sent = gr.State(None)
+        self.asked = gr.State("")
         with gr.Row(elem_classes="chat"):
             with gr.Column(scale=5, min_width=320):
                 self.chat = gr.Chatbot(
@@ -84,123 +85,97 @@ class ChatTab:
 
     def _join(self) -> None:
         self.panel.attach(self.input, self.models.model)
-        given = {
-            self.sent, self.conversation, self.models.model, self.models.system,
-            *self.models.parameters,
-        }  # fmt: skip
-        outputs = [self.chat, self.conversation, self.input]
-        running: dict[str, Any] = {
-            **QUIET, "concurrency_limit": self._ui.settings.at_once, "concurrency_id": "answers",
-        }  # fmt: skip
+        kept = self.conversation
+        begun = [self.chat, kept, self.asked, *self.feedback.outputs]
+        self.input.submit(
+            self._on_submit, {self.input, self.panel.pending, kept}, [self.input, *begun], **QUIET
+        )
+        self.chat.example_select(self._on_example, kept, begun, **QUIET)
+        self.chat.retry(self._on_retry, kept, begun, **QUIET)
+        self.chat.edit(self._on_edit, kept, begun, **QUIET)
+        self.retry.click(self._on_retry_last, kept, begun, **QUIET)
         # Not the input: what an update leaves out is described anew by Gradio, which costs as much
-        # as the rest of it. What was asked is taken in the step that empties the input, and with it
-        # the panel: the answer may have to wait for its turn.
-        growing = [self.chat, self.conversation]
-        sent = self.input.submit(
-            self._on_sent,
-            {self.input, self.panel.pending, self.conversation},
-            [self.input, self.sent],
+        # as the rest of it, and takes the focus.
+        growing = [self.chat, kept]
+        answering: Any = self.asked.change(
+            self._on_asked,
+            {kept, self.models.model, self.models.system, *self.models.parameters},
+            growing,
+            # "once" would lose a question that comes before the browser knows of a stop
+            trigger_mode="multiple",
+            concurrency_limit=self._ui.settings.at_once,
+            concurrency_id="answers",
             **QUIET,
         )
-        events: list[Any] = [
-            sent.then(self._on_submit, given, growing, **running),
-            self.chat.example_select(self._on_example, given, growing, **running),
-            self.chat.retry(self._on_retry, given, growing, **running),
-            self.chat.edit(self._on_edit, given, growing, **running),
-            self.retry.click(self._on_retry_last, given, growing, **running),
-        ]
-        kept = self.conversation
         # first the end of the answer, then what is shown of it: together they would race
-        self.stop.click(None, cancels=events).then(self._on_stop, kept, outputs, **QUIET)
+        self.stop.click(None, cancels=answering).then(self._on_stop, kept, growing, **QUIET)
         for trigger in (self.clear.click, self.chat.clear):
-            trigger(None, cancels=events).then(self._on_clear, kept, outputs, **QUIET)
-        self.chat.undo(self._on_undo, kept, outputs, **QUIET)
-        self.undo.click(self._on_undo_last, kept, outputs, **QUIET)
-        gr.on(
-            [
-                self.input.submit, self.chat.example_select, self.chat.retry, self.chat.edit,
-                self.retry.click, self.clear.click, self.chat.clear, self.chat.undo,
-                self.undo.click,
-            ],
-            self.feedback.forget,
-            None,
-            self.feedback.outputs,
-            **QUIET,
-        )  # fmt: skip
+            # the browser empties the input at once: what is typed after that is kept
+            trigger(None, None, self.input, js=_EMPTIED, cancels=answering).then(
+                self._on_clear, kept, [*growing, *self.feedback.outputs], **QUIET
+            )
+        undone = [*growing, self.input, *self.feedback.outputs]
+        self.chat.undo(self._on_undo, kept, undone, **QUIET)
+        self.undo.click(self._on_undo_last, kept, undone, **QUIET)
         saving = self.save.click(self._on_save, kept, self.saved, **QUIET)
         saving.then(None, js=_PRESS_SAVED)
 
-    def _on_sent(self, given: Given) -> dict[Any, Any]:
+    def _on_submit(self, given: Given) -> Any:
         """Take the question with what was chosen of its images, and empty the input."""
         value = given[self.input] or {}
         question, files = value.get("text") or "", value.get("files") or []
+        conversation: Conversation = given[self.conversation]
         if not question.strip():
             gr.Info("Write a question; an image alone asks nothing.")
-            return {self.sent: None}
-        if _is_under_way(given[self.conversation]):
-            return {self.sent: None}
+            return gr.skip()
+        if _is_under_way(conversation):
+            return gr.skip()
         attachments = self.panel.attachments(files, given[self.panel.pending])
-        return {self.input: EMPTY_QUESTION, self.sent: (question, attachments)}
+        begun = self._begun(conversation.asked(question, attachments))
+        return {self.input: EMPTY_QUESTION, **begun}
 
-    async def _on_submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
-        if given[self.sent] is None:
-            yield gr.skip()  # else the chat would get no value at all
-            return
-        asked = given[self.conversation].asked(*given[self.sent])
-        async with aclosing(self._answered(asked, given, request)) as updates:
-            async for update in updates:
-                yield update
-
-    async def _on_example(
-        self, given: Given, chosen: gr.SelectData, request: gr.Request
-    ) -> AsyncGenerator[Any]:
+    def _on_example(self, conversation: Conversation, chosen: gr.SelectData) -> Any:
+        if _is_under_way(conversation):
+            return gr.skip()
         picture, question = shipped_scans()[int(chosen.index)]
-        asked = given[self.conversation].asked(question, [Attachment(picture, picture.name)])
-        async with aclosing(self._answered(asked, given, request)) as updates:
-            async for update in updates:
-                yield update
+        return self._begun(conversation.asked(question, [Attachment(picture, picture.name)]))
 
-    async def _on_retry(
-        self, given: Given, data: gr.RetryData, request: gr.Request
-    ) -> AsyncGenerator[Any]:
-        index = turn_of_message(_first(data.index))
-        async with aclosing(self._asked_again(given, index, None, request)) as updates:
-            async for update in updates:
-                yield update
+    def _on_retry(self, conversation: Conversation, data: gr.RetryData) -> Any:
+        return self._asked_again(conversation, turn_of_message(_first(data.index)), None)
 
-    async def _on_retry_last(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
-        index = len(given[self.conversation].turns) - 1
-        async with aclosing(self._asked_again(given, index, None, request)) as updates:
-            async for update in updates:
-                yield update
+    def _on_retry_last(self, conversation: Conversation) -> Any:
+        return self._asked_again(conversation, len(conversation.turns) - 1, None)
 
-    async def _on_edit(
-        self, given: Given, data: gr.EditData, request: gr.Request
-    ) -> AsyncGenerator[Any]:
+    def _on_edit(self, conversation: Conversation, data: gr.EditData) -> Any:
         index, question = turn_of_message(_first(data.index)), _text_of(data.value)
-        async with aclosing(self._asked_again(given, index, question, request)) as updates:
-            async for update in updates:
-                yield update
+        return self._asked_again(conversation, index, question)
 
-    async def _asked_again(
-        self, given: Given, index: int, question: str | None, request: gr.Request
-    ) -> AsyncGenerator[Any]:
+    def _asked_again(self, conversation: Conversation, index: int, question: str | None) -> Any:
         """Ask the question of a turn once more, or another one; what came after it is gone."""
-        conversation: Conversation = given[self.conversation]
         if not 0 <= index < len(conversation.turns) or _is_under_way(conversation):
-            yield gr.skip()
-            return
+            return gr.skip()
         old = conversation.turns[index]
         text = old.question if question is None else question
-        asked = conversation.until(index).asked(text, old.attachments)
-        async with aclosing(self._answered(asked, given, request)) as updates:
-            async for update in updates:
-                yield update
+        return self._begun(conversation.until(index).asked(text, old.attachments))
 
-    async def _answered(
-        self, asked: Conversation, given: Given, request: gr.Request
-    ) -> AsyncGenerator[dict[Any, Any]]:
-        """Yield what the chat shows, and the conversation, as the answer grows."""
+    def _begun(self, asked: Conversation) -> dict[Any, Any]:
+        """Keep a question as one that waits for its answer, and have it answered.
+
+        The answer may have to wait for its turn; what is asked meanwhile finds this one.
+        """
+        return {
+            self.chat: shown_messages(asked),
+            self.conversation: asked,
+            self.asked: secrets.token_hex(8),
+            **self.feedback.forget(),
+        }
+
+    async def _on_asked(self, given: Given, request: gr.Request) -> AsyncGenerator[Any]:
+        """Show the answer, and keep the conversation, as it grows."""
+        asked: Conversation = given[self.conversation]
+        if not asked.turns or asked.turns[-1].state != "waiting":
+            yield gr.skip()  # it was stopped meanwhile
+            return
         session = self._ui.session_of(request)
         served = await self._ui.served_to(session)
         model = given[self.models.model] or ""
@@ -225,7 +200,7 @@ class ChatTab:
     def _on_clear(self, conversation: Conversation, request: gr.Request) -> dict[Any, Any]:
         session = self._ui.session_of(request)
         self._ui.sessions.drop_files(session, conversation.files() & session.files)
-        return {self.chat: [], self.conversation: Conversation(), self.input: EMPTY_QUESTION}
+        return {self.chat: [], self.conversation: Conversation(), **self.feedback.forget()}
 
     def _on_undo(self, conversation: Conversation, data: gr.UndoData) -> Any:
         return self._undone(conversation, turn_of_message(_first(data.index)))
@@ -239,7 +214,8 @@ class ChatTab:
             return gr.skip()
         turn, kept = conversation.turns[index], conversation.until(index)
         back = {"text": turn.question, "files": [str(each.file) for each in turn.attachments]}
-        return {self.chat: shown_messages(kept), self.conversation: kept, self.input: back}
+        shown = {self.chat: shown_messages(kept), self.conversation: kept, self.input: back}
+        return {**shown, **self.feedback.forget()}
 
     def _on_save(self, conversation: Conversation, request: gr.Request) -> str:
         session = self._ui.session_of(request)

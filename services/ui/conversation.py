@@ -17,7 +17,10 @@ from services.ui.problems import Problem
 
 DISCLAIMER = "Research use only, not for clinical decisions."
 State = Literal["waiting", "streaming", "complete", "stopped", "failed"]
-_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]*`)", re.DOTALL)
+_CODE = re.compile(
+    r"(```.*?(?:```|\Z)|^ {0,3}~~~.*?(?:^ {0,3}~~~|\Z)|`[^`\n]*`)", re.DOTALL | re.MULTILINE
+)
+_DRAWN = re.compile(r"\A( {0,3}(?:`{3,}|~{3,})[ \t]*)mermaid\b", re.IGNORECASE)
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
@@ -143,20 +146,31 @@ def shown_messages(conversation: Conversation) -> list[dict[str, Any]]:
 def shown_answer(turn: Turn) -> str:
     """Return an answer with what there is to say about it."""
     text = harmless(turn.answer)
-    if turn.state == "stopped":
-        text += "\n\n*Stopped.*"
-    elif turn.finish_reason == "length":
-        text += "\n\n*Cut at the longest answer; raise it under Parameters.*"
+    if ending := _ending(turn):
+        text += f"\n\n*{ending}*"
     if turn.problem is not None:
         text += f"\n\n**{harmless(turn.problem.text())}**"
     return text.strip() or ("..." if turn.state == "streaming" else "*An empty answer.*")
 
 
+def _ending(turn: Turn) -> str:
+    """Return why an answer is not whole though nothing went wrong; "": it is."""
+    if turn.state == "stopped":
+        return "Stopped."
+    if turn.finish_reason == "length":
+        return "Cut at the longest answer; raise it under Parameters."
+    return ""
+
+
 def harmless(text: str) -> str:
-    """Return Markdown in which tags are text, whatever a model writes; code stays as it is."""
+    """Return Markdown in which tags are text, whatever a model writes; code stays as it is.
+
+    Code that Gradio would draw as a diagram is shown as code.
+    """
     pieces = _CODE.split(text)
     return "".join(
-        piece if number % 2 else _TAG.sub("&lt;", piece) for number, piece in enumerate(pieces)
+        _DRAWN.sub(r"\1text", piece) if number % 2 else _TAG.sub("&lt;", piece)
+        for number, piece in enumerate(pieces)
     )
 
 
@@ -180,6 +194,8 @@ def as_markdown(conversation: Conversation, moment: datetime) -> str:
             "",
         ]
         lines += [f"## Answer of {turn.model or 'no model'}", "", turn.answer or "(none)", ""]
+        if ending := _ending(turn):
+            lines += [f"> {ending}", ""]
         if turn.problem is not None:
             lines += [f"> {turn.problem.text()}", ""]
     return "\n".join(lines)

@@ -27,6 +27,8 @@ RECIPES = ("default", "grey", "full-range", "ct-three-windows")
 MODES = ("crop", "pad", "resize")
 PLANES = ("axial", "coronal", "sagittal")
 _OWN_WINDOW = "the file's own"
+_WHOLE_RANGE = "all values"
+"""What counts where a file has no window of its own."""
 _CUSTOM = "custom"
 _OWN_MODE = "the model's own"
 _FACTS = {
@@ -42,11 +44,13 @@ class Pending:
 
     Args:
         has_mode: whether the model lets it be chosen how an image becomes its square.
+        has_window: whether the file has a window of its own.
     """
 
     attachment: Attachment
     seen: Seen = field(default_factory=Seen)
     has_mode: bool = False
+    has_window: bool = True
 
 
 class ImagePanel:
@@ -77,7 +81,7 @@ class ImagePanel:
             self.plane = gr.Dropdown(list(PLANES), value="axial", label="Plane", visible=False)
             self.slice = gr.Slider(1, 2, 1, step=1, label="Slice", visible=False)
             self.window = gr.Dropdown(
-                [_OWN_WINDOW, *WINDOWS, _CUSTOM], value=_OWN_WINDOW, label="Window", visible=False
+                _windows(has_own=True), value=_OWN_WINDOW, label="Window", visible=False
             )
             with gr.Row(visible=False) as self.custom:
                 self.center = gr.Number(40, label="Window centre")
@@ -221,7 +225,10 @@ class ImagePanel:
         seen = await look(gateway, model, attachment, self._ui.folder)
         if seen.picture is not None:
             self._ui.sessions.keep_file(session, seen.picture)
-        return Pending(attachment, seen, has_mode)
+        has_window = pending.has_window
+        if seen.facts is not None and not {"window", "recipe"} & attachment.preprocess.keys():
+            has_window = seen.facts.get("window") in ("voi-window", "voi-lut")
+        return Pending(attachment, seen, has_mode, has_window)
 
     def _shown(self, pending: list[Pending], index: int) -> list[Any]:
         """Return updates of all `outputs`."""
@@ -251,7 +258,10 @@ class ImagePanel:
                 maximum=max(2, slices), value=int(facts.get("slice") or 1), visible=slices > 1,
                 label=f"Slice (of {slices})",
             ),
-            gr.update(value=_CUSTOM if is_custom else window, visible=is_medical),
+            gr.update(
+                choices=_windows(has_own=chosen.has_window),
+                value=_CUSTOM if is_custom else window, visible=is_medical,
+            ),
             gr.update(value=window["center"]) if is_custom else gr.skip(),
             gr.update(value=window["width"]) if is_custom else gr.skip(),
             gr.update(value=preprocess.get("recipe", RECIPES[0]), visible=is_medical),
@@ -272,11 +282,22 @@ def _attachment(file: Path) -> Attachment:
     return Attachment(file, file.name)
 
 
+def _windows(*, has_own: bool) -> list[tuple[str, str]]:
+    """Return the lines of the menu; what nobody chose is called what it is."""
+    unchosen = _OWN_WINDOW if has_own else _WHOLE_RANGE
+    return [(unchosen, _OWN_WINDOW), *((name, name) for name in (*WINDOWS, _CUSTOM))]
+
+
 def _told(seen: Seen) -> str:
     if seen.problem is not None:
         return f"**{seen.problem.text()}**"
     facts = seen.facts or {}
     told = [f"{facts.get('width')} x {facts.get('height')} pixels"]
+    told += [
+        f"{name} {facts.get(name)} of {facts[f'{name}s']}"
+        for name in ("frame", "slice")
+        if int(facts.get(f"{name}s") or 1) > 1
+    ]
     told += [f"{name}: {facts[key]}" for key, name in _FACTS.items() if facts.get(key)]
     if facts.get("burned_in") == "YES":
         told.append("the file says that there is text within its pixels")

@@ -96,10 +96,14 @@ def test_a_vote_is_counted_for_the_model_behind_the_letter(
     assert score.tallies == {WARM.name: warm, COLD.name: cold}
 
 
-def test_a_model_against_itself_is_counted_on_both_sides() -> None:
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("a", {}), ("b", {}), ("both", {WARM.name: Tally(both_good=1)})],
+)
+def test_a_model_against_itself_wins_nothing(choice: Choice, expected: dict[str, Tally]) -> None:
     both = Round((WARM, WARM), is_blind=True, is_swapped=False)
 
-    assert Score().with_vote(both, "a").tallies == {WARM.name: Tally(better=1, worse=1)}
+    assert Score().with_vote(both, choice).tallies == expected
 
 
 def test_every_choice_rates_both_answers() -> None:

@@ -131,6 +131,16 @@ async def test_a_new_conversation_deletes_the_files_of_the_old_one(
     await chat.ask_fully("[[n=4]]", "zq0003")
 
 
+async def test_what_is_typed_at_once_into_a_new_conversation_is_kept(chat: ChatPage):
+    await chat.ask_fully("[[n=3]]", "zq0002")
+
+    await chat.button("New conversation").click()
+    await chat.question.press_sequentially("typed at once")
+
+    await expect(chat.asked).to_have_count(0)
+    await expect(chat.question).to_have_value("typed at once")
+
+
 async def test_a_conversation_is_saved_as_a_file(chat: ChatPage, tmp_path: Path):
     await chat.upload(CT)
     await chat.ask_fully("Which sentence is it?", "The left lung is clear.")
@@ -172,6 +182,13 @@ async def test_parameters_reach_the_model(chat: ChatPage):
     await chat.ask_fully("[[n=9]]", "Cut at the longest answer")
 
     assert "zq0002" not in await chat.answers.inner_text()
+
+
+async def test_no_seed_is_shown_where_none_is_sent(chat: ChatPage):
+    await chat.page.get_by_role("button", name="Parameters").click()
+
+    seed = chat.page.get_by_label("Seed").filter(visible=True)
+    await expect(seed).to_have_value("")
 
 
 async def test_with_nothing_asked_no_button_does_harm(chat: ChatPage):

@@ -65,6 +65,20 @@ async def test_the_picture_follows_frame_and_window(chat: ChatPage):
     await expect(chat.page.locator("#chat .user img")).to_be_visible()
 
 
+async def test_of_quick_keys_the_last_frame_is_the_one_that_is_shown(chat: ChatPage):
+    ramps = np.stack([np.tile(SLOPE * share, (64, 1)) for share in np.linspace(0.2, 1, 8)])
+    await chat.upload(payload("eight.dcm", "application/dicom", ct(ramps)))
+    await expect(chat.facts).to_contain_text("frame 1 of 8")
+
+    frame = chat.page.get_by_label("range slider for Frame (of 8)")
+    await frame.focus()
+    for _ in range(4):
+        await frame.press("ArrowRight", delay=30)
+
+    await expect(chat.facts).to_contain_text("frame 5 of 8")
+    await expect(frame).to_have_value("5")
+
+
 async def test_a_volume_is_cut_in_the_plane_that_is_chosen(chat: ChatPage):
     volume = np.arange(30 * 32 * 34, dtype=np.int16).reshape(30, 32, 34)
     await chat.upload(payload("head.nii", "application/octet-stream", nifti(volume)))

@@ -110,3 +110,25 @@ async def test_what_was_said_of_one_answer_is_not_sent_with_another(
     await eventually(lambda: len(votes(platform.store)) > before, 5, "the vote")
     vote = votes(platform.store)[-1]
     assert (vote["consent"], vote["subject"], vote["corrected_answer"]) == (0, None, None)
+
+
+async def test_what_is_refused_leaves_a_half_written_vote(chat: ChatPage):
+    page, reason = chat.page, chat.page.get_by_label("Reason")
+    await chat.ask_fully("[[n=3]]", "zq0002")
+    await chat.ask("[[n=100 d=50]]")
+    await expect(chat.answers.last).to_contain_text("zq0003")
+    await chat.of_message("Like").click()
+    await expect(page.get_by_text("Your vote was kept: up")).to_be_visible()
+    await reason.fill("half of a")
+
+    for name in ("Undo", "Retry"):
+        await chat.button(name).click()
+        await expect(page.get_by_text("An answer is under way").first).to_be_visible()
+    await chat.button("Stop").click()
+    await expect(chat.answers.last).to_contain_text("Stopped.")
+    await chat.ask("   ")
+    await expect(page.get_by_text("Write a question")).to_be_visible()
+
+    await expect(reason).to_have_value("half of a")
+    await chat.button("Undo").click()
+    await expect(reason).to_be_hidden()
