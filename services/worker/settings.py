@@ -139,6 +139,11 @@ class WorkerSettings(ServiceSettings):
     metrics_host: str = Field(
         default="127.0.0.1", description="Address to serve metrics on; they ask for no key"
     )
+    traces_url: Annotated[str, Field(pattern="^https?://")] | None = Field(
+        default=None,
+        description="OTLP/HTTP address that spans are sent to, such as "
+        "http://collector:4318/v1/traces; needs the extra `tracing`; default: none",
+    )
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"
     )
