@@ -6,13 +6,15 @@ and dashboards (`deploy/`).
 
 from collections import Counter as Count
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from services.gateway.recent_errors import RecentErrors
-from services.protocol.messages import Finished, GenerationRequest, WorkerRecord
+from services.protocol.errors import ErrorCode
+from services.protocol.messages import Finished, GenerationRequest, LossReason, WorkerRecord
 from services.protocol.worker_directory import QueueFigures
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -165,6 +167,19 @@ class GatewayMetrics:
             buckets=_LAG_S,
             registry=registry,
         )
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make the series of closed sets: the first of them to happen is an increase, too."""
+        for code in ErrorCode:
+            self.failed.labels(code.value)
+        for reason in get_args(LossReason):
+            self.lost.labels(reason)
+        for attempt in ("first", "again"):
+            self.attempts.labels(attempt)
+        for source in ("decoded", "kept", "shared"):
+            self.images.labels(source)
 
     def note_wait(self, request: GenerationRequest, end: Finished) -> None:
         """Note how long a request waited for its worker, where that is known."""

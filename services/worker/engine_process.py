@@ -64,7 +64,7 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
     bell = open_wire(url, blocking=True)
     pictures = open_wire(url)
     engine = build_engine(settings)
-    metrics = WorkerMetrics(engine.stats, settings.slots)
+    metrics = WorkerMetrics(engine.stats, settings.slots, settings.model_id)
     links = WorkerLinks(
         queue=WorkerQueue(wire, bell, settings.model_id),
         control=WorkerQueue(wire, control, settings.model_id),

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a worker; one process serves one model, so no label says which.
+"""Prometheus metrics of a worker; one process serves one model, which `galen_worker_info` names.
 
 They begin anew with each engine process. What they mean for whoever watches: docs/observability.md.
 """
@@ -43,13 +43,19 @@ class WorkerMetrics:
     Args:
         engine_stats: reads the figures of the engine's own scheduler, from any thread.
         slots: of the worker.
+        model: that it serves.
     """
 
     def __init__(
-        self, engine_stats: Callable[[], EngineStats | None] = lambda: None, slots: int = 0
+        self,
+        engine_stats: Callable[[], EngineStats | None] = lambda: None,
+        slots: int = 0,
+        model: str = "",
     ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        info = Gauge("galen_worker_info", "What it serves", ("model",), registry=self.registry)
+        info.labels(model).set(1)
         Gauge("galen_worker_slots", "Requests that run at once", registry=self.registry).set(slots)
         self.queue_time = Histogram(
             "galen_worker_queue_time_seconds",
