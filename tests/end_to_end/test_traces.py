@@ -127,9 +127,13 @@ async def test_request_of_a_killed_worker_shows_both_attempts_in_one_trace(
 async def test_log_line_of_a_request_leads_to_its_trace(traced: Stack, collector: OtlpReceiver):
     trace = "b" * 32
     request_id = await ask(traced, "[[n=2]]", trace)
-    lines = [line for line in log_lines(traced) if line.get("request_id") == request_id]
 
-    assert [(line["event"], line["trace_id"]) for line in lines] == [("request.finished", trace)]
+    def lines() -> list[tuple[object, object]]:
+        found = [line for line in log_lines(traced) if line.get("request_id") == request_id]
+        return [(line["event"], line["trace_id"]) for line in found]
+
+    await eventually(lines, 5.0, "the log line of a request")
+    assert lines() == [("request.finished", trace)]
 
 
 async def test_refused_request_is_traced_with_its_code_and_is_no_error_of_ours(
@@ -181,4 +185,4 @@ async def test_collector_that_is_away_costs_no_answer_and_no_slow_end(tmp_path: 
 
 def log_lines(stack: Stack) -> list[dict[str, object]]:
     lines = [line for each in stack.gateways for line in stack.log_of(each).splitlines()]
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
