@@ -117,7 +117,7 @@ class Dispatcher:
             )
         if full is not None:
             raise self.load.overloaded(request.model, request.lane, full.waiting)
-        self._metrics.attempts.labels("first").inc()
+        self._metrics.first_attempts.inc()
         if self._tickets.get(request.request_id) is not ticket:
             self._spawn(self._revoke(request.request_id))
 
@@ -338,7 +338,7 @@ class Dispatcher:
         while self._tickets.get(request.request_id) is ticket and ticket.request is request:
             try:
                 await self._queue.enqueue(request, traceparent=context)
-                self._metrics.attempts.labels("again").inc()
+                self._metrics.later_attempts.inc()
             except REDIS_AWAY:
                 await backoff.wait()
                 continue

@@ -39,6 +39,7 @@ class GatewayMetrics:
         self.recent_errors = RecentErrors()
         self.shared = _SharedFigures()
         self._tenants: set[str] = set()
+        self._waits: dict[tuple[str, str], Histogram] = {}
         self._most_tenants = most_tenants
         ProcessCollector(registry=registry)
         registry.register(self.shared)
@@ -176,16 +177,18 @@ class GatewayMetrics:
             self.failed.labels(code.value)
         for reason in get_args(LossReason):
             self.lost.labels(reason)
-        for attempt in ("first", "again"):
-            self.attempts.labels(attempt)
+        self.first_attempts = self.attempts.labels("first")
+        self.later_attempts = self.attempts.labels("again")
         for source in ("decoded", "kept", "shared"):
             self.images.labels(source)
 
     def note_wait(self, request: GenerationRequest, end: Finished) -> None:
         """Note how long a request waited for its worker, where that is known."""
         if end.queue_s >= 0:
-            tenant = self.tenant_label(request.tenant_id)
-            self.queue_time.labels(request.lane, tenant).observe(end.queue_s)
+            key = (request.lane, self.tenant_label(request.tenant_id))
+            if key not in self._waits:  # finding a series costs more than adding to it
+                self._waits[key] = self.queue_time.labels(*key)
+            self._waits[key].observe(end.queue_s)
 
     def tenant_label(self, tenant_id: str) -> str:
         """Return the label of a tenant: a closed set, whoever asks."""
