@@ -12,6 +12,7 @@ from services.gateway.url_policy import HostRule, IpNetwork, read_rule
 from services.protocol.keys import why_no_redis_address
 from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
+from services.tracing.opening import TracesUrl
 
 ENV_PREFIX = "GALEN_GATEWAY_"
 
@@ -207,7 +208,7 @@ class GatewaySettings(ServiceSettings):
         le=1000,
         description="Tenants with time series of their own in /metrics; further ones are `other`",
     )
-    traces_url: Annotated[str, Field(pattern="^https?://")] | None = Field(
+    traces_url: TracesUrl = Field(
         default=None,
         description="OTLP/HTTP address that spans are sent to, such as "
         "http://collector:4318/v1/traces; needs the extra `tracing`; default: none",

@@ -1,6 +1,21 @@
 """Opens tracing, or what stands for it: OpenTelemetry is imported only where it is wanted."""
 
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
 from services.tracing.spans import NoTracing, Tracing
+
+
+def _nothing_is_off(url: object) -> object:
+    """A variable that a compose file passes on may be there and empty."""
+    return None if url == "" else url
+
+
+TracesUrl = Annotated[
+    Annotated[str, Field(pattern="^https?://[^/]")] | None, BeforeValidator(_nothing_is_off)
+]
+"""Of a setting: where spans are sent."""
 
 
 class TracingMissingError(Exception):

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.make_dashboards import FOLDER, boards
 from deploy.grafana.panels import WIDTH
+from tests.deploy.compose_file import services
 from tests.deploy.figures import mistakes
 
 PROVISIONING = FOLDER.parent / "provisioning"
@@ -89,5 +90,8 @@ def test_boards_are_provisioned_from_a_folder() -> None:
     text = (PROVISIONING / "dashboards" / "galen.yml").read_text()
     (provider,) = yaml.safe_load(text)["providers"]
 
+    mounted = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
+
     assert provider["type"] == "file"
-    assert provider["options"] == {"path": "/etc/grafana/dashboards"}
+    assert provider["options"]["path"] == mounted["./deploy/grafana/dashboards"]
+    assert mounted["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"

@@ -7,7 +7,7 @@ import yaml
 
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode
-from services.worker.settings import WorkerSettings
+from tests.deploy.compose_file import DOCKERFILES, last_stage, services
 from tests.deploy.figures import PROMETHEUS, Rule, metrics, mistakes, rules, selectors
 from tests.support.program import ROOT
 from tests.support.promtool import promtool
@@ -151,15 +151,43 @@ def test_document_lists_every_metric_and_no_other() -> None:
 # ------------------------------------------------------------------------------------- targets
 
 
-def test_targets_are_processes_that_have_metrics() -> None:
+WORKERS = {name for name in services() if name.startswith("worker")}
+IMAGES = {"worker.Dockerfile", "worker-cuda.Dockerfile"}
+
+
+def scraped() -> dict[str, tuple[set[str], int]]:
+    """Names and port of each job that finds its targets by DNS."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    targets = {
-        job["job_name"]: (found["names"], found["port"])
+    return {
+        job["job_name"]: (set(found["names"]), found["port"])
         for job in config["scrape_configs"]
         for found in job.get("dns_sd_configs", [])
     }
 
-    assert targets == {"gateway": (["gateway"], 8000), "worker": (["worker"], 9400)}
-    assert GatewaySettings.model_fields["port"].default == 8000
-    worker = WorkerSettings(metrics_host="0.0.0.0", metrics_port=9400)
-    assert (worker.metrics_host, worker.metrics_port) == ("0.0.0.0", 9400)
+
+def test_targets_are_the_services_that_have_metrics() -> None:
+    targets = scraped()
+
+    assert {job: names for job, (names, _) in targets.items()} == {
+        "gateway": {"gateway"},
+        "worker": WORKERS,
+    }
+    assert targets["gateway"][1] == GatewaySettings.model_fields["port"].default
+
+
+@pytest.mark.parametrize("name", sorted(IMAGES))
+def test_image_serves_its_metrics_where_they_are_asked_for(name: str) -> None:
+    (file,) = [file for file in DOCKERFILES if file.name == name]
+    given = " ".join(each.words for each in last_stage(file) if each.name == "ENV").split()
+
+    assert f"GALEN_WORKER_METRICS_PORT={scraped()['worker'][1]}" in given
+    assert "GALEN_WORKER_METRICS_HOST=0.0.0.0" in given
+
+
+def test_source_of_the_dashboards_is_the_service() -> None:
+    text = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text()
+    (source,) = yaml.safe_load(text)["datasources"]
+
+    assert source["url"] == "http://prometheus:9090"
+    assert "prometheus" in services()
+    assert "./deploy/prometheus:/etc/prometheus:ro" in services()["prometheus"]["volumes"]

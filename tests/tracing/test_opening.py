@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from services.tracing.opening import open_tracing
 from services.tracing.spans import NO_SPAN, NoTracing, logged
+from services.worker.settings import WorkerSettings
 from tests.support.program import ROOT
 
 SERVICES = ["services.gateway.main", "services.worker.main", "services.worker.engine_process"]
@@ -45,6 +47,22 @@ def test_tracing_without_its_extra_says_in_one_line_what_to_install() -> None:
     (line,) = done.stderr.splitlines()
     assert "pip install 'galen[tracing]'" in line
     assert "GALEN_WORKER_TRACES_URL" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("", None), ("http://c:4318/v1/traces", "http://c:4318/v1/traces"), ("c:4318", "bad")],
+)
+def test_empty_address_is_none_and_another_kind_of_it_is_refused(
+    given: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALEN_WORKER_TRACES_URL", given)
+
+    if meant == "bad":
+        with pytest.raises(ValidationError):
+            WorkerSettings()
+    else:
+        assert WorkerSettings().traces_url == meant
 
 
 def test_what_is_not_traced_has_no_context_and_no_field_in_logs() -> None:
