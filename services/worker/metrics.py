@@ -95,6 +95,8 @@ class WorkerMetrics:
             "Times that this worker found its lease to be over",
             registry=self.registry,
         )
+        for source in ("store", "kept"):
+            self.images.labels(source)  # at zero: the first of them is an increase, too
         self.registry.register(_EngineCollector(engine_stats))
 
 
