@@ -9,7 +9,7 @@ WORKDIR /build
 COPY pyproject.toml LICENSE ./
 COPY constraints constraints
 COPY deploy/docker/install_packages.sh deploy/docker/install_packages.sh
-RUN deploy/docker/install_packages.sh postgres
+RUN deploy/docker/install_packages.sh postgres,tracing
 
 FROM ${PYTHON_IMAGE} AS root
 COPY deploy/docker/strip_root.py /build/strip_root.py
@@ -32,6 +32,7 @@ COPY services/__init__.py services/telemetry.py services/settings_guard.py servi
 COPY services/gateway services/gateway
 COPY services/protocol services/protocol
 COPY services/store services/store
+COPY services/tracing services/tracing
 COPY services/endpoint_client services/endpoint_client
 COPY modeling/*.py modeling/
 COPY modeling/medical_images modeling/medical_images

@@ -23,7 +23,7 @@ COPY deploy/docker/wheels wheels
 # FLASH_ATTN=` leaves it out; the transformers engine then uses torch's own attention.
 ARG FLASH_ATTN=flash-attn
 ARG MAX_JOBS=4
-RUN deploy/docker/install_packages.sh vllm-gpu constraints/gpu.txt
+RUN deploy/docker/install_packages.sh vllm-gpu,tracing constraints/gpu.txt
 RUN if [ -n "${FLASH_ATTN}" ]; then \
     python3 -m venv /tmp/pip && /tmp/pip/bin/pip --python /opt/galen/bin/python install \
       --no-cache-dir --find-links wheels -c constraints/gpu.txt ninja packaging setuptools wheel \
@@ -52,6 +52,7 @@ COPY services/__init__.py services/telemetry.py services/settings_guard.py servi
   services/die_with_parent.py services/private_folder.py services/
 COPY services/worker services/worker
 COPY services/protocol services/protocol
+COPY services/tracing services/tracing
 COPY modeling modeling
 ENV PATH=/opt/galen/bin:/usr/local/bin:/usr/bin:/bin \
   PYTHONPATH=/app \

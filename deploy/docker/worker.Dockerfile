@@ -14,7 +14,7 @@ COPY pyproject.toml LICENSE ./
 COPY constraints constraints
 COPY deploy/docker/install_packages.sh deploy/docker/install_packages.sh
 COPY deploy/docker/wheels wheels
-RUN PIP_MORE_INDEX="${TORCH_INDEX}" deploy/docker/install_packages.sh worker constraints/cpu.txt "${TORCH}"
+RUN PIP_MORE_INDEX="${TORCH_INDEX}" deploy/docker/install_packages.sh worker,tracing constraints/cpu.txt "${TORCH}"
 
 FROM ${PYTHON_IMAGE} AS root
 COPY deploy/docker/strip_root.py /build/strip_root.py
@@ -36,6 +36,7 @@ COPY services/__init__.py services/telemetry.py services/settings_guard.py servi
   services/die_with_parent.py services/private_folder.py services/
 COPY services/worker services/worker
 COPY services/protocol services/protocol
+COPY services/tracing services/tracing
 COPY modeling modeling
 ENV PATH=/opt/galen/bin:/usr/local/bin:/usr/bin \
   PYTHONPATH=/app \

@@ -114,6 +114,10 @@ class ModelCatalogue:
         entry = self._entries.get(model)
         return () if entry is None else [w for w in entry.workers if w.state == "ready"]
 
+    def base_models(self) -> Sequence[str]:
+        """Return every model that was ever served and not unloaded, whoever serves it now."""
+        return sorted({entry.card.id for entry in self._entries.values()} - self._unloaded)
+
     def is_unloaded(self, model: str) -> bool:
         """Whether the model was unloaded and nobody has served it since."""
         return model in self._unloaded

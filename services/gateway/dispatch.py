@@ -38,6 +38,7 @@ from services.protocol.messages import (
 )
 from services.protocol.recent import Recent
 from services.protocol.request_queue import Candidate, RequestQueue, UnloadedError
+from services.tracing.spans import logged
 
 _log = structlog.get_logger()
 
@@ -112,9 +113,11 @@ class Dispatcher:
                 max_waiting=self._settings.max_waiting,
                 cost_tokens=ticket.charged,
                 candidates=self._candidates(request),
+                traceparent=ticket.begin_attempt(),
             )
         if full is not None:
             raise self.load.overloaded(request.model, request.lane, full.waiting)
+        self._metrics.first_attempts.inc()
         if self._tickets.get(request.request_id) is not ticket:
             self._spawn(self._revoke(request.request_id))
 
@@ -131,6 +134,7 @@ class Dispatcher:
     def cancel(self, reply: Reply) -> None:
         """Give up what is left of a reply: out of the queue, out of the engine."""
         for ticket in reply.tickets:
+            ticket.span.end("cancelled")
             if self._tickets.pop(ticket.request.request_id, None) is not None:
                 self._metrics.cancelled.inc()
                 self._spawn(self._revoke(ticket.request.request_id))
@@ -231,11 +235,14 @@ class Dispatcher:
                     self._repair(ticket)
                     return
                 self._charges.ended(ticket.request, ticket.charged, event)
+                self._metrics.note_wait(ticket.request, event)
                 del self._tickets[event.request_id]
+                ticket.span.end()
                 ticket.reply.count_prompt(ticket.choice, event)
                 ticket.reply.put((ticket.choice, event))
             case Failed():
                 del self._tickets[event.request_id]
+                ticket.span.end(event.code)
                 ticket.reply.put((ticket.choice, event))
             case Lost():
                 self._send_on(ticket, event)
@@ -271,6 +278,7 @@ class Dispatcher:
     def _send_on(self, ticket: Ticket, lost: Lost) -> None:
         request = ticket.request
         self._metrics.lost.labels(lost.reason).inc()
+        ticket.span.end(lost.reason)
         _log.warning(
             "request.lost",
             request_id=request.request_id,
@@ -278,6 +286,7 @@ class Dispatcher:
             reason=lost.reason,
             shown_tokens=ticket.next_index,
             suspect=lost.suspect,
+            **logged(ticket.span),
         )
         if lost.final or request.attempt >= MAX_ATTEMPTS:
             self._give_up(ticket, lost)
@@ -297,6 +306,7 @@ class Dispatcher:
     def _fail_ticket(self, ticket: Ticket, code: ErrorCode, message: str) -> None:
         request = ticket.request
         self._tickets.pop(request.request_id, None)
+        ticket.span.end(code)
         failed = Failed(request.request_id, request.attempt, code, message)
         ticket.reply.put((ticket.choice, failed))
 
@@ -324,9 +334,11 @@ class Dispatcher:
         if not ticket.reply.stream:
             ticket.next_index = 0
         backoff = Backoff()
+        context = ticket.begin_attempt()
         while self._tickets.get(request.request_id) is ticket and ticket.request is request:
             try:
-                await self._queue.enqueue(request)
+                await self._queue.enqueue(request, traceparent=context)
+                self._metrics.later_attempts.inc()
             except REDIS_AWAY:
                 await backoff.wait()
                 continue
@@ -346,6 +358,7 @@ class Dispatcher:
     def _take_back(self, ticket: Ticket) -> None:
         """End the present attempt, of which no event counts from now on, and begin the next."""
         request = ticket.request
+        ticket.span.end("taken_back")
         ticket.request = msgspec.structs.replace(request, attempt=request.attempt + 1)
         self._spawn(self._take_back_and_resend(ticket))
 

@@ -73,6 +73,8 @@ from services.protocol.worker_directory import WorkerDirectory
 from services.settings_guard import settings_or_exit
 from services.store.settings import StoreSettings
 from services.telemetry import configure_logging
+from services.tracing.opening import TracingMissingError, open_tracing
+from services.tracing.spans import Tracing
 
 _log = structlog.get_logger()
 
@@ -127,7 +129,7 @@ async def _gateway(
     directory = WorkerDirectory(beats)
     pulse = Pulse(settings, dispatcher, directory, catalogue, metrics)
     sources = ImageSources(settings, access.store)
-    decoder, images = _image_path(settings, pictures)
+    decoder, images = _image_path(settings, pictures, metrics)
     moderation = open_moderation(settings)
     records = AuditLog(settings, access.store, metrics, gateway_id)
     for part in (decoder.start, access.open, records.start):
@@ -170,11 +172,19 @@ async def _gateway(
             await client.aclose()
 
 
-def _image_path(settings: GatewaySettings, wire: RedisWire) -> tuple[ImageDecoder, ImageResolver]:
-    decoder = ImageDecoder(num_children=settings.decoder_processes)
-    limits = ImageLimits(max_images=settings.max_images, max_image_bytes=settings.max_image_bytes)
-    cache_bytes = settings.image_cache_bytes
-    return decoder, ImageResolver(decoder, ImageStore(wire), limits=limits, cache_bytes=cache_bytes)
+def _image_path(
+    settings: GatewaySettings, wire: RedisWire, metrics: GatewayMetrics
+) -> tuple[ImageDecoder, ImageResolver]:
+    decoder = ImageDecoder(
+        num_children=settings.decoder_processes, on_decoded=metrics.image_decode.observe
+    )
+    return decoder, ImageResolver(
+        decoder,
+        ImageStore(wire),
+        limits=ImageLimits(settings.max_images, max_image_bytes=settings.max_image_bytes),
+        cache_bytes=settings.image_cache_bytes,
+        on_image=lambda source: metrics.images.labels(source).inc(),
+    )
 
 
 @asynccontextmanager
@@ -249,6 +259,13 @@ def _drop_open(state: GatewayState) -> None:
         reply.abandon()
 
 
+def _open_tracing(settings: GatewaySettings) -> Tracing:
+    try:
+        return open_tracing(settings.traces_url, "gateway", settings.traces_share)
+    except TracingMissingError as error:
+        sys.exit(str(error))
+
+
 def _spare_the_collector() -> None:
     """Collect rarely: what a request makes is freed by its reference counts."""
     gc.collect()
@@ -279,9 +296,10 @@ def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
     os.umask(0o077)  # what is uploaded may be patients' data
     if problem := why_not_to_start(settings, store_settings):
         sys.exit(problem)
-    metrics = GatewayMetrics()
+    metrics = GatewayMetrics(settings.metrics_tenants)
     access = make_access(settings, store_settings)
     app = create_app(settings, access, metrics)
+    tracing = _open_tracing(settings)
     direct = {
         ("POST", "/v1/chat/completions"): chat.create_chat_completion,
         ("POST", "/v1/completions"): completions.create_completion,
@@ -290,7 +308,7 @@ def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
     _spare_the_collector()
     _give_memory_back()
     config = uvicorn.Config(
-        wrap(FrontDoor(app, direct, metrics, app.state.memory, access)),
+        wrap(FrontDoor(app, direct, metrics, app.state.memory, access, tracing)),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -306,6 +324,7 @@ def main(wrap: Callable[[ASGIApp], ASGIApp] = lambda door: door) -> None:
     )
     server = GatewayServer(config, app, settings)
     server.run()
+    tracing.close()
     sys.exit(0 if server.started else 1)
 
 

@@ -1,20 +1,48 @@
-"""Prometheus metrics of the gateway; labels are closed sets, never ids."""
+"""Prometheus metrics of the gateway; labels are closed sets, never ids.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+What they mean for whoever watches: docs/observability.md. What does *not* live here: rules, alerts
+and dashboards (`deploy/`).
+"""
+
+from collections import Counter as Count
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from services.gateway.recent_errors import RecentErrors
+from services.protocol.errors import ErrorCode
+from services.protocol.messages import Finished, GenerationRequest, LossReason, WorkerRecord
+from services.protocol.worker_directory import QueueFigures
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
+_QUEUE_S = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_DECODE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+OTHER_TENANTS = "other"
 
 
 class GatewayMetrics:
-    """The gateway's metrics in a registry of their own, and its latest errors."""
+    """The gateway's metrics in a registry of their own, and its latest errors.
 
-    def __init__(self) -> None:
+    Args:
+        most_tenants: tenants that have a label of their own, those that come first; each costs as
+            many time series as a histogram has.
+    """
+
+    def __init__(self, most_tenants: int = 20) -> None:
         registry = self.registry = CollectorRegistry()
         self.recent_errors = RecentErrors()
+        self.shared = _SharedFigures()
+        self._tenants: set[str] = set()
+        self._waits: dict[tuple[str, str], Histogram] = {}
+        self._most_tenants = most_tenants
+        ProcessCollector(registry=registry)
+        registry.register(self.shared)
         self.responses = Counter(
             "galen_gateway_responses",
             "Responses by route and status",
@@ -74,6 +102,31 @@ class GatewayMetrics:
             "Choices given up before their end",
             registry=registry,
         )
+        self.attempts = Counter(
+            "galen_gateway_attempts",
+            "Attempts that were put into the queue: the first one of a choice, or a later one",
+            ("attempt",),
+            registry=registry,
+        )
+        self.queue_time = Histogram(
+            "galen_gateway_queue_time_seconds",
+            "Waiting for a worker, of attempts that ended well, by Redis's clock",
+            ("lane", "tenant"),
+            buckets=_QUEUE_S,
+            registry=registry,
+        )
+        self.images = Counter(
+            "galen_gateway_images",
+            "Images of requests: decoded, kept from an earlier request, or shared with another one",
+            ("source",),
+            registry=registry,
+        )
+        self.image_decode = Histogram(
+            "galen_gateway_image_decode_seconds",
+            "Decoding and preprocessing one image in a child, waiting for the child left out",
+            buckets=_DECODE_S,
+            registry=registry,
+        )
         self.lost = Counter(
             "galen_gateway_lost_attempts",
             "Attempts that ended with their worker",
@@ -114,4 +167,104 @@ class GatewayMetrics:
             "How late the event loop runs a timer",
             buckets=_LAG_S,
             registry=registry,
+        )
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Make the series of closed sets: the first of them to happen is an increase, too."""
+        for code in ErrorCode:
+            self.failed.labels(code.value)
+        for reason in get_args(LossReason):
+            self.lost.labels(reason)
+        self.first_attempts = self.attempts.labels("first")
+        self.later_attempts = self.attempts.labels("again")
+        for source in ("decoded", "kept", "shared"):
+            self.images.labels(source)
+
+    def note_wait(self, request: GenerationRequest, end: Finished) -> None:
+        """Note how long a request waited for its worker, where that is known."""
+        if end.queue_s >= 0:
+            key = (request.lane, self.tenant_label(request.tenant_id))
+            if key not in self._waits:  # finding a series costs more than adding to it
+                self._waits[key] = self.queue_time.labels(*key)
+            self._waits[key].observe(end.queue_s)
+
+    def tenant_label(self, tenant_id: str) -> str:
+        """Return the label of a tenant: a closed set, whoever asks."""
+        if tenant_id not in self._tenants:
+            if len(self._tenants) >= self._most_tenants:
+                return OTHER_TENANTS
+            self._tenants.add(tenant_id)
+        return tenant_id
+
+
+class _SharedFigures(Collector):
+    """What every gateway of one Redis says alike: add nothing up, take the largest.
+
+    A model that was unloaded, and a worker's state that nobody is in, are left out of the page
+    instead of standing at their last value.
+    """
+
+    def __init__(self) -> None:
+        self._is_redis_up = False
+        self._queue = QueueFigures()
+        self._workers: Count[tuple[str, str]] = Count()
+        self._slots: Count[str] = Count()
+
+    def set_redis(self, *, is_up: bool) -> None:
+        """Note whether Redis answers."""
+        self._is_redis_up = is_up
+
+    def set_queue(self, figures: QueueFigures) -> None:
+        """Note what Redis counts."""
+        self._queue = figures
+
+    def set_workers(self, models: Sequence[str], workers: Sequence[WorkerRecord]) -> None:
+        """Note who serves what.
+
+        Args:
+            models: those that should have a worker, also where there is none.
+        """
+        self._workers = Count(dict.fromkeys(((model, "ready") for model in models), 0))
+        self._workers.update((record.model.id, record.state) for record in workers)
+        self._slots = Count()
+        for record in workers:
+            self._slots[record.model.id] += record.slots if record.state == "ready" else 0
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """See Collector."""
+        yield GaugeMetricFamily(
+            "galen_gateway_redis_up", "Whether Redis answers", value=self._is_redis_up
+        )
+        workers = GaugeMetricFamily(
+            "galen_gateway_workers",
+            "Workers with a lease; a model that somebody should serve has its line at 0, too",
+            labels=("model", "state"),
+        )
+        for labels, count in self._workers.items():
+            workers.add_metric(labels, count)
+        yield workers
+        slots = GaugeMetricFamily(
+            "galen_gateway_worker_slots",
+            "Requests that ready workers run at once",
+            labels=("model",),
+        )
+        for model, count in self._slots.items():
+            slots.add_metric((model,), count)
+        yield slots
+        yield GaugeMetricFamily(
+            "galen_gateway_dead_letters",
+            "Requests in the dead-letter stream; it keeps the latest 10000",
+            value=self._queue.dead_letters,
+        )
+        yield CounterMetricFamily(
+            "galen_gateway_fenced_writes",
+            "Writes that Redis refused to workers whose lease was over",
+            value=self._queue.fenced_writes,
+        )
+        yield CounterMetricFamily(
+            "galen_gateway_fenced_renewals",
+            "Leases that were over when their worker renewed them",
+            value=self._queue.fenced_renewals,
         )

@@ -25,6 +25,7 @@ from services.gateway.memory import MemoryGuard
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.state import GatewayState, shutting_down
 from services.protocol.errors import ErrorCode, GalenError, OverloadedError, RequestError
+from services.tracing.spans import NO_SPAN, Span, Tracing, logged
 
 if TYPE_CHECKING:
     from services.gateway.audit import Asked
@@ -64,7 +65,9 @@ class FrontDoor:
         metrics: GatewayMetrics,
         memory: MemoryGuard,
         access: Access,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._app = app
         self._direct = direct
         self._metrics = metrics
@@ -78,6 +81,8 @@ class FrontDoor:
             return
         started = time.monotonic()
         request_id = scope["galen.request_id"] = _new_id(scope["path"])
+        if self._tracing.is_on and scope["path"] not in _QUIET:
+            scope["galen.span"] = self._begin_span(scope, request_id)
         handler = self._direct.get((scope["method"], scope["path"]))
         outcome = _Outcome()
         try:
@@ -151,6 +156,9 @@ class FrontDoor:
         if path not in _QUIET:
             fields: dict[str, Any] = scope.get("galen.fields", {})
             caller: Caller | None = scope.get("galen.caller")
+            span: Span = scope.get("galen.span", NO_SPAN)
+            if span is not NO_SPAN:
+                _end_span(span, status, code, caller, fields)
             if caller is not None and caller.key_id is not None:
                 fields = {**fields, "key_id": caller.key_id, "tenant": caller.tenant_id}
             _log.info(
@@ -162,7 +170,18 @@ class FrontDoor:
                 code=code,
                 duration_s=round(duration_s, 4),
                 **fields,
+                **logged(span),
             )
+
+    def _begin_span(self, scope: Scope, request_id: str) -> Span:
+        method, route = scope["method"][:16], _route_of(scope["path"])
+        parents = [value for name, value in scope["headers"] if name == b"traceparent"]
+        return self._tracing.begin(
+            f"{method} {route}",
+            parents[0].decode("ascii", "replace") if len(parents) == 1 else "",
+            {"http.request.method": method, "http.route": route, "galen.request_id": request_id},
+            kind="server",
+        )
 
 
 def _new_id(path: str) -> str:
@@ -176,6 +195,27 @@ def _route_of(path: str) -> str:
         return path
     family = "/".join(path.split("/", 3)[:3])
     return family if family in _FAMILIES else "other"
+
+
+def _end_span(
+    span: Span, status: int, code: str | None, caller: "Caller | None", fields: Mapping[str, Any]
+) -> None:
+    """End the span of a request; what is the caller's fault is no error of ours."""
+    names = {
+        "model": "gen_ai.request.model",
+        "prompt_tokens": "gen_ai.usage.input_tokens",
+        "completion_tokens": "gen_ai.usage.output_tokens",
+        "ttft_s": "galen.time_to_first_token_s",
+        "stream": "galen.stream",
+    }
+    span.note({name: fields[field] for field, name in names.items() if field in fields})
+    span.note({"http.response.status_code": status})
+    if caller is not None:
+        span.note({"galen.tenant": caller.tenant_id})
+    if code and 400 <= status < 500:
+        span.note({"error.type": code})
+        code = None
+    span.end(code or "")
 
 
 def _has_plain_host(scope: Scope) -> bool:

@@ -72,6 +72,7 @@ class Pulse:
         await self.read_directory()
         waiting = await self._directory.waiting()
         claimed = await self._directory.claimed()
+        self._metrics.shared.set_queue(await self._directory.figures())
         self._dispatcher.load.measure(waiting, claimed, time.monotonic())
         await self._dispatcher.settle()
         for field, count in waiting.items():
@@ -90,6 +91,8 @@ class Pulse:
             await self._directory.models_seen(),
             await self._directory.unloaded(),
         )
+        catalogue = self._catalogue
+        self._metrics.shared.set_workers(catalogue.base_models(), catalogue.workers)
 
     async def watch_replies(self) -> None:
         """Find what is due; cancelled at the gateway's end."""
@@ -110,6 +113,7 @@ class Pulse:
                     reply.heard = now
                     reply.put((0, Ping()))
             self._metrics.open_choices.set(self._dispatcher.num_open)
+            self._metrics.shared.set_redis(is_up=self._dispatcher.is_redis_up and self.is_fresh)
             await asyncio.sleep(1.0)
 
     async def measure_lag(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from services.protocol.errors import ErrorCode, GalenError, error_from_code
 from services.protocol.messages import Failed, Finished, GenerationRequest, Tokens
+from services.tracing.spans import NO_SPAN, Span
 
 
 class Ping:
@@ -42,6 +43,7 @@ class Ticket:
         next_index: number of the next token to come.
         token_ids: tokens that were put into the mailbox, so that another worker can go on.
         charged: tokens that its tenant was charged for it.
+        span: of the attempt that is under way.
     """
 
     choice: int
@@ -50,6 +52,19 @@ class Ticket:
     next_index: int = 0
     token_ids: list[int] = field(default_factory=list[int])
     charged: int = 0
+    span: Span = NO_SPAN
+
+    def begin_attempt(self) -> str:
+        """Begin the span of an attempt; returns the context that goes with it."""
+        above = self.reply.span
+        if above is not NO_SPAN:
+            request = self.request
+            self.span = above.child(
+                "attempt",
+                {"galen.request_id": request.request_id, "galen.attempt": request.attempt},
+                kind="producer",
+            )
+        return self.span.traceparent
 
 
 class Reply:
@@ -63,12 +78,13 @@ class Reply:
         prompt_tokens, image_tokens: of the prompts of which a choice has ended.
         completion_tokens: known once the reply is given up or over.
         uncounted: prompts of which no choice has ended; none before the reply was queued.
+        span: of its HTTP request.
     """
 
     __slots__ = (
         "_choices_per_prompt", "_items", "_num_prompts", "_waiter", "abandoned",
         "completion_tokens", "deadline", "heard", "image_tokens", "prompt_tokens", "received",
-        "response_task", "sending_since", "stream", "tickets", "uncounted", "watch",
+        "response_task", "sending_since", "span", "stream", "tickets", "uncounted", "watch",
     )  # fmt: skip
 
     def __init__(self, *, stream: bool, timeout_s: float, num_prompts: int = 1) -> None:
@@ -84,6 +100,7 @@ class Reply:
         self.response_task: asyncio.Task[object] | None = None
         self.watch: asyncio.Task[None] | None = None
         self.uncounted: set[int] = set()
+        self.span = NO_SPAN
         self._num_prompts = num_prompts
         self._choices_per_prompt = 1
         self._items: list[ReplyItem] = []

@@ -24,7 +24,7 @@ from services.gateway.image_inputs import PREPROCESS_HEADER, image_inputs, prepr
 from services.gateway.media.images import ImageInput
 from services.gateway.questions import Question, renamed
 from services.gateway.replies import ClientGone, Ping, Reply, ReplyItem, error_of
-from services.gateway.state import GatewayState, state_of
+from services.gateway.state import GatewayState, span_of, state_of
 from services.gateway.streaming import AnswerStream, record_ends
 from services.gateway.translate import CompletionBuilder, Origin, Target
 from services.protocol.errors import ErrorCode, GalenError, RequestError
@@ -45,7 +45,8 @@ async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
     state.check_open()
     state.audit.check()
     lane = _lane(request)
-    question = read(await read_json(request, state.settings))
+    with span_of(request).child("read request"):
+        question = read(await read_json(request, state.settings))
     try:
         return await _serve(request, state, caller, lane, question)
     except GalenError as error:
@@ -55,22 +56,25 @@ async def serve(request: Request, read: Callable[[Any], Question]) -> Response:
 async def _serve(
     request: Request, state: GatewayState, caller: Caller, lane: Lane, question: Question
 ) -> Response:
-    entry = admit(question.chat, state.catalogue, question.needs)
-    asked = request.scope["galen.asked"] = Asked(entry, question.chat)
-    charge = await state.access.meter.begin(
-        request.scope,
-        caller,
-        question.chat.model,
-        expected_tokens(question.chat, len(question.images), entry.card, question.num_prompts),
-    )
-    if state.moderation is not None:
-        await state.moderation.check(question.chat)
+    span = span_of(request)
+    with span.child("admission"):
+        entry = admit(question.chat, state.catalogue, question.needs)
+        asked = request.scope["galen.asked"] = Asked(entry, question.chat)
+        charge = await state.access.meter.begin(
+            request.scope,
+            caller,
+            question.chat.model,
+            expected_tokens(question.chat, len(question.images), entry.card, question.num_prompts),
+        )
+        if state.moderation is not None:
+            await state.moderation.check(question.chat)
     # 2. Images go to the store, once; the request only names them.
     inputs: list[ImageInput] = []
     refs: list[ImageRef] = []
     if question.images:
         state.memory.check_large()
-        inputs, refs = await _stored(state, caller, lane, question, entry.card)
+        with span.child("decode images", {"galen.images": len(question.images)}):
+            inputs, refs = await _stored(state, caller, lane, question, entry.card)
     # 3. One generation per choice goes to the queue; a client that leaves takes it back.
     origin = Origin(
         request.scope["galen.request_id"], state.dispatcher.gateway_id, caller.tenant_id, lane
@@ -82,6 +86,7 @@ async def _serve(
         timeout_s=state.settings.request_timeout_s,
         num_prompts=question.num_prompts,
     )
+    reply.span = span
     stream: AnswerStream | None = None
     try:
         requests = question.requests(refs, origin, target)

@@ -12,6 +12,7 @@ from services.gateway.url_policy import HostRule, IpNetwork, read_rule
 from services.protocol.keys import why_no_redis_address
 from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
+from services.tracing.opening import TracesUrl
 
 ENV_PREFIX = "GALEN_GATEWAY_"
 
@@ -200,6 +201,23 @@ class GatewaySettings(ServiceSettings):
         default="auto",
         description="required: a key for every request; off: for none; auto: required once the "
         "first key was made, and wherever others than this machine can reach",
+    )
+    metrics_tenants: int = Field(
+        default=20,
+        ge=0,
+        le=1000,
+        description="Tenants with time series of their own in /metrics; further ones are `other`",
+    )
+    traces_url: TracesUrl = Field(
+        default=None,
+        description="OTLP/HTTP address that spans are sent to, such as "
+        "http://collector:4318/v1/traces; needs the extra `tracing`; default: none",
+    )
+    traces_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Of the requests that come without a trace; others are as their caller says",
     )
     open_metrics: bool = Field(default=False, description="/metrics asks for no key")
     audit: Literal["off", "best_effort", "required"] = Field(

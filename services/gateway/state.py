@@ -20,6 +20,7 @@ from services.gateway.replies import Reply
 from services.gateway.settings import GatewaySettings
 from services.protocol.admin import AdminOrders
 from services.protocol.errors import ErrorCode, UnavailableError
+from services.tracing.spans import NO_SPAN, Span
 
 
 @dataclass(slots=True)
@@ -66,3 +67,8 @@ def shutting_down() -> UnavailableError:
 def state_of(request: Request) -> GatewayState:
     """Return the state of the application that serves `request`."""
     return request.app.state.galen
+
+
+def span_of(request: Request) -> Span:
+    """Return the span of `request`."""
+    return request.scope.get("galen.span", NO_SPAN)

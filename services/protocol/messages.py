@@ -163,6 +163,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
             attempts included.
         prefill_s: from submission to the engine until the first token, seconds.
         image_tokens: of `prompt_tokens`, those of images.
+        queue_s: that this attempt waited for a worker, seconds; negative: not told.
     """
 
     request_id: str
@@ -172,6 +173,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
     completion_tokens: int
     prefill_s: float = 0.0
     image_tokens: int = 0
+    queue_s: float = -1.0
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="e"):

@@ -38,12 +38,20 @@ class QueueFull:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedEntry:
-    """A queue entry that this worker now holds; `payload` is not decoded yet."""
+    """A queue entry that this worker now holds; `payload` is not decoded yet.
+
+    Args:
+        waited_s: in the queue, by Redis's clock alone; None where it is not known any more.
+        traceparent: W3C context of the attempt, where it is traced; else empty. It stands beside
+            the message, so that workers of earlier releases pass over it.
+    """
 
     request_id: str
     attempt: int
     gateway_id: str
     payload: bytes
+    waited_s: float | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,7 @@ class RequestQueue:
         max_waiting: int = 0,
         cost_tokens: int = 1,
         candidates: Sequence[Candidate] = (),
+        traceparent: str = "",
     ) -> QueueFull | None:
         """Put a request into its sub-queue; safe to repeat, a request enters once per attempt.
 
@@ -133,6 +142,7 @@ class RequestQueue:
             candidates: of a first attempt: workers of the model, first the one that should run it.
                 It goes to the own lane of the first that is below its bound, else to the shared
                 lane, as it does where requests of other tenants wait there.
+            traceparent: see `ClaimedEntry`.
 
         Raises:
             UnloadedError: the model was unloaded; nothing was queued.
@@ -168,6 +178,7 @@ class RequestQueue:
             keys.CONTROL_TTL_S * 1000,
             LOAD_FACTOR,
             cost_tokens,
+            traceparent,
             *_bounded(candidates if lane == request.lane else ()),
         )
         if as_text(status) == "UNLOADED":
@@ -355,10 +366,20 @@ def _as_control(line: str) -> Cancellation | WorkerOrder | None:
 
 
 def _as_claim(reply: list[Any]) -> Claim:
-    """Read the reply of `claim.lua` or `held.lua`: a status, then four fields per entry."""
+    """Read the reply of `claim.lua` or `held.lua`: a status, then six fields per entry."""
     status = as_text(reply[0])
-    entries = tuple(
-        ClaimedEntry(as_text(reply[i]), int(reply[i + 1]), as_text(reply[i + 2]), reply[i + 3])
-        for i in range(1, len(reply), 4)
-    )
+    entries = tuple(_as_entry(*reply[i : i + 6]) for i in range(1, len(reply), 6))
     return Claim(entries, alone=status == "ALONE", reserved=status == "RESERVED")
+
+
+def _as_entry(
+    request_id: bytes, attempt: bytes, gateway_id: bytes, payload: bytes, ms: int, context: bytes
+) -> ClaimedEntry:
+    return ClaimedEntry(
+        as_text(request_id),
+        int(attempt),
+        as_text(gateway_id),
+        payload,
+        ms / 1000 if ms >= 0 else None,
+        as_text(context),
+    )

@@ -42,6 +42,21 @@ class GatewayPulse:
     epoch: str
 
 
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """What Redis counts, since its data set began.
+
+    Args:
+        dead_letters: requests in the dead-letter stream.
+        fenced_writes: refused to workers without a lease.
+        fenced_renewals: of leases that were over.
+    """
+
+    dead_letters: int = 0
+    fenced_writes: int = 0
+    fenced_renewals: int = 0
+
+
 class WorkerDirectory:
     """Reads and writes the directory; used by workers, their parents and gateways."""
 
@@ -155,6 +170,12 @@ class WorkerDirectory:
     async def claimed(self) -> dict[str, int]:
         """Return the number of requests that workers ever took, per `model|lane` (quoted)."""
         return await self._counts(keys.CLAIMED)
+
+    async def figures(self) -> QueueFigures:
+        """Return what Redis counts of deaths and refusals."""
+        counts = await self._wire.execute_command("MGET", keys.FENCED_WRITES, keys.FENCED_RENEWALS)
+        dead_letters: int = await self._wire.execute_command("XLEN", keys.DEAD)
+        return QueueFigures(dead_letters, *(int(count or 0) for count in counts))
 
     async def _counts(self, key: str) -> dict[str, int]:
         counts = await self._hash(key)

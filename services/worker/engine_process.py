@@ -21,6 +21,8 @@ from services.protocol.image_store import ImageStore
 from services.protocol.request_queue import WorkerQueue
 from services.protocol.worker_directory import WorkerDirectory
 from services.telemetry import configure_logging
+from services.tracing.opening import TracingMissingError, open_tracing
+from services.tracing.spans import Tracing
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.registry import build_engine
 from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
@@ -62,15 +64,20 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
     bell = open_wire(url, blocking=True)
     pictures = open_wire(url)
     engine = build_engine(settings)
-    metrics = WorkerMetrics(engine.stats)
+    metrics = WorkerMetrics(engine.stats, settings.slots, settings.model_id)
     links = WorkerLinks(
         queue=WorkerQueue(wire, bell, settings.model_id),
         control=WorkerQueue(wire, control, settings.model_id),
         writer=EventWriter(wire),
         directory=WorkerDirectory(wire),
-        images=ImageLoader(ImageStore(pictures), settings.image_cache_bytes),
+        images=ImageLoader(
+            ImageStore(pictures),
+            settings.image_cache_bytes,
+            lambda source: metrics.images.labels(source).inc(),
+        ),
     )
-    worker = Worker(settings, engine, links, page, metrics)
+    tracing = _open_tracing(settings)
+    worker = Worker(settings, engine, links, page, metrics, tracing)
     if is_cordoned:
         worker.cordon()
     loop = asyncio.get_running_loop()
@@ -81,8 +88,16 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
     try:
         await worker.run()
     finally:
+        await asyncio.to_thread(tracing.close)
         for each in (wire, control, bell, pictures):
             await each.aclose()
+
+
+def _open_tracing(settings: WorkerSettings) -> Tracing:
+    try:
+        return open_tracing(settings.traces_url, "worker")
+    except TracingMissingError as error:
+        raise EngineStartError(str(error)) from error
 
 
 def _serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> None:

@@ -5,6 +5,7 @@ What does *not* live here: resizing (done once, by the gateway) and tensors (the
 
 import asyncio
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -45,10 +46,17 @@ class ImageLoader:
 
     Args:
         cache_bytes: memory of the images that are kept, least recently used ones dropped first.
+        on_image: called with where an image comes from: `store` or `kept`.
     """
 
-    def __init__(self, store: ImageStore, cache_bytes: int = 256 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        cache_bytes: int = 256 * 1024 * 1024,
+        on_image: Callable[[str], None] = lambda _source: None,
+    ) -> None:
         self._store = store
+        self._on_image = on_image
         self._cache: ByteBoundedCache[_Loaded] = ByteBoundedCache(cache_bytes)
 
     async def load(self, ref: ImageRef) -> Image.Image:
@@ -60,6 +68,7 @@ class ImageLoader:
             UnavailableError: the store cannot be reached.
         """
         cached = self._cache.get(ref.sha256)
+        self._on_image("store" if cached is None else "kept")
         if cached is not None:
             return cached.image
         blob = await self._store.get(ref.sha256)

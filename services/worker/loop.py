@@ -19,6 +19,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from services.protocol import keys
@@ -27,6 +28,7 @@ from services.protocol.errors import ErrorCode
 from services.protocol.messages import (
     EngineEvent,
     Failed,
+    Finished,
     GenerationRequest,
     ImagePart,
     ModelCard,
@@ -38,7 +40,9 @@ from services.protocol.messages import (
 )
 from services.protocol.recent import Recent
 from services.protocol.request_queue import Cancellation, Claim, ClaimedEntry, WorkerOrder
+from services.tracing.spans import NO_SPAN, Span, Tracing, logged
 from services.worker.adapters import AdapterFolder
+from services.worker.attempt_span import FIRST_TOKEN, begin_generation, end_generation
 from services.worker.claiming import Claiming, Room
 from services.worker.control import Readiness, hear_forever
 from services.worker.engines.base import Engine, EngineJob
@@ -69,6 +73,9 @@ class _Running:
     alone: bool = False
     loading: asyncio.Task[None] | None = None
     is_submitted: bool = False
+    queue_s: float | None = None  # that it waited for this worker, where that is known
+    span: Span = NO_SPAN
+    is_first_token_due: bool = False  # in its trace
 
 
 class WorkerLoopError(Exception):
@@ -85,7 +92,9 @@ class Worker:
         links: WorkerLinks,
         page: ProgressPage,
         metrics: WorkerMetrics,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._settings = settings
         self._engine = engine
         self._links = links
@@ -202,7 +211,12 @@ class Worker:
                 stream=request.stream,
                 is_batch=request.lane == "batch",
                 alone=claim.alone,
+                queue_s=entry.waited_s,
+                span=begin_generation(self._tracing, entry, request, self._worker_id),
             )
+            held.is_first_token_due = held.span is not NO_SPAN
+            if entry.waited_s is not None:
+                self._metrics.queue_time.labels(request.lane).observe(entry.waited_s)
             self._running[request.request_id] = held
             has_image = any(isinstance(p, ImagePart) for m in request.messages for p in m.parts)
             if has_image or not self._adapters.has(request.adapter):
@@ -241,16 +255,28 @@ class Worker:
             held = self._running.get(event.request_id)
             if held is None or held.attempt != event.attempt:
                 continue  # aborted between two steps
-            self._outbox.add(held.gateway_id, event, stream=held.stream)
             if isinstance(event, Tokens):
+                self._outbox.add(held.gateway_id, event, stream=held.stream)
                 num_tokens += len(event.token_ids)
+                if held.is_first_token_due:
+                    held.span.event(FIRST_TOKEN)
+                    held.is_first_token_due = False
             else:
-                self._let_go(event.request_id)
+                self._end(held, event)
                 ended = True
         self._metrics.steps.inc()
         self._metrics.tokens.inc(num_tokens)
         if ended:
             self._slots_changed()
+
+    def _end(self, held: _Running, event: Finished | Failed) -> None:
+        if isinstance(event, Finished):
+            self._metrics.prefill.observe(event.prefill_s)
+            if held.queue_s is not None:
+                event = msgspec.structs.replace(event, queue_s=held.queue_s)
+        self._outbox.add(held.gateway_id, event, stream=held.stream)
+        end_generation(held.span, event)
+        self._let_go(event.request_id)
 
     def _let_go(self, request_id: str) -> _Running:
         held = self._running.pop(request_id)
@@ -271,7 +297,7 @@ class Worker:
         held = self._running.get(cancelled.request_id)
         if held is not None and held.attempt == cancelled.attempt:
             self._abort(cancelled.request_id)
-            _log.info("request.cancelled", request_id=cancelled.request_id)
+            _log.info("request.cancelled", request_id=cancelled.request_id, **logged(held.span))
         else:  # it may overtake the claim that brings the request
             self._cancelled_early.add((cancelled.request_id, cancelled.attempt))
 
@@ -286,6 +312,7 @@ class Worker:
             held.loading.cancel()
         self._engine.abort(request_id)
         self._outbox.acknowledge(held.gateway_id, request_id, held.attempt)
+        held.span.end("aborted")
         self._metrics.aborted.inc()
         self._slots_changed()
 
@@ -352,6 +379,8 @@ class Worker:
         self._is_empty.clear()
         while self._running and (left_s := self._readiness.drain_left_s()) > 0:
             await within(self._is_empty.wait(), min(left_s, _LOOK_AGAIN_S))
+        for held in self._running.values():
+            held.span.end("handed_back")
         await within(self._outbox.flushed(), keys.COMMAND_TIMEOUT_S)
         try:
             await self._links.directory.report_death(self._worker_id, "handed_back")

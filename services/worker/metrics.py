@@ -1,11 +1,17 @@
-"""Prometheus metrics of a worker; labels are none: one process serves one model."""
+"""Prometheus metrics of a worker; one process serves one model, which `galen_worker_info` names.
+
+They begin anew with each engine process. What they mean for whoever watches: docs/observability.md.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+_QUEUE_S = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_PREFILL_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,40 @@ class WorkerMetrics:
 
     Args:
         engine_stats: reads the figures of the engine's own scheduler, from any thread.
+        slots: of the worker.
+        model: that it serves.
     """
 
-    def __init__(self, engine_stats: Callable[[], EngineStats | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        engine_stats: Callable[[], EngineStats | None] = lambda: None,
+        slots: int = 0,
+        model: str = "",
+    ) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        info = Gauge("galen_worker_info", "What it serves", ("model",), registry=self.registry)
+        info.labels(model).set(1)
+        Gauge("galen_worker_slots", "Requests that run at once", registry=self.registry).set(slots)
+        self.queue_time = Histogram(
+            "galen_worker_queue_time_seconds",
+            "Waiting of the requests that were claimed, every attempt, by Redis's clock",
+            ("lane",),
+            buckets=_QUEUE_S,
+            registry=self.registry,
+        )
+        self.prefill = Histogram(
+            "galen_worker_prefill_seconds",
+            "Given to the engine until its first token, of requests that ended well",
+            buckets=_PREFILL_S,
+            registry=self.registry,
+        )
+        self.images = Counter(
+            "galen_worker_images",
+            "Images of requests: brought from the store, or kept from an earlier request",
+            ("source",),
+            registry=self.registry,
+        )
         self.running = Gauge(
             "galen_worker_running_requests", "Requests in the engine", registry=self.registry
         )
@@ -59,6 +95,8 @@ class WorkerMetrics:
             "Times that this worker found its lease to be over",
             registry=self.registry,
         )
+        for source in ("store", "kept"):
+            self.images.labels(source)  # at zero: the first of them is an increase, too
         self.registry.register(_EngineCollector(engine_stats))
 
 

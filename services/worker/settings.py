@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from services.protocol.keys import why_no_model_name, why_no_redis_address
 from services.settings_guard import ServiceSettings
 from services.telemetry import LogFormat, LogLevel
+from services.tracing.opening import TracesUrl
 
 ENV_PREFIX = "GALEN_WORKER_"
 
@@ -138,6 +139,11 @@ class WorkerSettings(ServiceSettings):
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="Address to serve metrics on; they ask for no key"
+    )
+    traces_url: TracesUrl = Field(
+        default=None,
+        description="OTLP/HTTP address that spans are sent to, such as "
+        "http://collector:4318/v1/traces; needs the extra `tracing`; default: none",
     )
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"

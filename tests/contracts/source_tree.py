@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("services", "modeling", "training", "datagen", "evaluation")
-EVERYTHING = (*PRODUCT, "scripts", "benchmarks", "tests")
+EVERYTHING = (*PRODUCT, "scripts", "benchmarks", "tests", "deploy")
 
 
 def python_files(folders: Iterable[str]) -> list[Path]:

@@ -293,6 +293,10 @@ def test_what_vllm_adds_beside_other_pins_has_the_same_version() -> None:
     # Its list stands alone: `.venv-vllm` may have no extra of ours that would bring these.
     assert {name for name, _ in both} == {
         "charset-normalizer", "cloudpickle", "requests", "urllib3",
+        "googleapis-common-protos", "opentelemetry-api", "opentelemetry-exporter-http-transport",
+        "opentelemetry-exporter-otlp-common", "opentelemetry-exporter-otlp-proto-common",
+        "opentelemetry-exporter-otlp-proto-http", "opentelemetry-proto", "opentelemetry-sdk",
+        "opentelemetry-semantic-conventions", "protobuf",
     }  # fmt: skip
 
 

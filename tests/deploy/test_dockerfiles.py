@@ -14,12 +14,14 @@ from tests.support.program import ROOT
 NAMES = {file.name.removesuffix(".Dockerfile"): file for file in DOCKERFILES}
 IMPORTED = {
     "gateway": "services.gateway.main, services.gateway.media.decode_process, services.cli, "
-    "services.launcher.key_commands, services.launcher.audit_command, services.health_check",
+    "services.launcher.key_commands, services.launcher.audit_command, services.health_check, "
+    "services.tracing.otel",
     "ui": "services.ui.main, services.health_check, services.ui.benchmark_files, "
     "services.ui.chat_tab as c; c.example_cards()",
     "worker": "services.worker.main, services.worker.engine_process, services.health_check, "
-    "services.worker.engines.fake_engine",
-    "worker-cuda": "services.worker.main, services.worker.engine_process, services.health_check",
+    "services.worker.engines.fake_engine, services.tracing.otel",
+    "worker-cuda": "services.worker.main, services.worker.engine_process, services.health_check, "
+    "services.tracing.otel",
     "evaluation": "evaluation.jobs.main, evaluation.jobs.consumer, evaluation.jobs.health",
     "training": "services.cli, training.command, datagen.postprocess, evaluation.command",
 }

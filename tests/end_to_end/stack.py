@@ -100,9 +100,9 @@ class RunningStack:
         left.pop("busy", None)  # as of the last heartbeat; `num_running` is as of now
         return not left and self.num_running() == 0
 
-    def worker_count(self, metric: str) -> float:
+    def worker_count(self, metric: str, **labels: str) -> float:
         """A metric of the worker, as of now."""
-        return sample_of(self._http.get(self._worker_metrics).text, metric)
+        return sample_of(self._http.get(self._worker_metrics).text, metric, **labels)
 
     def gateway_count(self, metric: str, **labels: str) -> float:
         """A metric of the gateway, as of now."""

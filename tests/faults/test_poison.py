@@ -60,6 +60,12 @@ async def test_poisoned_request_kills_two_workers_at_most_and_harms_no_other(
     assert len(letters) == len(buried) == len(_POISONS)
     assert {letter["reason"] for letter in letters} == {"engine_crashed"}
 
+    async def is_told() -> bool:
+        told = await stack.metric("galen_gateway_dead_letters")
+        return told == len(stack.dead_letters())
+
+    await eventually(is_told, 5.0, "the dead letters among the metrics")
+
 
 def _assert_not_to_be_repeated(record: Record) -> None:
     """A client must not send it again; headers can say so only where no token was shown."""

@@ -33,6 +33,7 @@ async def test_engine_killed_before_the_first_token_costs_no_answer(
     measured.note_recovery("F01 engine kill -9", found)
     assert found.next_token_s <= _FIRST_TOKEN_S + _LIMIT_S
     assert await stack.metric("galen_gateway_lost_attempts_total") > 0
+    assert await stack.metric('galen_gateway_attempts_total{attempt="again"}') > 0
 
 
 async def test_worker_killed_with_its_parent_before_the_first_token_costs_no_answer(

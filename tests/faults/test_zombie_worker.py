@@ -85,6 +85,11 @@ async def test_late_tokens_of_workers_that_lost_their_lease_are_refused(
     measured.note_recovery("F05 workers SIGSTOP", found, refused=refused, back_s=back_s)
     assert_all_exact(records)
     assert refused > 0
+
+    async def is_told() -> bool:
+        return await stack.metric("galen_gateway_fenced_writes_total") == stack.fenced_writes()
+
+    await eventually(is_told, 5.0, "the refused writes among the metrics")
     assert await stack.metric(_STALE) == stale_before
     assert found.terminal_s <= _LIMIT_S
 

@@ -28,6 +28,7 @@ from services.protocol.errors import (
     error_from_code,
 )
 from services.store.settings import StoreSettings
+from services.tracing.spans import NoTracing
 
 SECRET = "Canary-4711"
 
@@ -144,7 +145,7 @@ def door(metrics: GatewayMetrics) -> FrontDoor:
         app.add_route(f"/framework/{name}", handler)
     direct = {("GET", f"/direct/{name}"): handler for name, handler in FAILURES.items()}
     access = make_access(GatewaySettings(auth="off"), StoreSettings())
-    return FrontDoor(app, direct, metrics, MemoryGuard(0, 0.8, 0.92), access)
+    return FrontDoor(app, direct, metrics, MemoryGuard(0, 0.8, 0.92), access, NoTracing())
 
 
 async def get(door: FrontDoor, path: str, **headers: str) -> httpx.Response:

@@ -16,6 +16,7 @@ from services.gateway.middleware import FrontDoor
 from services.gateway.settings import GatewaySettings
 from services.protocol.errors import ErrorCode, OverloadedError
 from services.store.settings import StoreSettings
+from services.tracing.spans import NoTracing
 
 SMALL, LARGE = {b"content-length": b"2000"}, {b"content-length": b"3000000"}
 
@@ -80,7 +81,7 @@ async def test_front_door_refuses_before_it_reads(
 ) -> None:
     direct = {("POST", "/work"): fine, ("POST", "/healthz"): fine}
     access = make_access(GatewaySettings(auth="off"), StoreSettings())
-    door = FrontDoor(FastAPI(), direct, GatewayMetrics(), guard_at(share), access)
+    door = FrontDoor(FastAPI(), direct, GatewayMetrics(), guard_at(share), access, NoTracing())
     transport = httpx.ASGITransport(door)
     async with httpx.AsyncClient(transport=transport, base_url="http://galen") as client:
         response = await client.post(path, content=b"x" * num_bytes)

@@ -19,8 +19,9 @@ def described(registry: CollectorRegistry) -> list[str]:
     collectors = set(registry._collector_to_names)  # there is no public way
     lines: list[str] = []
     for collector in collectors:
-        labels = ",".join(getattr(collector, "_labelnames", ()))
-        lines += [f"{m.name} {m.type} {{{labels}}}" for m in collector.collect()]
+        for metric in collector.collect():
+            labels = getattr(collector, "_labelnames", getattr(metric, "_labelnames", ()))
+            lines.append(f"{metric.name} {metric.type} {{{','.join(labels)}}}")
     return sorted(lines)
 
 
@@ -46,7 +47,10 @@ def test_metric_labels_are_closed_sets() -> None:
     lines = described(GatewayMetrics().registry) + described(WorkerMetrics().registry)
     labels = {label for line in lines for label in line.partition("{")[2].rstrip("}").split(",")}
 
-    assert labels - {""} <= {"route", "status", "model", "finish_reason", "code", "lane", "reason"}
+    assert labels - {""} <= {
+        "route", "status", "model", "finish_reason", "code", "lane", "reason",
+        "attempt", "source", "state", "tenant",
+    }  # fmt: skip
 
 
 def test_openapi_document_has_every_schema_that_it_names() -> None:

@@ -22,6 +22,7 @@ from services.protocol.messages import (
 from services.protocol.request_queue import RequestQueue, WorkerQueue
 from services.protocol.wire import RedisWire
 from services.protocol.worker_directory import WorkerDirectory
+from services.tracing.spans import NoTracing
 from services.worker.engines.fake_engine import FakeEngine
 from services.worker.images import ImageLoader
 from services.worker.links import WorkerLinks
@@ -116,6 +117,7 @@ async def running_worker(url: str, **settings: object) -> AsyncIterator[Worker]:
         links,
         ProgressPage.create(),
         WorkerMetrics(),
+        NoTracing(),
     )
     running = asyncio.create_task(worker.run())
     try:

@@ -17,8 +17,17 @@ from services.protocol.messages import ImagePart, ImageRecipe, Message, TextPart
 from services.worker.engines.base import EngineJob, EngineStartError
 from services.worker.engines.transformers_engine import TransformersEngine
 from services.worker.load_options import LoadOptions
+from tests.support.waiting import eventually
 from tests.worker.engine_contract import CHECKS, mixed_jobs
-from tests.worker.engine_harness import PROMPTS, RecordingProgress, image_ref, job, picture, running
+from tests.worker.engine_harness import (
+    PROMPTS,
+    RecordingProgress,
+    Running,
+    image_ref,
+    job,
+    picture,
+    running,
+)
 from tests.worker.generate_reference import generate
 
 
@@ -198,6 +207,25 @@ async def test_a_second_submission_replaces_the_first(tiny_llava: Path) -> None:
         started.submit(job("a", max_tokens=3, attempt=2))
         (recorded,) = await started.ends("a")
         assert sum(event.attempt == 2 for event in recorded.events) == 4
+
+
+async def test_kv_cache_fills_with_what_runs_and_empties_with_its_end(tiny_llava: Path) -> None:
+    def used(started: Running) -> float:
+        stats = started.engine.stats()
+        return stats.kv_cache_usage if stats is not None else -1.0
+
+    async with running(lambda: engine(tiny_llava)) as started:
+        before = used(started)
+        started.submit(job("a", max_tokens=200))
+        await started.until(lambda: len(started.of("a").events) >= 2)
+        early = used(started)
+        await started.until(lambda: len(started.of("a").events) >= 60)
+        late = used(started)
+        started.engine.abort("a")
+        await eventually(lambda: used(started) == 0, 5.0, "an empty KV cache")
+
+    assert before == 0
+    assert 0 < early < late < 1
 
 
 async def test_model_card_states_what_the_checkpoint_does(tiny_llava: Path) -> None:

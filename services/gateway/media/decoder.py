@@ -8,8 +8,9 @@ here: what a child does (`decode_process.py`), caching and storing (`images.py`)
 import asyncio
 import contextlib
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,7 @@ class ImageDecoder:
         cpu_limit_s: CPU time of a job, seconds (reliability goal: 5).
         wall_limit_s: time of a job, seconds, waiting for a child not included: far above that of
             the CPU, so that a busy machine calls no good image invalid.
+        on_decoded: called with the seconds of a job, however it ended.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class ImageDecoder:
         max_pixels: int = MAX_IMAGE_PIXELS,
         cpu_limit_s: float = 5.0,
         wall_limit_s: float = 20.0,
+        on_decoded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self._on_decoded = on_decoded
         self._max_waiting = max_waiting
         self._max_pixels = max_pixels
         self._cpu_limit_s = cpu_limit_s
@@ -143,7 +147,11 @@ class ImageDecoder:
                 cpu_limit_s=self._cpu_limit_s,
                 is_preview=is_preview,
             )
-            answer = await self._run(slot, child, job, (payload_base64, payload_start))
+            started = time.monotonic()
+            try:
+                answer = await self._run(slot, child, job, (payload_base64, payload_start))
+            finally:
+                self._on_decoded(time.monotonic() - started)
         finally:
             self._idle.put_nowait(slot)
         if isinstance(answer, Refusal):

@@ -6,8 +6,9 @@ does *not* live here: finding the URLs in a request (`openai_schemas.py`), decod
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +23,9 @@ from services.protocol.messages import ImageRef
 _HASH_STEP = 1024 * 1024
 # Shorter URLs are hashed in less time than a thread takes to start on it.
 _HASH_IN_LOOP_LENGTH = 32 * 1024
+
+
+ImageSource = Literal["decoded", "kept", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class ImageResolver:
 
     Args:
         cache_bytes: of packed images that are kept here, least recently used ones dropped first.
+        on_image: called with where each image came from: a decoder, the cache, or the decoding that
+            another request had asked for.
     """
 
     def __init__(
@@ -82,7 +88,9 @@ class ImageResolver:
         *,
         limits: ImageLimits | None = None,
         cache_bytes: int = 64 * 1024 * 1024,
+        on_image: Callable[[ImageSource], None] = lambda _source: None,
     ) -> None:
+        self._on_image = on_image
         self._decoder = decoder
         self._store = store
         self.limits = limits or ImageLimits()
@@ -148,6 +156,7 @@ class ImageResolver:
     async def _resolve_one(self, job: "_Job", tenant_id: str, budget: "PixelBudget") -> ImageRef:
         prepared = self._cache.get(job.digest)
         if prepared is not None:
+            self._on_image("kept")
             budget.spend(prepared.source_pixels * job.repeats, job.param)
             if not await self._store.refresh(prepared.ref.sha256):
                 await self._store.put(prepared.ref.sha256, prepared.blob)
@@ -162,6 +171,7 @@ class ImageResolver:
     async def _prepare_once(self, job: "_Job", tenant_id: str) -> "_Prepared":
         """Decode and store an image; requests that bring it at the same time share one decoding."""
         preparing = self._preparing.get(job.digest)
+        self._on_image("decoded" if preparing is None else "shared")
         if preparing is None:
             preparing = asyncio.create_task(self._prepare(job, tenant_id))
             self._preparing[job.digest] = preparing

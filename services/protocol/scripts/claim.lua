@@ -6,17 +6,20 @@
 --       affine_workers, wake:W
 -- ARGV: prefix, model (quoted), worker_id, free, batch_free, group, dead letters kept,
 --       protocol version, lane...
--- Returns {'FENCED'} or {'OK' | 'ALONE' | 'RESERVED', request_id, attempt, gateway_id, payload, ...}.
+-- Returns {'FENCED'} or {'OK' | 'ALONE' | 'RESERVED', request_id, attempt, gateway_id, payload,
+--         ms that it waited, traceparent or '', ...}.
 redis.replicate_commands()
 local leases, running, depth, bell, batch_bell, owner_key, dead, affine, affine_workers, wake = unpack(KEYS)
 local prefix, model, worker, group = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 local free, batch_free = tonumber(ARGV[4]), tonumber(ARGV[5])
 if not redis.call('ZSCORE', leases, worker) then return {'FENCED'} end
 local out, drops = {'OK'}, 0
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local NOW = '|'  -- field of `given`: tokens that the tenant served last had before; no tenant's name
 local has_own_lanes = redis.call('EXISTS', affine_workers) == 1  -- anybody's, with something in them
 
-local function taken() return (#out - 1) / 4 end
+local function taken() return (#out - 1) / 6 end
 
 local function name_of(lane, owner) return owner and lane .. '.' .. owner or lane end
 
@@ -64,7 +67,10 @@ local function take(work, lane, owner)
   end
   redis.call('HSET', running, m.request_id,
     m.attempt .. '|' .. m.strikes .. '|' .. id .. '|' .. m.gateway_id .. '|' .. work)
-  for _, v in ipairs({m.request_id, m.attempt, m.gateway_id, m.payload}) do out[#out + 1] = v end
+  local waited_ms = math.max(0, now_ms - tonumber(string.match(id, '^(%d+)-')))
+  for _, v in ipairs({m.request_id, m.attempt, m.gateway_id, m.payload, waited_ms, m.traceparent or ''}) do
+    out[#out + 1] = v
+  end
   redis.call('HINCRBY', prefix .. 'claimed', model .. '|' .. lane, 1)
   return tonumber(m.cost) or 0
 end

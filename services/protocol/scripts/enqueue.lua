@@ -3,7 +3,7 @@
 -- KEYS: depth, inflight, unloaded, leases, affine_workers, bell
 -- ARGV: prefix, model, model (quoted), lane, request_id, attempt, strikes, gateway_id,
 --       tenant (quoted), max depth (0: any), bell cap, group, payload, lifetimes of the sub-queue, of
---       inflight and of a wake-up in ms, load factor, cost in tokens, then per worker, the best first: worker_id, most
+--       inflight and of a wake-up in ms, load factor, cost in tokens, traceparent or '', then per worker, the best first: worker_id, most
 -- Returns {'OK', waiting}, {'FULL', waiting} or {'UNLOADED', 0}.
 redis.replicate_commands()
 local depth, inflight, unloaded, leases, affine_workers, bell = unpack(KEYS)
@@ -36,9 +36,9 @@ end
 -- Consistent hashing with bounded loads (arXiv:1608.01350): none beyond ceil(factor * average), the
 -- new request counted. Interactive requests pass those of batch that wait, so these do not count.
 local function choose()
-  if #ARGV < 22 or others_wait() then return nil end
+  if #ARGV < 23 or others_wait() then return nil end
   local ranked, total = {}, 1
-  for i = 19, #ARGV, 2 do
+  for i = 20, #ARGV, 2 do
     local worker = ARGV[i]
     local room = redis.call('HGET', prefix .. 'affine:' .. worker, 'room.' .. lane)
     if room and tonumber(room) >= 0 and redis.call('ZSCORE', leases, worker) then
@@ -62,8 +62,13 @@ local work = prefix .. 'work:' .. name .. ':' .. tenant
 if redis.call('EXISTS', work) == 0 then
   redis.call('XGROUP', 'CREATE', work, ARGV[12], '0', 'MKSTREAM')
 end
-local entry = redis.call('XADD', work, '*', 'request_id', request_id, 'attempt', attempt,
-  'strikes', ARGV[7], 'gateway_id', ARGV[8], 'cost', ARGV[18], 'payload', ARGV[13])
+local fields = {'request_id', request_id, 'attempt', attempt, 'strikes', ARGV[7],
+  'gateway_id', ARGV[8], 'cost', ARGV[18], 'payload', ARGV[13]}
+if ARGV[19] ~= '' then  -- beside the message: a worker that does not know it passes over it
+  fields[#fields + 1] = 'traceparent'
+  fields[#fields + 1] = ARGV[19]
+end
+local entry = redis.call('XADD', work, '*', unpack(fields))
 redis.call('PEXPIRE', work, ARGV[14])
 redis.call('HSET', inflight, request_id, attempt .. '|' .. entry .. '|' .. field .. '|' .. work)
 if redis.call('PTTL', inflight) == -1 then redis.call('PEXPIRE', inflight, ARGV[15]) end

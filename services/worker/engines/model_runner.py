@@ -164,6 +164,14 @@ class ModelRunner:
         )
         return output.logits[:, -1].float()
 
+    @property
+    def kv_cache_usage(self) -> float:
+        """Of the positions that all rows may hold together, the share in use; from any thread."""
+        cache = self._cache
+        if cache is None:
+            return 0.0
+        return sum(cache.lengths) / (self._max_rows * self._context_length)
+
     def _live_cache(self) -> SlotCache:
         if self._cache is None:
             raise RuntimeError("no row was added")

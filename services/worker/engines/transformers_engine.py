@@ -193,11 +193,15 @@ class TransformersEngine:
         await done
 
     def stats(self) -> EngineStats | None:
-        """How many images it encoded, and how many it had encoded before."""
+        """How full its rows are, how many images it encoded, and how many it had encoded before."""
         if self._runner is None:
             return None
         kept = self._runner.image_features
-        return EngineStats(images_encoded=kept.num_encoded, images_reused=kept.num_reused)
+        return EngineStats(
+            kv_cache_usage=self._runner.kv_cache_usage,
+            images_encoded=kept.num_encoded,
+            images_reused=kept.num_reused,
+        )
 
     async def close(self) -> None:
         """Stop at the next step border; running requests are forgotten."""
