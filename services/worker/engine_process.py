@@ -11,7 +11,6 @@ import signal
 import sys
 
 import uvloop
-from prometheus_client import start_http_server
 from setproctitle import setproctitle
 
 from services.die_with_parent import die_with_parent
@@ -24,6 +23,7 @@ from services.telemetry import configure_logging
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.registry import build_engine
 from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
+from services.worker.health_server import serve_health
 from services.worker.images import ImageLoader
 from services.worker.links import WorkerLinks
 from services.worker.loop import Worker, WorkerLoopError
@@ -77,7 +77,7 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)
     if settings.metrics_port is not None:
-        _serve_metrics(settings.metrics_port, metrics)
+        _serve_metrics(settings.metrics_host, settings.metrics_port, metrics, worker)
     try:
         await worker.run()
     finally:
@@ -85,12 +85,13 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
             await each.aclose()
 
 
-def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
+def _serve_metrics(host: str, port: int, metrics: WorkerMetrics, worker: Worker) -> None:
     try:
-        start_http_server(port, "127.0.0.1", metrics.registry)
+        serve_health(host, port, metrics.registry, worker.is_ready)
     except OSError as error:
         raise EngineStartError(
-            f"the metrics port {port} is in use; choose another with GALEN_WORKER_METRICS_PORT"
+            f"metrics cannot be served on {host}:{port} ({error.strerror}); choose another port "
+            "with GALEN_WORKER_METRICS_PORT, or address with GALEN_WORKER_METRICS_HOST"
         ) from error
 
 

@@ -133,7 +133,10 @@ class WorkerSettings(BaseSettings):
         "in a row end the worker with code 1",
     )
     metrics_port: int | None = Field(
-        default=None, ge=1, le=65_535, description="Prometheus metrics on 127.0.0.1; default: none"
+        default=None, ge=1, le=65_535, description="Port of Prometheus metrics; default: none"
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address to serve metrics on; they ask for no key"
     )
     image_cache_bytes: int = Field(
         default=256 << 20, ge=0, description="Decoded images kept in memory"
