@@ -9,7 +9,7 @@ VLLM_VENV := .venv-vllm
 # Tests that need vLLM; those that tests/contracts/test_engine_contract.py has for every engine too.
 VLLM_TESTS := tests/vllm tests/contracts/test_engine_contract.py
 # Debian packages that the tests need; installed by `make test` where it may, else one line says how.
-DEBIAN_PACKAGES := chromium postgresql
+DEBIAN_PACKAGES := chromium postgresql prometheus
 # Tests that run side by side, by file; many of them wait for a fault to be noticed.
 TEST_PROCESSES ?= 2
 # Files in the order of tests/conftest.py: xdist's own puts those of few tests last, however long.

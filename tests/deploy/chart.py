@@ -1,6 +1,6 @@
 """The Helm chart, rendered by Helm's own library, as objects that tests look at.
 
-    pods = render(EXAMPLES["everything"]).pods()
+pods = render(EXAMPLES["everything"]).pods()
 """
 
 from collections.abc import Iterator, Mapping
