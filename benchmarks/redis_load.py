@@ -382,7 +382,7 @@ def bench(
         "What Redis carries",
         [
             f"Redis {version} on a Unix socket, append-only file synced every second; its own CPU",
-            f"time (`INFO cpu`) and bytes, medians of {ROUNDS} rounds of {CALLS:,} calls. *At most*:",
+            f"time (`INFO cpu`) and bytes, medians of {ROUNDS} rounds of {CALLS:,}. *At most*:",
             "so many a second would fill its one core.",
             "",
             *told,
