@@ -287,7 +287,7 @@ def _page(
         table(losses, by_loss(card)),
         "",
         f"**Beside a real one**: gateway, Redis and a worker of {REAL_SLOTS} slots with the fake",
-        f"engine ({REAL_TOKENS} tokens of {1000 * REAL_TOKEN_S:g} ms on average), the same requests",
+        f"engine (on average {REAL_TOKENS} tokens of {1000 * REAL_TOKEN_S:g} ms), the same ones",
         f"at the same moments, {seconds:g} s at {REAL_LOAD:.0%} load; load average of the machine",
         f"before: {busy_before:.1f}.",
         "",
