@@ -100,7 +100,7 @@ python:
 	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 setup: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,tracing,dev
+	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,tracing,deploy,dev
 
 setup-demo: python
 	@$(PYTHON) scripts/bootstrap.py --extras worker,ui

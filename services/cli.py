@@ -19,6 +19,7 @@ from services.launcher.audit_options import audit_app, feedback_app
 from services.launcher.image_argument import image_argument
 from services.launcher.key_options import ApiKey, keys_app
 from services.launcher.service_options import services_app
+from services.launcher.store_options import store_app
 from services.launcher.terminal import CommandError, Terminal
 from services.launcher.tools import data_app, datagen_app, tools_app
 
@@ -43,6 +44,7 @@ app.add_typer(datagen_app, name="datagen", help="Make instruction data with a te
 app.add_typer(feedback_app, name="feedback", help="Make training data of votes.")
 app.add_typer(keys_app, name="keys", help="Make, list, revoke and rotate API keys.")
 app.add_typer(models_app, name="models", help="List, load and unload models while all runs.")
+app.add_typer(store_app, name="store", help="Look after the database.")
 app.add_typer(workers_app, name="workers", help="List, cordon, uncordon and drain workers.")
 
 

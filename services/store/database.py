@@ -75,6 +75,11 @@ class Database:
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise DatabaseError(f"the database cannot be opened: {_cause(error)}") from error
 
+    async def revision(self) -> str:
+        """Return the name of its schema, which is that of the last migration."""
+        async with self.begin() as session:
+            return str(await session.scalar(text("SELECT version_num FROM alembic_version")))
+
     async def close(self) -> None:
         """Let go of every connection."""
         await self._engine.dispose()

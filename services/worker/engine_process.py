@@ -11,7 +11,6 @@ import signal
 import sys
 
 import uvloop
-from prometheus_client import start_http_server
 from setproctitle import setproctitle
 
 from services.die_with_parent import die_with_parent
@@ -26,6 +25,7 @@ from services.tracing.spans import Tracing
 from services.worker.engines.base import EngineStartError
 from services.worker.engines.registry import build_engine
 from services.worker.exit_codes import EXIT_CANNOT_START, EXIT_LOOP_BROKEN
+from services.worker.health_server import serve_health
 from services.worker.images import ImageLoader
 from services.worker.links import WorkerLinks
 from services.worker.loop import Worker, WorkerLoopError
@@ -84,7 +84,7 @@ async def _serve(settings: WorkerSettings, page: ProgressPage, *, is_cordoned: b
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.drain)
     if settings.metrics_port is not None:
-        _serve_metrics(settings.metrics_host, settings.metrics_port, metrics)
+        _serve_metrics(settings.metrics_host, settings.metrics_port, metrics, worker)
     try:
         await worker.run()
     finally:
@@ -100,9 +100,9 @@ def _open_tracing(settings: WorkerSettings) -> Tracing:
         raise EngineStartError(str(error)) from error
 
 
-def _serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> None:
+def _serve_metrics(host: str, port: int, metrics: WorkerMetrics, worker: Worker) -> None:
     try:
-        start_http_server(port, host, metrics.registry)
+        serve_health(host, port, metrics.registry, worker.is_ready)
     except OSError as error:
         raise EngineStartError(
             f"metrics cannot be served on {host}:{port} ({error.strerror}); choose another port "

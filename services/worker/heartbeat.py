@@ -48,8 +48,15 @@ class Heartbeat:
         self._describe = describe
         self._on_fenced = on_fenced
         self._renewed = time.monotonic()
+        self._has_begun = False
         self._is_due = asyncio.Event()
         self.state: WorkerState = "ready"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this worker is in the directory and takes requests."""
+        is_known = self._has_begun and time.monotonic() - self._renewed < SELF_FENCE_S
+        return is_known and self.state == "ready"
 
     async def begin(self) -> None:
         """Register the present incarnation. Raises what Redis raises."""
@@ -57,6 +64,7 @@ class Heartbeat:
         self._page.set_state(self.state, record.worker_id)
         await self._directory.register(record)
         self._renewed = time.monotonic()
+        self._has_begun = True
 
     async def begin_patiently(self, stop: asyncio.Event) -> bool:
         """Register, waiting for Redis where it is away; gives up when `stop` is set.

@@ -122,6 +122,10 @@ class Worker:
         self._host = socket.gethostname()
         self._worker_id = self._new_id()
 
+    def is_ready(self) -> bool:
+        """Whether it has loaded and claims requests; to be called from any thread."""
+        return self._heartbeat.is_ready
+
     async def run(self) -> None:
         """Load, serve until `drain` is called, then finish or hand back what is left."""
         stopping = asyncio.create_task(until_set(self._readiness.is_draining))

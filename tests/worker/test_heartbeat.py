@@ -107,3 +107,20 @@ async def test_stalled_engine_gets_no_renewal(
     await beating.heartbeat.renew()
     assert await redis_client.zscore(keys.LEASES, "worker-1") == before
     assert beating.fenced == []
+
+
+async def test_a_worker_is_ready_from_its_registration_until_it_is_told_otherwise(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeat = beating.heartbeat
+    assert not heartbeat.is_ready
+
+    await heartbeat.begin()
+    assert heartbeat.is_ready
+
+    heartbeat.state = "draining"
+    assert not heartbeat.is_ready
+
+    heartbeat.state = "ready"
+    monkeypatch.setattr(heartbeat_module, "SELF_FENCE_S", 0.0)  # as after a long silence of Redis
+    assert not heartbeat.is_ready

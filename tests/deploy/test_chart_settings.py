@@ -1,0 +1,138 @@
+"""Every variable and every mounted secret of the chart is a setting of ours, with a good value."""
+
+import importlib.util
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from services.launcher.settings_check import SERVICES
+from services.settings_guard import unknown_variables
+from tests.deploy.chart import ROOT, Manifests, Pod, render
+
+_BY_COMPONENT = {
+    "gateway": ("GatewaySettings", "StoreSettings"),
+    "jobs": ("JobSettings", "StoreSettings"),
+    "migrations": ("StoreSettings",),
+    "ui": ("UiSettings",),
+    "worker": ("WorkerSettings",),
+}
+_SECRETS = {
+    "redis_url": "redis://:secret@redis:6379/0",
+    "database_url": "postgresql+asyncpg://galen:secret@postgres:5432/galen",
+}
+_ANY_SECRET = "s" * 40
+
+
+def classes_of(pod: Pod) -> list[type[BaseSettings]]:
+    return [c for c in SERVICES if c.__name__ in _BY_COMPONENT[pod.component]]
+
+
+def prefix_of(settings: type[BaseSettings]) -> str:
+    return settings.model_config.get("env_prefix", "")
+
+
+def field_of(name: str, settings: type[BaseSettings]) -> str | None:
+    """Return which field a variable or a secret's file is of, if any."""
+    field = name.upper().removeprefix(prefix_of(settings)).lower()
+    return field if name.upper().startswith(prefix_of(settings)) else None
+
+
+@pytest.fixture(params=sorted(_BY_COMPONENT))
+def pods(request: pytest.FixtureRequest, manifests: Manifests) -> list[Pod]:
+    return [pod for pod in manifests.pods() if pod.component == request.param]
+
+
+def test_variables_are_settings_with_good_values(
+    pods: list[Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pod in pods:
+        given = pod.environment()
+        known = tuple(prefix_of(settings) for settings in classes_of(pod))
+        assert all(name.startswith(known) for name in given), given
+        with monkeypatch.context() as environment:
+            for name, value in given.items():
+                environment.setenv(name, value)
+            for settings in classes_of(pod):
+                assert unknown_variables(settings) == []
+                settings()  # raises where a value is none
+
+
+def test_secrets_are_files_of_settings(pods: list[Pod], monkeypatch: pytest.MonkeyPatch) -> None:
+    for pod in pods:
+        with monkeypatch.context() as environment:
+            for name in pod.secret_files():
+                fields = [(c, field_of(name, c)) for c in classes_of(pod)]
+                ((settings, field),) = [(c, f) for c, f in fields if f is not None]
+                assert field in settings.model_fields
+                value = _SECRETS.get(field, _ANY_SECRET)
+                environment.setenv(name.upper(), value)
+            for settings in classes_of(pod):
+                settings()
+
+
+def test_no_secret_stands_in_a_variable(manifests: Manifests) -> None:
+    for pod in manifests.pods():
+        for entry in pod.container.get("env", ()):
+            assert entry.keys() == {"name", "value"}
+            assert "://:" not in entry["value"]
+            assert not entry["name"].endswith(("_KEY", "_PASSWORD", "_PEPPER"))
+
+
+def test_secrets_that_are_mounted_are_in_the_secret(rendered: dict[str, Manifests]) -> None:
+    (secret,) = rendered["defaults"].of("Secret")
+    mounted = {key for pod in rendered["defaults"].pods() for key in pod.secret_files().values()}
+
+    assert mounted <= secret["stringData"].keys()
+    assert secret["stringData"].keys() - mounted == {"redis-password"}  # part of addresses only
+
+
+def test_a_secret_of_ones_own_replaces_the_drawn_one(rendered: dict[str, Manifests]) -> None:
+    manifests = rendered["external-services"]
+    assert manifests.of("Secret") == []
+    names = {
+        volume["secret"]["secretName"]
+        for pod in manifests.pods()
+        for volume in pod.spec["volumes"]
+        if "secret" in volume
+    }
+    assert names == {"galen-secrets"}
+
+
+def test_drawn_secrets_are_long_and_differ() -> None:
+    (one,), (other,) = (render({}).of("Secret") for _ in range(2))
+    drawn = {key for key in one["stringData"] if key.endswith(("-password", "-pepper", "-key"))}
+
+    assert len(drawn) == 5
+    assert all(len(one["stringData"][key]) == 40 for key in drawn)
+    assert all(one["stringData"][key] != other["stringData"][key] for key in drawn)
+
+
+def test_the_page_has_no_secret_at_all(manifests: Manifests) -> None:
+    assert manifests.pod("ui").secret_files() == {}
+
+
+def test_workers_know_no_database(manifests: Manifests) -> None:
+    for pod in manifests.pods():
+        if pod.component == "worker":
+            assert set(pod.secret_files()) == {"galen_worker_redis_url"}
+
+
+def test_commands_are_modules_of_ours(manifests: Manifests) -> None:
+    for pod in manifests.pods():
+        if pod.is_ours and "command" in pod.container:
+            python, dash_m, module, *_ = pod.container["command"]
+            assert (python, dash_m) == ("python", "-m")
+            assert importlib.util.find_spec(module) is not None
+
+
+def test_the_default_model_is_the_one_that_ships() -> None:
+    path = render({}).pod("worker").environment()["GALEN_WORKER_MODEL_PATH"]
+
+    assert (ROOT / path.removeprefix("/app/") / "config.json").is_file()
+
+
+def test_a_page_with_a_name_answers_no_other(rendered: dict[str, Manifests]) -> None:
+    environment = rendered["everything"].pod("ui").environment()
+
+    assert environment["GALEN_UI_ALLOWED_HOSTS"] == "galen.example.org"
+    assert environment["GALEN_UI_SECURE_COOKIE"] == "true"
