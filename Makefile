@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all compose-test test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
+.PHONY: help demo test test-vllm test-all compose-test test-faults lint typecheck contracts docs bench bench-engines fuzz golden miniature all \
 	clean python screenshots setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -68,6 +68,11 @@ typecheck: setup ## Check types with pyright
 contracts: setup ## Check who may import whom
 	@$(RUN)/lint-imports --no-logo
 
+docs: setup ## Build the documents into build/site, check their links, count how commands are checked
+	@$(RUN)/mkdocs build --quiet
+	@$(RUN)/python scripts/check_site.py build/site
+	@$(RUN)/python -m tests.docs
+
 bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (long)
 	@$(RUN)/python -m benchmarks.run $(ARGS)
 
@@ -100,7 +105,7 @@ python:
 	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 setup: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,dev
+	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,docs,dev
 
 setup-demo: python
 	@$(PYTHON) scripts/bootstrap.py --extras worker,ui

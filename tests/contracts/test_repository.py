@@ -33,6 +33,7 @@ PUBLIC_TARGETS = {
     *("help", "demo", "test", "test-vllm", "test-all", "test-faults", "lint", "typecheck"),
     *(
         "contracts",
+        "docs",
         "bench",
         "bench-engines",
         "fuzz",
@@ -85,7 +86,7 @@ def test_ci_runs_the_tests_the_checks_and_the_demo() -> None:
     script = ROOT / ".ci/run"
 
     assert os.access(script, os.X_OK)
-    for command in ("make lint", "make contracts", "make typecheck", "make test\n"):
+    for command in ("make lint", "make contracts", "make typecheck", "make docs", "make test\n"):
         assert command in script.read_text(encoding="utf-8")
     assert "make demo ARGS=--once" in script.read_text(encoding="utf-8")
 

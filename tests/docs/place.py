@@ -1,0 +1,101 @@
+"""Where the commands of a page run: a folder as a reader has it, and a platform that serves.
+
+The pages say `galen`, and ports 8000 and 7860. Here `galen` is this checkout's, and the platform listens
+on any free port, so addresses are put in their place. What does *not* live here: which blocks run
+(`blocks.py`, `test_commands.py`).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.worker.settings import child_environment
+from tests.contracts.source_tree import ROOT
+from tests.docs.blocks import Block
+
+_GALEN = """#!/usr/bin/env bash
+# {purpose}
+words=("$@")
+case "$1" in
+  ask) words+=(--url {url}) ;;
+esac
+exec {python} -P -m services.cli "${{words[@]}}"
+"""
+_LIMIT_S = 60
+_DOCUMENTED = "127.0.0.1:8000"
+_LINKED = ("modeling", "services", "training", "datagen", "evaluation", "docs", "pyproject.toml")
+
+
+class Place:
+    """A folder of one page, with what its commands read.
+
+    Args:
+        folder: an empty one.
+        url: the platform's API, with `/v1`.
+        runtime: the platform's folder for temporary files, where commands find it.
+    """
+
+    def __init__(self, folder: Path, url: str, runtime: Path) -> None:
+        self.folder = folder
+        self._url = url
+        self._environment = _environment(folder, url, runtime)
+        _write_samples(folder)
+
+    def run(self, block: Block) -> subprocess.CompletedProcess[str]:
+        """Run a block as it stands; a command of it that fails ends it."""
+        address = self._url.removeprefix("http://").removesuffix("/v1")
+        text = block.text.replace(_DOCUMENTED, address)
+        if block.language == "python":
+            command = [sys.executable, "-c", text]
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", text]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=dict(self._environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+
+
+def _environment(folder: Path, url: str, runtime: Path) -> Mapping[str, str]:
+    programs = folder / ".programs"
+    programs.mkdir()
+    galen = programs / "galen"
+    purpose = "the page's default address is another one here"
+    galen.write_text(_GALEN.format(purpose=purpose, url=url, python=sys.executable), "utf-8")
+    galen.chmod(0o755)
+    for name in ("python3", "python"):
+        (programs / name).symlink_to(sys.executable)
+    inherited = child_environment()
+    return inherited | {
+        "PATH": f"{programs}{os.pathsep}{inherited['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(runtime),
+        "GALEN_STORE_DIR": str(folder / "galen-data"),
+    }
+
+
+def _write_samples(folder: Path) -> None:
+    for name in _LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    scan = ROOT / "modeling" / "demo_model" / "ct.png"
+    shutil.copy(scan, folder / "scan.png")
+    (folder / "scans").mkdir()
+    shutil.copy(scan, folder / "scans" / "ct.png")
+    captions = "image,caption\nct.png,A drawn scan that shows an organ of the abdomen.\n"
+    (folder / "captions.csv").write_text(captions, "utf-8")
+    body = {
+        "model": "galen-demo",
+        "messages": [{"role": "user", "content": "Which organ is shown?"}],
+        "max_tokens": 8,
+    }
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (folder / "requests.jsonl").write_text(json.dumps(line) + "\n", "utf-8")

@@ -1,0 +1,71 @@
+"""Pages say what is: every error code has its advice, messages are real, outputs are the command's."""
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from services.protocol.errors import ErrorCode
+from tests.contracts.source_tree import ROOT
+from tests.docs.blocks import words_of
+from tests.end_to_end.launched import galen
+
+SOURCES = ("services", "modeling", "training", "evaluation", "datagen", "scripts")
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_every_error_code_has_a_cause_and_an_advice() -> None:
+    table, _, _ = page("troubleshooting.md").partition("## What commands say")
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ([^|]{5,}) \| ([^|]{5,}) \|$", table, re.MULTILINE)
+    told = [code for codes, _, _ in rows for code in re.findall(r"`([a-z_]+)`", codes)]
+
+    assert sorted(told) == sorted(code.value for code in ErrorCode)
+
+
+@cache
+def texts() -> str:
+    """Return every text in our sources, one after another, as it is printed."""
+    files = [path for name in SOURCES for path in (ROOT / name).rglob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_bytes()))]
+    found = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return "\n".join([text for text in found if isinstance(text, str)] + [makefile])
+
+
+def messages() -> list[str]:
+    _, _, rest = page("troubleshooting.md").partition("## What commands say")
+    table, _, _ = rest.partition("## What is slow or odd")
+    return re.findall(r"^\| `([^|]+)` \| [^|]{5,} \| [^|]{5,} \|$", table, re.MULTILINE)
+
+
+def test_there_are_messages() -> None:
+    assert len(messages()) >= 25
+
+
+@pytest.mark.parametrize("message", messages())
+def test_a_message_is_one_that_commands_print(message: str) -> None:
+    parts = [part for part in message.split("…") if part.strip()]
+
+    assert [part for part in parts if part.strip() not in texts()] == []
+
+
+def test_outputs_of_the_planner_are_those_of_this_planner() -> None:
+    fences = re.findall(r"```(sh|text)\n(.*?)```", page("install.md"), re.DOTALL)
+    printed = ""
+    checked = 0
+    for language, body in fences:
+        if language == "text":
+            rows = [line.rstrip() for line in body.splitlines()]
+            assert [row for row in rows if row not in printed] == []
+            checked += len(rows)
+            continue
+        commands = [words[1:] for line in body.splitlines() for words in words_of(line)]
+        outputs = [galen(*words).stdout for words in commands]
+        lines = [line.rstrip() for output in outputs for line in output.splitlines()]
+        printed = "\n".join(lines)
+
+    assert checked >= 10
