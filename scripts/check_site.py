@@ -2,8 +2,8 @@
 
     python scripts/check_site.py build/site
 
-mkdocs checks the links that it made itself; this reads what a browser would. Links to other sites are not
-followed: no network is needed. Only the standard library.
+mkdocs checks the links that it made itself; this reads what a browser would. Links to other sites
+are not followed: no network is needed. Only the standard library.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What the site of the documents needs beside mkdocs: files of the root as pages, a list of decisions.
+"""What the documents' site needs beside mkdocs: files of the root as pages, a list of decisions.
 
 mkdocs calls these functions by their names (`hooks:` in mkdocs.yml). What does *not* live here: the
 check of the built pages (`scripts/check_site.py`).

@@ -75,7 +75,7 @@ class Database:
             await self._migrate()
         except MigrationError as error:  # a revision that is not among ours
             raise DatabaseError(
-                "the database is of a newer galen: upgrade this one, or restore a backup from before"
+                "the database is of a newer galen: upgrade this one, or restore an earlier backup"
             ) from error
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise DatabaseError(f"the database cannot be opened: {_cause(error)}") from error

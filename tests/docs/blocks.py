@@ -1,7 +1,7 @@
 """The commands in README.md and in `docs`: blocks of shell, what is said of each, and inline ones.
 
-A block of shell is fenced as `sh` or `bash`; blocks of `python` count, too. On the line above stands a
-comment that nobody sees:
+A block of shell is fenced as `sh` or `bash`; blocks of `python` count, too. On the line above
+stands a comment that nobody sees:
 
     <!-- commands: run -->                            the tests run it as it stands
     <!-- commands: tested by FILE::TEST, ... -->      these tests run what it says

@@ -1,7 +1,7 @@
 """Whether a command line fits the commands that there are: its sub-command, options and choices.
 
-Nothing is run. `galen` is read from the Typer programs themselves, its tools' and services' included,
-and `make` from the Makefile.
+Nothing is run. `galen` is read from the Typer programs themselves, its tools' and services'
+included, and `make` from the Makefile.
 """
 
 import importlib

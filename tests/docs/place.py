@@ -1,7 +1,7 @@
 """Where the commands of a page run: a folder as a reader has it, and a platform that serves.
 
-The pages say `galen`, and ports 8000 and 7860. Here `galen` is this checkout's, and the platform listens
-on any free port, so addresses are put in their place. What does *not* live here: which blocks run
+The pages say `galen`, and port 8000. Here `galen` is this checkout's, and the platform listens on
+any free port, so addresses are put in their place. What does *not* live here: which blocks run
 (`blocks.py`, `test_commands.py`).
 """
 

@@ -1,4 +1,4 @@
-"""Pages say what is: every error code has its advice, messages are real, outputs are the command's."""
+"""Pages say what is: each error code has its advice, messages and outputs are real."""
 
 import ast
 import re

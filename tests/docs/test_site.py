@@ -1,4 +1,4 @@
-"""The documents as a site: it builds, its links lead somewhere, and it needs nothing of elsewhere."""
+"""The documents as a site: it builds, its links lead somewhere, it loads nothing of elsewhere."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def test_what_is_wrong_with_a_site_is_found(tmp_path: Path, body: str, said: str
 
 
 def test_what_is_right_is_let_through(tmp_path: Path) -> None:
-    body = '<a href="https://example.org/">x</a><a href="other.html#here">y</a><i id="a"></i><a href="#a">z</a>'
+    body = '<a href="https://example.org/"></a><a href="other.html#here"></a><a id="a" href="#a">'
     (tmp_path / "index.html").write_text(f"{START}{body}", "utf-8")
     (tmp_path / "other.html").write_text(f'{START}<h2 id="here">x</h2>', "utf-8")
     (tmp_path / "style.css").write_text("a { background: url(data:image/png;base64,AA) }", "utf-8")
