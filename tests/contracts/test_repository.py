@@ -34,6 +34,8 @@ PUBLIC_TARGETS = {
     *(
         "contracts",
         "docs",
+        "dist",
+        "audit",
         "bench",
         "bench-engines",
         "fuzz",

@@ -17,8 +17,8 @@ from services.worker.settings import child_environment
 from tests.contracts.source_tree import ROOT
 from tests.docs.blocks import Block
 
+# The default address of the pages is another one here.
 _GALEN = """#!/usr/bin/env bash
-# {purpose}
 words=("$@")
 case "$1" in
   ask) words+=(--url {url}) ;;
@@ -65,18 +65,25 @@ class Place:
         )
 
 
-def _environment(folder: Path, url: str, runtime: Path) -> Mapping[str, str]:
+def programs_in(folder: Path, url: str) -> Path:
+    """Return a folder for PATH: `galen` of this checkout, which asks at `url`, and its Python."""
     programs = folder / ".programs"
-    programs.mkdir()
-    galen = programs / "galen"
-    purpose = "the page's default address is another one here"
-    galen.write_text(_GALEN.format(purpose=purpose, url=url, python=sys.executable), "utf-8")
-    galen.chmod(0o755)
-    for name in ("python3", "python"):
-        (programs / name).symlink_to(sys.executable)
+    if not programs.exists():
+        programs.mkdir()
+        galen = programs / "galen"
+        galen.write_text(_GALEN.format(url=url, python=sys.executable), "utf-8")
+        galen.chmod(0o755)
+        for name in ("python3", "python"):
+            python = programs / name
+            python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "utf-8")
+            python.chmod(0o755)
+    return programs
+
+
+def _environment(folder: Path, url: str, runtime: Path) -> Mapping[str, str]:
     inherited = child_environment()
     return inherited | {
-        "PATH": f"{programs}{os.pathsep}{inherited['PATH']}",
+        "PATH": f"{programs_in(folder, url)}{os.pathsep}{inherited['PATH']}",
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(runtime),
         "GALEN_STORE_DIR": str(folder / "galen-data"),
