@@ -40,7 +40,7 @@ _PROGRAMS = ("galen", "make", "docker", "docker-compose", "pip", "curl", "python
 _FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?<=\n\n)(?: {4}\S.*\n)+", re.MULTILINE)
 _MARK = re.compile(r"<!-- commands: (.+?) -->\n\n?$")
-_INLINE = re.compile(r"(?<!`)`(galen [^`]+)`(?!`)")
+_INLINE = re.compile(r"(?<!`)`((?:galen|make) [^`]+)`(?!`)")
 _HERE_DOCUMENT = re.compile(r"<<-?\s*'?(\w+)'?")
 
 
@@ -114,7 +114,7 @@ def indented_commands(path: Path) -> list[str]:
 
 
 def inline_commands(path: Path) -> list[str]:
-    """Return commands of `galen` in running text and tables, one line each."""
+    """Return commands of ours in running text and tables, one line each."""
     text = _FENCE.sub("", path.read_text(encoding="utf-8"))
     return [" ".join(found[1].split()) for found in _INLINE.finditer(text)]
 

@@ -54,7 +54,11 @@ def _make(words: Sequence[str]) -> str | None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     wrong = [word for word in words if "=" not in word and word not in targets]
-    return f"make has no target {wrong[0]}" if wrong else None
+    if wrong:
+        return f"make has no target {wrong[0]}"
+    named = [part for word in words for part in word.partition("=")[2].split()]
+    missing = [each for each in named if each.startswith("tests/") and not (ROOT / each).exists()]
+    return f"there is no {missing[0]}" if missing else None
 
 
 def _galen(words: Sequence[str], *, is_whole: bool) -> str | None:

@@ -99,6 +99,7 @@ def test_a_test_that_is_named_says_the_command() -> None:
         (f"{MARK}```sh\ngalen plan --gpus 2x24GB\n```\n", "model"),
         (f"{MARK}```sh\nA=b galen data phantoms \\\n  --outt x\n```\n", "--outt"),
         (f"{MARK}```sh\nmake coffee\n```\n", "coffee"),
+        (f'{MARK}```sh\nmake test ARGS="-q tests/none.py"\n```\n', "tests/none.py"),
         (f"{MARK}```sh\ngalen worker --slot 3\n```\n", "--slot"),
         ("```sh\ngalen up\n```\n", "no mark"),
         ("<!-- commands: not run, I was lazy -->\n```sh\ngalen up\n```\n", "lazy"),
