@@ -27,7 +27,16 @@ exec {python} -P -m services.cli "${{words[@]}}"
 """
 _LIMIT_S = 60
 _DOCUMENTED = "127.0.0.1:8000"
-_LINKED = ("modeling", "services", "training", "datagen", "evaluation", "docs", "pyproject.toml")
+_LINKED = (
+    "modeling",
+    "services",
+    "training",
+    "datagen",
+    "evaluation",
+    "docs",
+    "tests",
+    "pyproject.toml",
+)
 
 
 class Place:
@@ -95,6 +104,7 @@ def _write_samples(folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
     scan = ROOT / "modeling" / "demo_model" / "ct.png"
     shutil.copy(scan, folder / "scan.png")
+    (folder / "llava-med").symlink_to(ROOT / "modeling" / "demo_model")
     (folder / "scans").mkdir()
     shutil.copy(scan, folder / "scans" / "ct.png")
     captions = "image,caption\nct.png,A drawn scan that shows an organ of the abdomen.\n"
