@@ -157,3 +157,8 @@ def test_workflows_call_what_there_is() -> None:
         assert target in text
         assert f"\n{target.partition(' ')[2]}:" in makefile
     assert "scripts/release_version.py --tag" in text
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8"))
+    images = release["jobs"]["images"]["strategy"]["matrix"]["image"]
+    files = [ROOT / "deploy" / "docker" / f"{image}.Dockerfile" for image in images]
+    assert [file for file in files if not file.is_file()] == []
+    assert all(f"ARG {name}" in f.read_text() for f in files for name in ("VERSION", "REVISION"))
