@@ -3,14 +3,19 @@
 import ast
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from services.launcher.settings_check import SERVICES
 from services.protocol.errors import ErrorCode
 from tests.contracts.source_tree import ROOT
-from tests.docs.blocks import words_of
+from tests.docs.blocks import PAGES, words_of
 from tests.end_to_end.launched import galen
 
+VARIABLE = r"GALEN_[A-Z0-9]+(?:_[A-Z0-9]+)*"
+OF_THE_PAGES = {"GALEN_PG", "GALEN_PG_NEW"}
+"""Of a shell that follows docs/recovery.md."""
 SOURCES = ("services", "modeling", "training", "evaluation", "datagen", "scripts")
 
 
@@ -45,6 +50,28 @@ def test_every_claim_of_the_readme_has_a_command_beside_it() -> None:
     assert len(promises) > 3
     told = [claim[-1] for claim in (*claims, *promises)]
     assert [each for each in told if not re.fullmatch(r"`(make|galen) .+`", each)] == []
+
+
+def known_variables() -> set[str]:
+    names = {
+        f"{settings.model_config.get('env_prefix', '')}{name}".upper()
+        for settings in SERVICES
+        for name in settings.model_fields
+    }
+    # beside the services': of the command, and of the containers
+    sources = [ROOT / "services" / "settings_guard.py", ROOT / "docker-compose.yml"]
+    sources += [*(ROOT / "deploy").rglob("*.*"), ROOT / ".env.example"]
+    found = [p.read_text("utf-8") for p in sources if p.is_file() and p.suffix != ".whl"]
+    return names | set(re.findall(VARIABLE, "".join(found))) | OF_THE_PAGES
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_variables_that_a_page_names_exist(path: Path) -> None:
+    known = known_variables()
+    named = set(re.findall(VARIABLE, path.read_text(encoding="utf-8")))
+
+    wrong = [each for each in named if each not in known]
+    assert [each for each in wrong if not any(name.startswith(f"{each}_") for name in known)] == []
 
 
 def messages() -> list[str]:
