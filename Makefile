@@ -78,8 +78,7 @@ docs: setup ## Build the documents into build/site, check their links, count how
 
 dist: setup ## Build wheel, source archive, bill of materials and release notes into dist/
 	@rm -rf dist build/lib
-	@$(RUN)/python -m build --no-isolation --outdir dist . >build.log 2>&1 || { tail -20 build.log >&2; exit 1; }
-	@rm build.log
+	@$(RUN)/python -m build --no-isolation --outdir dist . >$(VENV)/build.log 2>&1 || { tail -20 $(VENV)/build.log >&2; exit 1; }
 	@$(RUN)/python scripts/bill_of_materials.py >dist/sbom.cdx.json
 	@$(RUN)/python scripts/release_version.py --notes >dist/notes.md
 	@ls dist
