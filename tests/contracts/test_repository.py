@@ -30,8 +30,9 @@ from tests.contracts.source_tree import (
 )
 
 PUBLIC_TARGETS = {
-    *("help", "demo", "test", "test-vllm", "test-all", "test-faults", "lint", "typecheck"),
+    *("help", "demo", "test", "test-vllm", "test-all", "compose-test", "test-faults", "lint"),
     *(
+        "typecheck",
         "contracts",
         "docs",
         "dist",

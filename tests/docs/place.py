@@ -25,7 +25,7 @@ case "$1" in
 esac
 exec {python} -P -m services.cli "${{words[@]}}"
 """
-_LIMIT_S = 60
+_LIMIT_S = 120
 _DOCUMENTED = "127.0.0.1:8000"
 _LINKED = (
     "modeling",
