@@ -6,6 +6,8 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
+AUDIT_VENV := .venv-audit
+PIP_AUDIT := 2.10.1
 # Tests that need vLLM; those that tests/contracts/test_engine_contract.py has for every engine too.
 VLLM_TESTS := tests/vllm tests/contracts/test_engine_contract.py
 # Debian packages that the tests need; installed by `make test` where it may, else one line says how.
@@ -23,7 +25,7 @@ export PYTHONDONTWRITEBYTECODE :=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test test-vllm test-all compose-test test-faults lint typecheck contracts bench bench-engines fuzz golden miniature all \
+.PHONY: help demo test test-vllm test-all compose-test test-faults lint typecheck contracts docs dist audit bench bench-engines fuzz golden miniature all \
 	clean python screenshots setup setup-demo system-packages c-compiler
 
 help: ## Print this list
@@ -58,15 +60,35 @@ test-faults: setup system-packages ## Run each fault test 20 times with 200 requ
 fuzz: setup ## Fuzz all front doors, 10 minutes each (long)
 	@$(RUN)/python -m tests.fuzzing $(if $(strip $(ARGS)),$(ARGS),all)
 
-lint: setup ## Check rules and format with ruff
+lint: setup ## Check rules and format with ruff, workflows with zizmor
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
+	@$(RUN)/zizmor --offline --quiet --pedantic .github
 
 typecheck: setup ## Check types with pyright
 	@$(RUN)/pyright
 
 contracts: setup ## Check who may import whom
 	@$(RUN)/lint-imports --no-logo
+
+docs: setup ## Build the documents into build/site, check their links, count how commands are checked
+	@$(RUN)/mkdocs build --quiet
+	@$(RUN)/python scripts/check_site.py build/site
+	@$(RUN)/python -m tests.docs
+
+dist: setup ## Build wheel, source archive, bill of materials and release notes into dist/
+	@rm -rf dist build/lib
+	@$(RUN)/python -m build --no-isolation --outdir dist . >$(VENV)/build.log 2>&1 || { tail -20 $(VENV)/build.log >&2; exit 1; }
+	@$(RUN)/python scripts/bill_of_materials.py >dist/sbom.cdx.json
+	@$(RUN)/python scripts/release_version.py --notes >dist/notes.md
+	@ls dist
+
+# Needs the advisories of the package index: nothing here says that they were asked.
+audit: python ## Ask for known flaws of every pinned package (needs the internet)
+	@test -x $(AUDIT_VENV)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT_VENV) && \
+	  $(AUDIT_VENV)/bin/pip install --quiet pip-audit==$(PIP_AUDIT); }
+	@for pins in constraints/*.txt; do \
+	  $(AUDIT_VENV)/bin/pip-audit --disable-pip --no-deps --progress-spinner off -r $$pins $(ARGS); done
 
 bench: setup c-compiler ## Measure against peers and write docs/benchmarks.md (long)
 	@$(RUN)/python -m benchmarks.run $(ARGS)
@@ -88,8 +110,8 @@ screenshots: setup system-packages ## Write pictures of the page's tabs into doc
 all: ## Run exactly what CI runs
 	@./.ci/run
 
-clean: ## Remove what was built or cached (.venv and .venv-vllm as well)
-	@rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove what was built or cached (the virtual environments as well)
+	@rm -rf $(VENV) $(VLLM_VENV) $(AUDIT_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ------------------------------------------------------------------------ called by the ones above
@@ -100,7 +122,7 @@ python:
 	       "or name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 setup: python
-	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,tracing,deploy,dev
+	@$(PYTHON) scripts/bootstrap.py --extras worker,training,evaluation,datagen,postgres,ui,tracing,deploy,docs,dev
 
 setup-demo: python
 	@$(PYTHON) scripts/bootstrap.py --extras worker,ui

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError as MigrationError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
@@ -72,6 +73,10 @@ class Database:
             if self.is_sqlite:
                 await asyncio.to_thread(self._make_private_file)
             await self._migrate()
+        except MigrationError as error:  # a revision that is not among ours
+            raise DatabaseError(
+                "the database is of a newer galen: upgrade this one, or restore an earlier backup"
+            ) from error
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise DatabaseError(f"the database cannot be opened: {_cause(error)}") from error
 

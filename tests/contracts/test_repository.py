@@ -30,9 +30,13 @@ from tests.contracts.source_tree import (
 )
 
 PUBLIC_TARGETS = {
-    *("help", "demo", "test", "test-vllm", "test-all", "test-faults", "lint", "typecheck"),
+    *("help", "demo", "test", "test-vllm", "test-all", "compose-test", "test-faults", "lint"),
     *(
+        "typecheck",
         "contracts",
+        "docs",
+        "dist",
+        "audit",
         "bench",
         "bench-engines",
         "fuzz",
@@ -85,7 +89,7 @@ def test_ci_runs_the_tests_the_checks_and_the_demo() -> None:
     script = ROOT / ".ci/run"
 
     assert os.access(script, os.X_OK)
-    for command in ("make lint", "make contracts", "make typecheck", "make test\n"):
+    for command in ("make lint", "make contracts", "make typecheck", "make docs", "make test\n"):
         assert command in script.read_text(encoding="utf-8")
     assert "make demo ARGS=--once" in script.read_text(encoding="utf-8")
 
