@@ -31,8 +31,8 @@ COPY services/__init__.py services/telemetry.py services/settings_guard.py servi
   services/die_with_parent.py services/private_folder.py services/
 COPY services/gateway services/gateway
 COPY services/protocol services/protocol
-COPY services/store services/store
 COPY services/tracing services/tracing
+COPY services/store services/store
 COPY services/endpoint_client services/endpoint_client
 COPY modeling/*.py modeling/
 COPY modeling/medical_images modeling/medical_images

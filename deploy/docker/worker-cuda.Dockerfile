@@ -64,5 +64,5 @@ ENV PATH=/opt/galen/bin:/usr/local/bin:/usr/bin:/bin \
 USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
-  CMD ["python", "-m", "services.health_check", "http://127.0.0.1:9100/metrics"]
+  CMD ["python", "-m", "services.health_check", "http://127.0.0.1:9100/readyz"]
 ENTRYPOINT ["python", "-m", "services.worker.main"]

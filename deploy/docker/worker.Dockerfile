@@ -49,5 +49,5 @@ RUN ["python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"
 USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
-  CMD ["python", "-m", "services.health_check", "http://127.0.0.1:9100/metrics"]
+  CMD ["python", "-m", "services.health_check", "http://127.0.0.1:9100/readyz"]
 ENTRYPOINT ["python", "-m", "services.worker.main"]
