@@ -14,8 +14,8 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What breaks the platform comes after what asks it, and its end comes last."""
-    order = ("test_images", "test_sdk", "test_work", "test_page", "test_changes", "test_faults")
+    """What breaks the platform comes after what asks it; the images that it needs not come last."""
+    order = ("test_sdk", "test_work", "test_page", "test_changes", "test_faults", "test_images")
     here = [item for item in items if item.nodeid.startswith("tests/compose/")]
     places = {item: i for i, item in enumerate(items) if item in here}
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def built() -> Composition:
-    """All images, built as docker-compose.yml says."""
+    """The platform's images, built as docker-compose.yml says."""
     assert has_docker(), "no Docker engine answers: run `make compose-test`, which looks for one"
     composition = Composition()
     composition.build()

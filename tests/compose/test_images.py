@@ -7,6 +7,8 @@ import pytest
 
 from tests.compose.composition import IMAGES, Composition, docker, inspect
 
+pytestmark = pytest.mark.usefixtures("images")
+
 MOST_MB = {"gateway": 400, "ui": 650}
 WITHOUT_TORCH = ("gateway", "ui", "jobs")
 OURS = [service for service in IMAGES if service != "proxy"]
@@ -30,6 +32,12 @@ print(json.dumps({
 """
 
 
+@pytest.fixture(scope="module")
+def images(built: Composition) -> None:
+    """All images but the one for cards."""
+    built.build(["training"])
+
+
 def name_of(service: str) -> str:
     return f"{IMAGES[service]}:compose-test"
 
@@ -42,7 +50,7 @@ def look_into(service: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_nobody_is_root_and_nothing_is_writable(built: Composition, service: str) -> None:
+def test_nobody_is_root_and_nothing_is_writable(service: str) -> None:
     seen = look_into(service)
 
     assert seen["uid"] == 10001
@@ -51,7 +59,7 @@ def test_nobody_is_root_and_nothing_is_writable(built: Composition, service: str
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_there_is_no_shell_and_no_package_manager(built: Composition, service: str) -> None:
+def test_there_is_no_shell_and_no_package_manager(service: str) -> None:
     seen = look_into(service)
 
     assert [each for each in seen["programs"] if not each.startswith("python")] == []
@@ -59,11 +67,11 @@ def test_there_is_no_shell_and_no_package_manager(built: Composition, service: s
 
 
 @pytest.mark.parametrize("service", WITHOUT_TORCH)
-def test_there_is_no_torch(built: Composition, service: str) -> None:
+def test_there_is_no_torch(service: str) -> None:
     assert not look_into(service)["torch"]
 
 
-def test_each_image_has_its_own_packages_only(built: Composition) -> None:
+def test_each_image_has_its_own_packages_only() -> None:
     packages = {service: set(look_into(service)["packages"]) for service in OURS}
 
     assert "services.gateway" in packages["gateway"]
@@ -74,12 +82,12 @@ def test_each_image_has_its_own_packages_only(built: Composition) -> None:
 
 
 @pytest.mark.parametrize("service", MOST_MB)
-def test_images_are_small(built: Composition, service: str) -> None:
+def test_images_are_small(service: str) -> None:
     assert inspect(name_of(service))["Size"] <= MOST_MB[service] * 1_000_000
 
 
 @pytest.mark.parametrize("service", IMAGES)
-def test_labels_say_what_it_is(built: Composition, service: str) -> None:
+def test_labels_say_what_it_is(service: str) -> None:
     labels = inspect(name_of(service))["Config"]["Labels"]
 
     assert labels["org.opencontainers.image.title"] == IMAGES[service]
@@ -88,7 +96,7 @@ def test_labels_say_what_it_is(built: Composition, service: str) -> None:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_a_bill_of_materials_is_in_it(built: Composition, service: str) -> None:
+def test_a_bill_of_materials_is_in_it(service: str) -> None:
     read = "print(open('/opt/galen/sbom.cdx.json').read())"
     said = docker("run", "--rm", "--entrypoint", "python", name_of(service), "-c", read)
     names = {each["name"].lower() for each in json.loads(said)["components"]}
