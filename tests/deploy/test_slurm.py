@@ -6,9 +6,11 @@ A cluster of two nodes is a stand-in `srun` that runs a step once for each of th
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -162,8 +164,10 @@ def test_an_evaluation_starts_its_own_platform_and_keeps_its_receipt(
 ) -> None:
     galen = f'#!/bin/bash\nexec {sys.executable} -m services.cli "$@"\n'
     (tmp_path / "bin" / "galen").write_text(galen, encoding="utf-8")
+    short = Path(tempfile.mkdtemp(prefix="galen-sl-"))  # a socket's path is limited
     environment = {
         **cluster,
+        "TMPDIR": str(short),
         "PYTHONPATH": str(ROOT),
         "SLURM_JOB_ID": str(10_000 + os.getpid() % 9_000),
         "MODEL": "demo",
@@ -194,4 +198,5 @@ def test_an_evaluation_starts_its_own_platform_and_keeps_its_receipt(
         0,
     )
     assert (tmp_path / "results" / "one" / "report.html").is_file()
-    assert list(tmp_path.glob("galen-job-*")) == []  # with the key of this job
+    assert list(short.glob("galen-job-*")) == []  # with the key of this job
+    shutil.rmtree(short)
