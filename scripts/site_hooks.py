@@ -14,6 +14,7 @@ from mkdocs.structure.pages import Page
 _ROOT = Path(__file__).resolve().parent.parent
 _ROOT_PAGES = {"SECURITY.md": "security-policy.md", "CHANGELOG.md": "changes.md"}
 _DECISIONS = "decisions/index.md"
+_ELSEWHERE = re.compile(r"\[(?P<words>[^\]]+)\]\((?P<link>\.\./(?!\.\.)[^)#\s]*)\)")
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 
 
@@ -27,11 +28,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links to the root's documents, and to the folder of decisions, lead to their pages."""
+    """Let links to the root's documents, and to the folder of decisions, lead to their pages.
+
+    Other files of the repository are no part of the site: their links become words.
+    """
     _ = page, config, files
     for name, target in _ROOT_PAGES.items():
         markdown = markdown.replace(f"](../{name}", f"]({target}")
-    return markdown.replace("](decisions)", f"]({_DECISIONS})")
+    markdown = markdown.replace("](decisions)", f"]({_DECISIONS})")
+    return _ELSEWHERE.sub(_words_of_a_file, markdown)
+
+
+def _words_of_a_file(found: re.Match[str]) -> str:
+    is_file = (_ROOT / "docs" / found["link"]).exists()
+    return found["words"] if is_file else found[0]
 
 
 def _from_root(found: re.Match[str]) -> str:
