@@ -45,9 +45,12 @@ class Server:
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
         try:
             async with httpx.AsyncClient(timeout=10) as client:
-                answer = (await client.get(url, params=words)).json()
+                response = await client.get(url, params=words)
         except httpx.TransportError as error:
             raise ConnectionError from error  # not yet, for `eventually`
+        if response.status_code == 503:
+            raise ConnectionError("it is starting")
+        answer = response.json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
