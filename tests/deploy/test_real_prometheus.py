@@ -125,7 +125,7 @@ async def has_scraped_twice(server: Server) -> bool:
 async def has_recorded(server: Server, stack: Stack) -> bool:
     """Ask some more; returns whether everything was recorded, percentiles as numbers.
 
-    What is first seen with its second answer in it has not risen, for Prometheus: so more than once.
+    What is first seen with all its answers in it has not risen, for Prometheus: hence some more.
     """
     await work(server, stack)
     late = "galen:tpot_seconds:p95_5m == galen:tpot_seconds:p95_5m"
