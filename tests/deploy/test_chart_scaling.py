@@ -168,3 +168,17 @@ def test_the_gateways_metrics_are_asked_for_with_a_key(rendered: dict[str, Manif
         if monitor["spec"]["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
     ]  # fmt: skip
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_targets_bear_the_jobs_that_rules_and_dashboards_know(
+    rendered: dict[str, Manifests],
+) -> None:
+    (gateways,) = rendered["gpu-models"].of("ServiceMonitor")
+    (workers,) = rendered["gpu-models"].of("PodMonitor")
+    (of_gateways,), (of_workers,) = (
+        gateways["spec"]["endpoints"],
+        workers["spec"]["podMetricsEndpoints"],
+    )
+
+    assert of_gateways["relabelings"] == [{"targetLabel": "job", "replacement": "gateway"}]
+    assert of_workers["relabelings"] == [{"targetLabel": "job", "replacement": "worker"}]

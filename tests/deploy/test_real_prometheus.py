@@ -37,17 +37,25 @@ PANELS = {
 
 @dataclass(slots=True)
 class Server:
-    """A running Prometheus."""
+    """A running Prometheus.
+
+    Args:
+        num_tokens: that the platform which it reads has generated.
+    """
 
     port: int
+    num_tokens: int = 0
 
     async def ask(self, path: str, **words: str) -> Any:
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
         try:
             async with httpx.AsyncClient(timeout=10) as client:
-                answer = (await client.get(url, params=words)).json()
+                response = await client.get(url, params=words)
         except httpx.TransportError as error:
             raise ConnectionError from error  # not yet, for `eventually`
+        if response.status_code == 503:
+            raise ConnectionError("it is starting")
+        answer = response.json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
@@ -90,8 +98,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
             await eventually(
                 lambda: has_scraped_twice(server), 20.0, "two readings of every target"
             )
-            await work(stack)
-            await eventually(lambda: has_recorded(server), 30.0, "the recorded figures")
+            await eventually(lambda: has_recorded(server, stack), 30.0, "the recorded figures")
             yield server
         finally:
             process.end()
@@ -115,17 +122,22 @@ async def has_scraped_twice(server: Server) -> bool:
     return bool(rows) and float(rows[0]["value"][1]) >= 2 and float(up[0]["value"][1]) == 3
 
 
-async def has_recorded(server: Server) -> bool:
-    """Whether every group was evaluated after the work; a percentile of nothing is no number."""
+async def has_recorded(server: Server, stack: Stack) -> bool:
+    """Ask some more; returns whether everything was recorded, percentiles as numbers.
+
+    What is first seen with all its answers in it has not risen, for Prometheus: hence some more.
+    """
+    await work(server, stack)
     late = "galen:tpot_seconds:p95_5m == galen:tpot_seconds:p95_5m"
     return all([await server.value(expr) for expr in (late, *sorted(RECORDS - NOTHING_TO_SHOW))])
 
 
-async def work(stack: Stack) -> None:
+async def work(server: Server, stack: Stack) -> None:
     client = Client(stack.port)
-    for number in range(6):
-        record = await client.ask("[[n=20 d=10]]", stream=number % 2 == 0)
+    for stream in (True, False):
+        record = await client.ask("[[n=20 d=10]]", stream=stream)
         assert record.is_complete
+        server.num_tokens += record.num_tokens
 
 
 async def test_every_panel_and_record_has_something_to_show(server: Server):
@@ -136,14 +148,17 @@ async def test_every_panel_and_record_has_something_to_show(server: Server):
 
 async def test_figures_are_those_of_the_platform(server: Server):
     async def number(expr: str) -> float:
-        ((row),) = await server.value(expr)
+        (row,) = await server.value(expr)
         return float(row["value"][1])
 
+    async def has_all_tokens() -> bool:
+        told = ("galen_gateway_completion_tokens_total", "galen_worker_generated_tokens_total")
+        return {await number(f"sum({name})") for name in told} == {server.num_tokens}
+
+    await eventually(has_all_tokens, 10.0, "every token")
     assert await number("galen:ready_workers:max") == 2
     assert await number("galen:worker_slots:max") == 16
-    assert await number('sum(galen_gateway_completion_tokens_total{model="fake"})') == 120
-    assert await number("sum(galen_worker_generated_tokens_total)") == 120
-    assert 0.009 < await number("galen:tpot_seconds:p95_5m") < 0.1
+    assert 0.009 < await number("galen:tpot_seconds:p95_5m") < 1
     assert 0 < await number("galen:ttft_seconds:p95_5m") < 5
     assert await number("galen:errors:ratio5m") == 0
     assert await number("galen_gateway_redis_up") == 1
