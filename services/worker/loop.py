@@ -101,13 +101,8 @@ class Worker:
         self._page = page
         self._metrics = metrics
         self._outbox = Outbox(links.writer, self.fence, self._abort_gateway)
-        self._heartbeat = Heartbeat(
-            links.directory,
-            page,
-            StepLimits(settings.step_timeout_s, settings.prefill_timeout_s),
-            self._describe,
-            self.fence,
-        )
+        limits = StepLimits(settings.step_timeout_s, settings.prefill_timeout_s)
+        self._heartbeat = Heartbeat(links.directory, page, limits, self._describe, self.fence)
         self._adapters = AdapterFolder(settings, engine, self._heartbeat.renew_soon)
         self._running: dict[str, _Running] = {}
         self._reserved = ReservedSlots(settings.slots, settings.interactive_slots)
