@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.named_tests import is_there
 from tests.contracts.source_tree import ROOT
 
-STATES = {"held", "with deployment", "not held"}
+STATES = {"held", "not held"}
 STRIDE = {
     "Spoofing", "Tampering", "Repudiation", "Information disclosure", "Denial of service",
     "Elevation of privilege",

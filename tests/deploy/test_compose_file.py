@@ -42,6 +42,7 @@ def test_every_service_is_confined(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["pids_limit"] <= 2048
+    assert service["ulimits"] == {"core": 0}
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
     assert service["logging"]["options"]["max-size"]
@@ -74,6 +75,14 @@ def test_the_inner_network_has_no_way_out() -> None:
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - ONE_SHOT - OF_OTHERS))
 def test_every_service_has_a_health_check(name: str) -> None:
     assert ("healthcheck" in SERVICES[name]) != (name in OF_THE_IMAGE)
+
+
+def test_a_full_redis_forgets_nothing() -> None:
+    said = (ROOT / "deploy" / "compose" / "redis.conf").read_text(encoding="utf-8").splitlines()
+
+    assert "maxmemory-policy noeviction" in said
+    assert "appendonly yes" in said
+    assert "--maxmemory" in SERVICES["redis"]["command"]
 
 
 def test_each_service_sees_its_own_secrets_only() -> None:
