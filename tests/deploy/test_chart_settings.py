@@ -1,6 +1,7 @@
 """Every variable and every mounted secret of the chart is a setting of ours, with a good value."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -57,17 +58,22 @@ def test_variables_are_settings_with_good_values(
                 settings()  # raises where a value is none
 
 
-def test_secrets_are_files_of_settings(pods: list[Pod], monkeypatch: pytest.MonkeyPatch) -> None:
-    for pod in pods:
+def test_secrets_are_files_of_settings(
+    pods: list[Pod], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number, pod in enumerate(pods):
+        mounted = tmp_path / str(number)
+        mounted.mkdir()
         with monkeypatch.context() as environment:
+            environment.setenv("GALEN_SECRETS_DIR", str(mounted))
             for name in pod.secret_files():
                 fields = [(c, field_of(name, c)) for c in classes_of(pod)]
                 ((settings, field),) = [(c, f) for c, f in fields if f is not None]
                 assert field in settings.model_fields
                 value = _SECRETS.get(field, _ANY_SECRET)
-                environment.setenv(name.upper(), value)
-            for settings in classes_of(pod):
-                settings()
+                (mounted / name).write_text(value, encoding="utf-8")
+                assert getattr(settings(), field).get_secret_value() == value
+            assert all(unknown_variables(settings) == [] for settings in classes_of(pod))
 
 
 def test_no_secret_stands_in_a_variable(manifests: Manifests) -> None:
@@ -121,6 +127,10 @@ def test_commands_are_modules_of_ours(manifests: Manifests) -> None:
     for pod in manifests.pods():
         if pod.is_ours and "command" in pod.container:
             python, dash_m, module, *_ = pod.container["command"]
+            assert (python, dash_m) == ("python", "-m")
+            assert importlib.util.find_spec(module) is not None
+        if pod.is_ours and "exec" in pod.container.get("livenessProbe", {}):
+            python, dash_m, module = pod.container["livenessProbe"]["exec"]["command"]
             assert (python, dash_m) == ("python", "-m")
             assert importlib.util.find_spec(module) is not None
 
