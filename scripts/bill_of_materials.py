@@ -23,6 +23,7 @@ _LONGEST_NAME = 60  # some put the whole text into the field
 _UNSAID: Mapping[str, str] = {
     "atheris": "Apache-2.0",
     "axe-playwright-python": "MIT",
+    "promql-parser": "MIT",
     "setuptools": "MIT",
 }
 
