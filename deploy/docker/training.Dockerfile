@@ -32,6 +32,7 @@ COPY --from=root / /
 COPY --from=root --chown=10001:10001 /data /data
 COPY --from=builder /opt/galen /opt/galen
 WORKDIR /app
+COPY LICENSE NOTICE ./
 COPY services services
 COPY training training
 COPY datagen datagen

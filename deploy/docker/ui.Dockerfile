@@ -27,6 +27,7 @@ COPY --from=root / /
 COPY --from=root --chown=10001:10001 /data /data
 COPY --from=builder /opt/galen /opt/galen
 WORKDIR /app
+COPY LICENSE NOTICE ./
 COPY services/__init__.py services/telemetry.py services/settings_guard.py services/health_check.py \
   services/die_with_parent.py services/private_folder.py services/
 COPY services/ui services/ui

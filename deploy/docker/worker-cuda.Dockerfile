@@ -48,6 +48,7 @@ RUN apt-get update \
   && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin galen
 COPY --from=builder /opt/galen /opt/galen
 WORKDIR /app
+COPY LICENSE NOTICE ./
 COPY services/__init__.py services/telemetry.py services/settings_guard.py services/health_check.py \
   services/die_with_parent.py services/private_folder.py services/
 COPY services/worker services/worker
