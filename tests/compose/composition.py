@@ -56,11 +56,20 @@ class Composition:
 
     # --- the commands ---
 
-    def compose(self, *words: str, limit_s: float = 300.0, check: bool = True) -> str:
-        """Run one compose command; returns what it printed on stdout."""
+    def compose(
+        self, *words: str, limit_s: float = 300.0, check: bool = True, profiles: str | None = None
+    ) -> str:
+        """Run one compose command; returns what it printed on stdout.
+
+        Args:
+            profiles: for this command; None: those of the project.
+        """
         files = ("--file", "docker-compose.yml", "--file", "tests/compose/override.yml")
         command = [*compose_command(), "--project-name", PROJECT, *files, *words]
-        return _run(command, self.all_variables(), limit_s, check=check)
+        variables = self.all_variables()
+        if profiles is not None:
+            variables["COMPOSE_PROFILES"] = profiles
+        return _run(command, variables, limit_s, check=check)
 
     def build(self, services: Sequence[str] = BUILT) -> None:
         """Build images, one by one: memory. torch comes from where pip finds it here."""
@@ -69,10 +78,8 @@ class Composition:
             _run([*pip, "torch==2.13.0+cpu"], self.all_variables(), _BUILD_LIMIT_S, check=False)
         if list(_WHEELS.glob("torch-*.whl")):
             self.environment.setdefault("GALEN_TORCH_INDEX", "")
-        self.profiles, before = "tls,training", self.profiles
         for service in services:
-            self.compose("build", service, limit_s=_BUILD_LIMIT_S)
-        self.profiles = before
+            self.compose("build", service, limit_s=_BUILD_LIMIT_S, profiles="tls,training")
 
     def up(self, *services: str, limit_s: float = UP_LIMIT_S) -> None:
         """Bring services up (all of them without a name), and wait until they are healthy."""
@@ -81,8 +88,8 @@ class Composition:
 
     def down(self, *, with_data: bool = True) -> None:
         """Bring everything down."""
-        self.profiles = "tls,observability"
-        self.compose("down", "--remove-orphans", *(["--volumes"] if with_data else []))
+        data = ["--volumes"] if with_data else []
+        self.compose("down", "--remove-orphans", *data, profiles="tls,observability,training")
 
     def logs(self, service: str) -> str:
         """What a service's containers have said."""

@@ -10,7 +10,8 @@ from PIL import Image
 from tests.compose.composition import FAKE_MODEL, MINIATURE, Composition
 from tests.end_to_end.chat import user
 from tests.support.batches import check_complete, ended_batch, input_of, start_batch
-from tests.support.program import ROOT
+from tests.support.program import ROOT, free_port
+from tests.support.waiting import eventually
 
 DEMO = ROOT / "modeling" / "demo_model"
 
@@ -95,3 +96,25 @@ def test_users_of_redis_may_do_no_more_than_they_need(composition: Composition) 
         assert "NOPERM" in ask(*words), words
     stranger = composition.compose("exec", "-T", "redis", "redis-cli", "PING", check=False)
     assert "NOAUTH" in stranger
+
+
+async def test_prometheus_hears_gateway_and_workers(composition: Composition) -> None:
+    composition.environment["GALEN_PROMETHEUS_PUBLISH"] = f"127.0.0.1:{free_port()}"
+    up = ("up", "--detach", "--no-deps", "prometheus")
+    composition.compose(*up, profiles="observability")
+    try:
+        url = f"http://{composition.environment['GALEN_PROMETHEUS_PUBLISH']}/api/v1/targets"
+
+        async def are_all_heard() -> bool:
+            async with httpx.AsyncClient() as http:
+                try:
+                    targets = (await http.get(url)).json()["data"]["activeTargets"]
+                except httpx.TransportError:
+                    return False
+            heard = [each["labels"]["job"] for each in targets if each["health"] == "up"]
+            return "galen-gateway" in heard and heard.count("galen-worker") == 1
+
+        await eventually(are_all_heard, 60.0, "targets that answer")
+    finally:
+        stop = ("rm", "--stop", "--force", "prometheus")
+        composition.compose(*stop, profiles="observability")
