@@ -112,7 +112,7 @@ async def test_prometheus_hears_gateway_and_workers(composition: Composition) ->
                 except httpx.TransportError:
                     return False
             heard = [each["labels"]["job"] for each in targets if each["health"] == "up"]
-            return "galen-gateway" in heard and heard.count("galen-worker") == 1
+            return "gateway" in heard and heard.count("worker") == 1
 
         await eventually(are_all_heard, 60.0, "targets that answer")
     finally:
