@@ -69,6 +69,18 @@ def test_who_speaks_to_whom_and_nobody_else(manifests: Manifests) -> None:
         assert may_connect(manifests, client, server) == expected, talk
 
 
+def test_neither_side_allows_more_than_is_meant(manifests: Manifests) -> None:
+    # either side alone would keep strangers out; each is to hold by itself
+    pods = manifests.pods()
+    for client, server in product(pods, pods):
+        if (client.component, server.component) not in _TALKS:
+            assert not [*rules_for(manifests, client, "Egress", server.labels)]
+            for policy in policies_of(manifests, server, "Ingress"):
+                named = [p for rule in policy.get("ingress", ()) for p in rule.get("from", ())]
+                selectors = [p["podSelector"] for p in named if p.keys() == {"podSelector"}]
+                assert not any(matches(each, client.labels) for each in selectors)
+
+
 def test_services_lead_to_ports_that_are_listened_on(manifests: Manifests) -> None:
     for service in manifests.of("Service"):
         selector = service["spec"]["selector"]
