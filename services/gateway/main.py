@@ -2,9 +2,10 @@
 
     GALEN_GATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 python -m services.gateway.main
 
-SIGTERM: `/readyz` turns to 503 at once, new requests get 503, running ones end; then the process
-exits with code 0. A second SIGTERM, or the end of the drain's time, ends running requests with an
-error event, and the process exits.
+SIGTERM: `/readyz` turns to 503 at once, while requests are served as before, so that a balancer has
+time to look; then the port closes, running requests end, and the process exits with code 0. A second
+SIGTERM, or the end of the drain's time, ends running requests with an error event, and the process
+exits.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -80,6 +82,8 @@ _log = structlog.get_logger()
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # <malloc.h>
 
+_LATE_S = 0.5
+"""After the port is closed: connections that were made just before still bring their request."""
 _LAST_WORDS_S = 1.0
 """Time for the last error events to leave; then connections that take nothing are dropped."""
 _SERVER_PATIENCE_S = 2.0
@@ -211,7 +215,7 @@ async def _essential(loop: Coroutine[Any, Any, None]) -> None:
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn with a drain: seen as not ready first, then closed to new connections."""
+    """uvicorn with a drain: seen as not ready first, then without a port, then closed."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, settings: GatewaySettings) -> None:
         super().__init__(config)
@@ -231,13 +235,25 @@ class GatewayServer(uvicorn.Server):
         if self._signals == 1:
             _log.info("gateway.draining", open=state.dispatcher.num_open)
             loop.call_later(self._settings.drain_delay_s, self._close)
-            drain_s = self._settings.drain_delay_s + self._settings.drain_timeout_s
+            drain_s = self._settings.drain_delay_s + _LATE_S + self._settings.drain_timeout_s
             loop.call_later(drain_s, _fail_open, state)
             loop.call_later(drain_s + _LAST_WORDS_S, _drop_open, state)
             return
+        state.is_closed = True
         _fail_open(state)
         self._close()
         loop.call_later(_LAST_WORDS_S, self._force)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, take what is on its way, then refuse, and wait for what runs."""
+        for server in self.servers:
+            server.close()
+        state: GatewayState | None = getattr(self._app.state, "galen", None)
+        if state is not None:
+            if not state.is_closed:
+                await asyncio.sleep(_LATE_S)
+            state.is_closed = True
+        await super().shutdown(sockets)
 
     def _close(self) -> None:
         self.should_exit = True

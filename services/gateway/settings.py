@@ -151,7 +151,8 @@ class GatewaySettings(ServiceSettings):
     drain_delay_s: float = Field(
         default=0.5,
         ge=0,
-        description="After SIGTERM: time to be seen as not ready before the port closes",
+        description="After SIGTERM: time to be seen as not ready, while requests are served, "
+        "before the port closes",
     )
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="After SIGTERM: time for running requests to end"

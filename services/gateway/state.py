@@ -42,6 +42,7 @@ class GatewayState:
     audit: AuditLog
     moderation: Moderation | None = None
     is_draining: bool = False
+    is_closed: bool = False
 
     def end(self, reply: Reply) -> None:
         """Let go of a reply whose response has ended, and give up what is left of it."""
@@ -50,8 +51,8 @@ class GatewayState:
         self.dispatcher.release(reply)
 
     def check_open(self) -> None:
-        """Raise UnavailableError while this process is shutting down."""
-        if self.is_draining:
+        """Raise UnavailableError once this process takes no request any more."""
+        if self.is_closed:
             raise shutting_down()
 
 

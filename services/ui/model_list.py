@@ -30,9 +30,10 @@ class ModelList:
                     1, _MOST_TOKENS, 512, step=1, label="Longest answer, in tokens",
                     info="less where the model's context leaves less",
                 )  # fmt: skip
-                self.seed = gr.Number(
-                    None, label="Seed", precision=0, info="the same seed, the same answer"
-                )
+                self.seed = gr.Textbox(  # a number that is not given would be shown as 0
+                    "", label="Seed", placeholder="none", max_length=18,
+                    info="a whole number; the same seed, the same answer",
+                )  # fmt: skip
                 self.system = gr.Textbox(
                     "", label="System prompt", lines=2, max_lines=6, info="before the conversation"
                 )
@@ -51,9 +52,14 @@ class ModelList:
                 long as the gateway lets it be.
         """
         longest = longest_answer(int(given[self.max_tokens]), context)
-        seed = given[self.seed]
+        seed = (given[self.seed] or "").strip()
+        if seed and not seed.isdecimal():
+            gr.Warning("The seed is no whole number; none is sent.")
         return Sampling(
-            given[self.temperature], given[self.top_p], longest, None if seed is None else int(seed)
+            given[self.temperature],
+            given[self.top_p],
+            longest,
+            int(seed) if seed.isdecimal() else None,
         )
 
     def describe(self, chosen: str | None, served: Served) -> str:

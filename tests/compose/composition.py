@@ -140,7 +140,9 @@ class Composition:
 
     def address(self, service: str, port: int) -> str:
         """HOST:PORT where a service is published on this machine."""
-        return self.compose("port", service, str(port)).strip().splitlines()[0]
+        (newest, *_) = reversed(self.containers(service))
+        bound = inspect(newest)["NetworkSettings"]["Ports"][f"{port}/tcp"][0]
+        return f"{bound['HostIp']}:{bound['HostPort']}"
 
     def all_variables(self) -> dict[str, str]:
         """What compose's environment holds."""

@@ -30,6 +30,7 @@ _HERE = {"fake_client", "async_fake_client"}
 _OF_A_STACK_WITH_ONE_MODEL = {
     "test_models_are_listed_and_described",
     "test_async_client_lists_models_and_gets_both_kinds_of_answers",
+    "test_listed_and_described_are_the_same",
 }
 """Here are two models; `test_work.py` lists them."""
 

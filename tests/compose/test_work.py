@@ -52,11 +52,15 @@ async def test_a_batch_is_done(async_fake_client: AsyncOpenAI) -> None:
     await check_complete(async_fake_client, batch, 60)
 
 
-def test_what_was_used_is_counted(gateway_url: str, api_key: str) -> None:
+async def test_what_was_used_is_counted(gateway_url: str, api_key: str) -> None:
     headers = {"authorization": f"Bearer {api_key}"}
-    used = httpx.get(f"{gateway_url}/usage", headers=headers).json()
 
-    assert {row["model"] for row in used["data"]} >= {FAKE_MODEL, MINIATURE}
+    async def are_both_counted() -> bool:
+        async with httpx.AsyncClient(headers=headers) as http:
+            used = (await http.get(f"{gateway_url}/usage")).json()
+        return {row["model"] for row in used["data"]} >= {FAKE_MODEL, MINIATURE}
+
+    await eventually(are_both_counted, 20.0, "the use of both models")
 
 
 def test_no_secret_is_in_what_docker_shows(composition: Composition) -> None:

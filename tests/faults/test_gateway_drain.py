@@ -43,7 +43,12 @@ async def test_stopped_gateway_is_not_ready_at_once_and_finishes_what_runs(
         gateway.send(signal.SIGTERM)
         told_at = time.monotonic()
         not_ready_s = await _not_ready_s(stack, told_at)
-        refused = await client.ask("[[n=4]]")
+
+        async def _is_closed() -> bool:
+            return await stack.ready() == 0
+
+        late = await client.ask("[[n=4]]")
+        await eventually(_is_closed, 5.0, "the closed port")
         records = await load.ended()
         code = await stack.exit_code_of(gateway, _EXIT_S)
         exit_s = time.monotonic() - told_at
@@ -52,8 +57,7 @@ async def test_stopped_gateway_is_not_ready_at_once_and_finishes_what_runs(
     assert_all_exact(records)
     assert code == 0
     assert not_ready_s <= _NOT_READY_S
-    assert (refused.status, refused.error_code) == (503, "shutting_down")
-    assert int(refused.headers["retry-after"]) >= 1
+    assert_all_exact([late])  # a balancer may not have looked yet
 
 
 async def test_second_signal_ends_every_request_with_an_error_event(
