@@ -3,9 +3,9 @@
     GALEN_GATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 python -m services.gateway.main
 
 SIGTERM: `/readyz` turns to 503 at once, while requests are served as before, so that a balancer has
-time to look; then the port closes, running requests end, and the process exits with code 0. A second
-SIGTERM, or the end of the drain's time, ends running requests with an error event, and the process
-exits.
+time to look; then the port closes, running requests end, and the process exits with code 0. A
+second SIGTERM, or the end of the drain's time, ends running requests with an error event, and the
+process exits.
 """
 
 import asyncio
