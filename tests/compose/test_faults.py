@@ -30,7 +30,7 @@ async def test_a_batch_loses_no_line_while_everything_dies_once(
     composition: Composition, patient_client: AsyncOpenAI, api_key: str
 ) -> None:
     composition.compose("up", "--detach", "--no-build", "--scale", "worker-fake=2", "worker-fake")
-    composition.wait_healthy()
+    await asyncio.to_thread(composition.wait_healthy)
     client = Client(
         int(composition.address("gateway", 8000).rpartition(":")[2]),
         model=FAKE_MODEL,

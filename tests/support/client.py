@@ -238,8 +238,12 @@ def _note_line(line: bytes, record: Record) -> None:
 
 def _note_body(body: str, record: Record) -> None:
     now = time.monotonic()
-    answer = json.loads(body)
     record.body = body
+    try:
+        answer = json.loads(body)
+    except json.JSONDecodeError:  # not of a gateway: what stands before it has answered
+        record.add(now, "refused", f"no JSON, status {record.status}")
+        return
     if record.status != 200:
         record.add(now, "refused", answer["error"]["code"])
         return
