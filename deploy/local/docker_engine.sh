@@ -23,7 +23,7 @@ python:3.11-slim-bookworm python3,python3-venv,python3-pip,ca-certificates
 redis:7.4-bookworm redis-server,ca-certificates
 postgres:15-bookworm postgresql,ca-certificates
 prom/prometheus:v2.53.5 prometheus,ca-certificates
-caddy:2.10 caddy,ca-certificates
+nginx:1.28-bookworm nginx-light,openssl,ca-certificates
 LIST
 }
 
@@ -83,7 +83,7 @@ changes() { # NAME: what the image says of itself
       echo 'WORKDIR /prometheus'
       echo 'ENTRYPOINT ["/usr/bin/prometheus"]'
       ;;
-    caddy:*) echo 'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]' ;;
+    nginx:*) echo 'CMD ["nginx", "-g", "daemon off;"]' ;;
   esac
 }
 

@@ -40,7 +40,7 @@ def test_workers_are_scaled_to_two(composition: Composition, fake_client: OpenAI
 
 @pytest.fixture
 def behind_tls(composition: Composition) -> Iterator[tuple[int, ssl.SSLContext]]:
-    """The profile `tls`: the proxy's port and what trusts its own authority."""
+    """The profile `tls`: the proxy's port and what trusts its own certificate."""
     port = free_port()
     before = dict(composition.environment)
     composition.environment |= {
@@ -52,7 +52,7 @@ def behind_tls(composition: Composition) -> Iterator[tuple[int, ssl.SSLContext]]
     composition.up(limit_s=180)
     composition.wait_healthy([*SERVICES, "proxy"])
     proxy = composition.containers("proxy")[0]
-    read = docker("exec", proxy, "cat", "/data/caddy/pki/authorities/local/root.crt")
+    read = docker("exec", proxy, "cat", f"/data/{DOMAIN}.crt")
     yield port, ssl.create_default_context(cadata=read)
     composition.compose("rm", "--stop", "--force", "proxy")
     composition.profiles = ""

@@ -48,6 +48,19 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+    assert shellcheck is not None, "shellcheck is missing: make setup"
+    scripts = sorted(map(str, (ROOT / "deploy").glob("[!s]*/*.sh")))
+    done = subprocess.run(
+        [shellcheck, "--severity", "warning", *scripts],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert len(scripts) >= 5
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
 def test_the_legacy_builder_understands_it(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
