@@ -51,7 +51,8 @@ test-all: setup system-packages ## Run the test suite, its long combinations, an
 	$(MAKE) test-vllm ARGS=--long || code=$$?; exit $$code
 
 compose-test: setup system-packages ## Build the images, run docker-compose.yml and break it (long)
-	@deploy/local/with_docker.sh $(RUN)/python -m pytest tests/compose --compose --durations 5 $(ARGS)
+	@deploy/local/with_docker.sh $(RUN)/python -m pytest tests/compose --compose \
+		--timeout 3600 --durations 5 $(ARGS)
 
 test-faults: setup system-packages ## Run each fault test 20 times with 200 requests (long)
 	@$(RUN)/python -m pytest tests/faults --fault-repetitions 20 --fault-requests 200 $(ARGS)

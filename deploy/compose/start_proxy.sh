@@ -18,7 +18,8 @@ else
   if [ ! -s "/data/$domain.crt" ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 \
       -subj "/CN=$domain" -addext "subjectAltName=DNS:$domain,DNS:api.$domain" \
-      -keyout "/data/$domain.key" -out "/data/$domain.crt.draft" 2>/dev/null
+      -keyout "/data/$domain.key" -out "/data/$domain.crt.draft" 2>/tmp/openssl.log ||
+      { cat /tmp/openssl.log >&2; exit 1; }
     mv "/data/$domain.crt.draft" "/data/$domain.crt"
   fi
   cp "/data/$domain.crt" /tmp/tls.crt

@@ -133,10 +133,16 @@ class Composition:
     def kill(self, service: str, number: int = 0) -> None:
         """SIGKILL to a container's first process, as the kernel does when memory runs out.
 
-        Docker's own `kill` counts as an order to stay down.
+        Docker's own `kill` counts as an order to stay down. Returns when Docker has noticed.
         """
-        state = inspect(self.containers(service)[number])["State"]
-        psutil.Process(state["Pid"]).kill()
+        container = self.containers(service)[number]
+        before = inspect(container)
+        psutil.Process(before["State"]["Pid"]).kill()
+
+        def is_noticed() -> bool:
+            return inspect(container)["State"]["StartedAt"] != before["State"]["StartedAt"]
+
+        wait_until(is_noticed, f"another start of {service}", 30.0)
 
     def address(self, service: str, port: int) -> str:
         """HOST:PORT where a service is published on this machine."""

@@ -43,7 +43,7 @@ async def test_a_batch_loses_no_line_while_everything_dies_once(
     for service in KILLED:
         async with Load(client, 100_000, prompts=["[[n=60 t=0 d=20]]"], at_once=8) as load:
             await eventually(lambda load=load: load.num_streaming >= 3, 30.0, "streams")
-            composition.kill(service)
+            await asyncio.to_thread(composition.kill, service)
             await asyncio.to_thread(composition.wait_healthy, SERVICES, 180.0)
             num_before = len(load.records)
             await eventually(

@@ -113,7 +113,7 @@ async def test_prometheus_hears_gateway_and_workers(composition: Composition) ->
             async with httpx.AsyncClient() as http:
                 try:
                     targets = (await http.get(url)).json()["data"]["activeTargets"]
-                except httpx.TransportError:
+                except (httpx.TransportError, ValueError):  # it starts
                     return False
             heard = [each["labels"]["job"] for each in targets if each["health"] == "up"]
             return "gateway" in heard and heard.count("worker") == 1
