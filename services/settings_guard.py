@@ -85,7 +85,10 @@ def unknown_variables(settings: type[BaseSettings]) -> list[str]:
     prefix = _prefix(settings)
     known = _names(settings)
     folder = secrets_dir()
-    secrets = [] if folder is None else sorted(file.name for file in folder.iterdir())
+    try:
+        secrets = [] if folder is None else sorted(file.name for file in folder.iterdir())
+    except OSError as error:
+        return [f"{folder} cannot be read: {error.strerror}"]
     return [
         f"unknown {kind} {name}{_hint(name, known)}"
         for kind, names in (("setting", _given()), ("secret", secrets))

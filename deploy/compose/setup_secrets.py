@@ -9,6 +9,7 @@ Only the standard library. Passwords are 256 random bits; Redis keeps their SHA-
 
 import argparse
 import hashlib
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,10 @@ def acl_file(passwords: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _is_there(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
 def missing_secrets(folder: Path) -> dict[str, str]:
     """Return what is not there yet, by its path within `folder`.
 
@@ -58,7 +63,7 @@ def missing_secrets(folder: Path) -> dict[str, str]:
     """
     made: dict[str, str] = {}
     users = {user: f"{user}/galen_{user}_redis_url" for user in ACL_RULES}
-    if not all((folder / path).exists() for path in ("redis/users.acl", *users.values())):
+    if not all(_is_there(folder / path) for path in ("redis/users.acl", *users.values())):
         passwords = {user: secrets.token_hex(_BYTES) for user in ACL_RULES}
         made["redis/users.acl"] = acl_file(passwords)
         for user, path in users.items():
@@ -71,19 +76,21 @@ def missing_secrets(folder: Path) -> dict[str, str]:
         ),
     }
     for value, paths in shared.values():
-        present = [folder / path for path in paths if (folder / path).exists()]
+        present = [folder / path for path in paths if _is_there(folder / path)]
         kept = present[0].read_text("utf-8") if present else value
-        made |= {path: kept for path in paths if not (folder / path).exists()}
+        made |= {path: kept for path in paths if not _is_there(folder / path)}
     password_file = folder / "postgres/password"
-    if password_file.exists():
+    if _is_there(password_file):
         password = password_file.read_text("utf-8")
     else:
         password = secrets.token_hex(_BYTES)
         made["postgres/password"] = password
     for user in ("gateway", "jobs"):
         path = f"{user}/galen_store_database_url"
-        if not (folder / path).exists():
+        if not _is_there(folder / path):
             made[path] = _POSTGRES.format(password=password)
+    if not _is_there(folder / "grafana/password"):
+        made["grafana/password"] = secrets.token_hex(_BYTES)
     return made
 
 
@@ -95,7 +102,10 @@ def write(folder: Path, made: dict[str, str]) -> None:
     for path in sorted(made, key=lambda path: path == "redis/users.acl"):
         file = folder / path
         draft = file.with_name(f".{file.name}.draft")
-        draft.write_text(made[path], encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as out:
+            out.write(made[path])
+            out.flush()
+            os.fsync(out.fileno())
         draft.chmod(0o444)
         draft.replace(file)
 

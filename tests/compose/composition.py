@@ -51,6 +51,7 @@ class Composition:
             "GALEN_GATEWAY_PUBLISH": f"127.0.0.1:{ports['GATEWAY']}",
             "GALEN_UI_PUBLISH": f"127.0.0.1:{ports['UI']}",
             "GALEN_VERSION": "compose-test",
+            "GALEN_BUILD_NETWORK": "host",
             **self.environment,
         }
 

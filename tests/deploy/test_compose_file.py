@@ -30,6 +30,7 @@ SETTINGS: tuple[type[ServiceSettings], ...] = (
 )  # fmt: skip
 OF_THE_IMAGE = ("worker", "ui", "gateway", "jobs", "worker-gpu", "worker-gpu-tp")
 """Services with a health check in their image (tests/deploy/test_dockerfiles.py)."""
+FOLDERS = ("redis", "postgres", "gateway", "worker", "jobs", "grafana")
 OF_OTHERS = {"prometheus", "grafana"}
 """Published images of others, which nothing waits for."""
 
@@ -152,7 +153,7 @@ def test_variables_have_one_form() -> None:
 
 
 def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
-    for folder in ("redis", "postgres", "gateway", "worker", "jobs"):
+    for folder in FOLDERS:
         (tmp_path / folder).mkdir()
 
     made = setup_secrets.missing_secrets(tmp_path)
@@ -169,8 +170,37 @@ def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
         assert f"user {user} on #{hashed.hexdigest()} " in made["redis/users.acl"]
 
 
+def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        (tmp_path / folder).mkdir()
+    (tmp_path / "postgres/password").touch()
+
+    assert len(setup_secrets.missing_secrets(tmp_path)["postgres/password"]) == 64
+
+
+def test_what_lies_in_memory_fits_into_it() -> None:
+    sizes = {
+        name: (str(service["tmpfs"][0]), service["mem_limit"])
+        for name, service in SERVICES.items()
+        if "size=" in str(service["tmpfs"][0])
+    }
+
+    assert {"gateway", "ui"} <= set(sizes)
+    for tmpfs, limit in sizes.values():
+        assert _bytes(tmpfs.rpartition("size=")[2]) <= _bytes(limit) / 2
+
+
+def _bytes(size: str) -> int:
+    return int(size[:-1]) << {"m": 20, "g": 30}[size[-1]]
+
+
+def test_kernels_that_are_compiled_may_be_loaded() -> None:
+    for name in ("worker-gpu", "worker-gpu-tp"):
+        assert "exec" in SERVICES[name]["tmpfs"][0]
+
+
 def test_secrets_that_were_cut_short_are_completed(tmp_path: Path) -> None:
-    for folder in ("redis", "postgres", "gateway", "worker", "jobs"):
+    for folder in FOLDERS:
         (tmp_path / folder).mkdir()
     whole = setup_secrets.missing_secrets(tmp_path)
     kept = {path: whole[path] for path in ("postgres/password", "worker/galen_worker_redis_url")}
