@@ -47,7 +47,7 @@ class Pod:
     @property
     def is_ours(self) -> bool:
         """Whether it runs an image of ours."""
-        return "/galen-" in self.container["image"]
+        return self.container["image"].rpartition("/")[2].startswith("galen-")
 
     def environment(self) -> dict[str, str]:
         """Return its variables; each may stand once."""

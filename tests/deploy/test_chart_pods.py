@@ -63,9 +63,21 @@ def test_every_volume_is_there_and_used(manifests: Manifests) -> None:
 
 def test_images_are_of_one_version_and_never_the_latest(manifests: Manifests) -> None:
     images = {pod.container["image"] for pod in manifests.pods()}
-    tags = {image.rpartition(":")[2] for image in images if "/galen-" in image}
+    tags = {
+        image.rpartition(":")[2]
+        for image in images
+        if image.rpartition("/")[2].startswith("galen-")
+    }
     assert tags == {"0.1.0"}
     assert all(":" in image and not image.endswith(":latest") for image in images)
+
+
+def test_no_image_of_ours_is_of_somebody_else_s_registry(rendered: dict[str, Manifests]) -> None:
+    for name, manifests in rendered.items():
+        ours = [pod.container["image"] for pod in manifests.pods() if pod.is_ours]
+        assert ours
+        if name != "everything":  # which names one
+            assert all("/" not in image for image in ours)
 
 
 def test_images_are_those_that_are_built(rendered: dict[str, Manifests]) -> None:
