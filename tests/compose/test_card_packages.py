@@ -1,4 +1,4 @@
-"""The image for cards is not built here (20 GB); the index is asked whether its packages resolve."""
+"""The image for cards is not built here (20 GB): the index is asked if its packages resolve."""
 
 import json
 import os
