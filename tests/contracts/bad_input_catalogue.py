@@ -288,8 +288,7 @@ STATES = (
           "test_full_queue_is_503_at_once_and_says_when_to_come_back",
           "gateway/test_queue_load.py::test_retry_after_is_the_queue_over_the_rate_and_jittered")),
     Item("draining", "a request", _ours("shutting_down"),
-         ("faults/test_gateway_drain.py::"
-          "test_stopped_gateway_is_not_ready_at_once_and_finishes_what_runs",)),
+         ("gateway/test_endings.py::test_end_of_the_drain_s_time_is_an_error_of_ours",)),
     Item("backend down", "a request", _ours("backend_unavailable"),
          ("faults/test_redis_outage.py::test_redis_killed_and_restarted_loses_no_accepted_request",)
          ),

@@ -61,7 +61,8 @@ def known_variables() -> set[str]:
     # beside the services': of the command, and of the containers
     sources = [ROOT / "services" / "settings_guard.py", ROOT / "docker-compose.yml"]
     sources += [*(ROOT / "deploy").rglob("*.*"), ROOT / ".env.example"]
-    found = [p.read_text("utf-8") for p in sources if p.is_file() and p.suffix != ".whl"]
+    ours = [path for path in sources if path.is_file() and path.suffix not in {".whl", ".pyc"}]
+    found = [path.read_text("utf-8") for path in ours]
     return names | set(re.findall(VARIABLE, "".join(found))) | OF_THE_PAGES
 
 

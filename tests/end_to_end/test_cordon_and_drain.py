@@ -64,5 +64,7 @@ def test_drained_worker_finishes_and_is_not_started_again(running: Running) -> N
     assert (code, "zq0000 " + rest) == (0, LONG_ANSWER + "\n")
     running.up.line_with("was drained; it is not started again")
     wait_until(lambda: running.worker_ids("third") == [], "the end of the worker", 5)
-    running.load("third")  # it may be loaded again
+    again = ("models", "load", "--engine", "fake", "--name", "third")
+    # refused as long as its host has not seen the process end
+    wait_until(lambda: running.command(*again).returncode == 0, "another load of it", 20)
     running.command("models", "unload", "third")
