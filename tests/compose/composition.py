@@ -19,6 +19,11 @@ from tests.support.program import ROOT, free_port
 from tests.support.waiting import wait_until
 
 PROJECT = "galen-compose-test"
+PROJECT_WORDS = (
+    *("--project-name", PROJECT),
+    *("--file", "docker-compose.yml", "--file", "tests/compose/override.yml"),
+)
+"""What every compose command of the project begins with."""
 FAKE_MODEL, MINIATURE = "fake-vlm", "galen-mini"
 SERVICES = ("redis", "postgres", "gateway", "worker", "worker-fake", "jobs", "ui")
 BUILT = ("gateway", "worker", "jobs", "ui", "proxy")
@@ -65,8 +70,7 @@ class Composition:
         Args:
             profiles: for this command; None: those of the project.
         """
-        files = ("--file", "docker-compose.yml", "--file", "tests/compose/override.yml")
-        command = [*compose_command(), "--project-name", PROJECT, *files, *words]
+        command = [*compose_command(), *PROJECT_WORDS, *words]
         variables = self.all_variables()
         if profiles is not None:
             variables["COMPOSE_PROFILES"] = profiles

@@ -11,6 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from tests.compose.composition import (
     FAKE_MODEL,
     PROJECT,
+    PROJECT_WORDS,
     SERVICES,
     Composition,
     compose_command,
@@ -90,8 +91,7 @@ async def _is_answered(client: Client) -> bool:
 
 
 def _replace_gateway(composition: Composition) -> "subprocess.CompletedProcess[str]":
-    files = ("--file", "docker-compose.yml", "--file", "tests/compose/override.yml")
-    command = ["deploy/compose/update_gateway.sh", "--project-name", PROJECT, *files]
+    command = ["deploy/compose/update_gateway.sh", *PROJECT_WORDS]
     variables = composition.all_variables() | {"COMPOSE": " ".join(compose_command())}
     return subprocess.run(
         command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=240, check=False
