@@ -190,4 +190,4 @@ def test_source_of_the_dashboards_is_the_service() -> None:
 
     assert source["url"] == "http://prometheus:9090"
     assert "prometheus" in services()
-    assert "./deploy/prometheus:/etc/prometheus:ro" in services()["prometheus"]["volumes"]
+    assert "./deploy/prometheus:/etc/prometheus:ro,z" in services()["prometheus"]["volumes"]
