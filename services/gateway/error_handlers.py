@@ -100,8 +100,11 @@ def error_response(error: GalenError) -> Response:
     """Return the whole response for an error."""
     status, _ = status_and_type(error.code)
     headers: dict[str, str] = {}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    retry_after_s = error.retry_after_s
+    if retry_after_s is None and status == HTTPStatus.SERVICE_UNAVAILABLE:
+        retry_after_s = 1.0  # a failure off the wire does not say
+    if retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"  # which a 401 must have (RFC 9110, 15.5.2)
     if error.code in _NOT_AGAIN:

@@ -68,7 +68,14 @@ class Database:
         self._engine = _engine_of(self._url)
 
     async def open(self) -> None:
-        """Bring the schema up to date; raises DatabaseError."""
+        """Bring the schema up to date; raises DatabaseError, with no connection left."""
+        try:
+            await self._open()
+        except DatabaseError:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
         try:
             if self.is_sqlite:
                 await asyncio.to_thread(self._make_private_file)

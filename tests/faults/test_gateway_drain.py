@@ -77,6 +77,9 @@ async def test_second_signal_ends_every_request_with_an_error_event(
     measured.note("F18 second SIGTERM", open=len(records), exit_s=exit_s)
     assert_correct(records)
     assert {record.error_code for record in records} == {"shutting_down"}
+    refused = [record for record in records if record.status == 503]
+    assert refused, "no request of the load was for a whole answer"
+    assert all(int(record.headers["retry-after"]) >= 1 for record in refused)
     assert code == 0
     assert exit_s <= _FORCED_EXIT_S
 

@@ -66,7 +66,7 @@ def test_table_holds_exceptions_from_400_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "header"), [(None, None), (0.2, "1"), (1.0, "1"), (2.6, "3"), (10.0, "10")]
+    ("seconds", "header"), [(None, "1"), (0.2, "1"), (1.0, "1"), (2.6, "3"), (10.0, "10")]
 )
 def test_retry_after_is_a_whole_number_of_at_least_one_second(
     seconds: float | None, header: str | None
