@@ -6,7 +6,7 @@ stops the start; one with a prefix that nobody has may belong to something else,
 
 A password in a variable is seen by whoever may look at a container or a process. So each setting
 may stand in a file of its variable's name, in lower case, in `GALEN_SECRETS_DIR` (`/run/secrets`,
-where Docker and our Helm chart mount them), as `galen_gateway_redis_url`. A variable wins.
+where Docker mounts them; the Helm chart elsewhere), as `galen_gateway_redis_url`. A variable wins.
 """
 
 import difflib

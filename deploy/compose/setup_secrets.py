@@ -44,10 +44,19 @@ def acl_file(passwords: dict[str, str]) -> str:
     Args:
         passwords: by user, of all in `ACL_RULES`.
     """
+    return acl_of_hashes(
+        {user: hashlib.sha256(word.encode()).hexdigest() for user, word in passwords.items()}
+    )
+
+
+def acl_of_hashes(hashes: dict[str, str]) -> str:
+    """Return Redis's list of users; deploy/helm/make_chart_files.py makes the chart's of it.
+
+    Args:
+        hashes: SHA-256 of passwords by user, of all in `ACL_RULES`.
+    """
     lines = ["user default off", "user health on nopass -@all +ping"]
-    for user, rules in ACL_RULES.items():
-        hashed = hashlib.sha256(passwords[user].encode()).hexdigest()
-        lines.append(f"user {user} on #{hashed} {rules}")
+    lines += [f"user {user} on #{hashes[user]} {rules}" for user, rules in ACL_RULES.items()]
     return "\n".join(lines) + "\n"
 
 

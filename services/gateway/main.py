@@ -34,6 +34,7 @@ from services.gateway.dispatch import Dispatcher
 from services.gateway.error_handlers import install_error_handlers
 from services.gateway.http_protocol import with_head_timeout
 from services.gateway.image_sources import ImageSources
+from services.gateway.job_figures import watch_jobs
 from services.gateway.job_sender import JobSender
 from services.gateway.media.decoder import ImageDecoder
 from services.gateway.media.images import ImageLimits, ImageResolver
@@ -152,6 +153,7 @@ async def _gateway(
         *access.loops(),
         records.write_forever(),
         sweep_forever(access.store, settings.vision_days),
+        watch_jobs(access.store, metrics),
     )
     try:
         async with _running(loops):

@@ -162,6 +162,16 @@ class GatewayMetrics:
             "Requests of nobody known that were not recorded, since too many came in a minute",
             registry=registry,
         )
+        self.open_jobs = Gauge(
+            "galen_gateway_open_jobs",
+            "Batches and evaluations that have not ended, as the database has them",
+            registry=registry,
+        )
+        self.held_shards = Gauge(
+            "galen_gateway_held_shards",
+            "Parts of jobs that a job worker holds, as the database has them",
+            registry=registry,
+        )
         self.loop_lag = Histogram(
             "galen_gateway_event_loop_lag_seconds",
             "How late the event loop runs a timer",

@@ -24,7 +24,7 @@ from services.store.models import (
 )
 
 _ID_PREFIX: dict[JobKind, str] = {"batch": "batch", "evaluation": "eval"}
-_LIVE: tuple[JobStatus, ...] = ("validating", "in_progress", "finalizing", "cancelling")
+LIVE: tuple[JobStatus, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ async def statuses_of(session: AsyncSession, job_ids: Sequence[str]) -> dict[str
 
 async def is_in_use(session: AsyncSession, file_id: str) -> bool:
     """Whether a job that has not ended reads a file."""
-    query = select(exists().where(JobRow.input_file_id == file_id, JobRow.status.in_(_LIVE)))
+    query = select(exists().where(JobRow.input_file_id == file_id, JobRow.status.in_(LIVE)))
     return bool(await session.scalar(query))
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.store.clock import now_ms
-from services.store.job_records import Counts
+from services.store.job_records import LIVE, Counts
 from services.store.models import JobOutcome, JobRow, ShardRow
 
 
@@ -26,6 +26,19 @@ class Claim:
     job: JobRow
     shard: ShardRow
     is_ending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobFigures:
+    """What stands open, and what is worked on.
+
+    Args:
+        num_open: jobs that have not ended.
+        num_held: shards whose worker keeps its lease.
+    """
+
+    num_open: int
+    num_held: int
 
 
 async def claim_shard(
@@ -184,6 +197,17 @@ async def unsent_shards(
             )
             taken += await session.scalars(query)
     return sorted(taken, key=lambda shard: shard.number)  # jobs take turns
+
+
+async def job_figures(session: AsyncSession) -> JobFigures:
+    """Return how many jobs there are to do, and how many shards somebody does."""
+    num_open = select(func.count()).select_from(JobRow).where(JobRow.status.in_(LIVE))
+    num_held = (
+        select(func.count())
+        .select_from(ShardRow)
+        .where(ShardRow.state == "running", ShardRow.lease_until_ms >= now_ms())
+    )
+    return JobFigures(await session.scalar(num_open) or 0, await session.scalar(num_held) or 0)
 
 
 async def forget_sent(session: AsyncSession) -> None:

@@ -57,9 +57,13 @@ class Pod:
         return {each["name"]: each["value"] for each in entries}
 
     def secret_files(self) -> dict[str, str]:
-        """Return what is mounted in /run/secrets: file -> key of the Secret."""
+        """Return which secrets are mounted: file -> key of the Secret."""
         items = [v["secret"]["items"] for v in self.spec["volumes"] if "secret" in v]
         return {item["path"]: item["key"] for group in items for item in group}
+
+    def mounts(self) -> dict[str, str]:
+        """Return where its volumes are mounted: volume -> path."""
+        return {each["name"]: each["mountPath"] for each in self.container["volumeMounts"]}
 
     def ports(self) -> set[int]:
         """Return what it listens on."""
@@ -92,9 +96,9 @@ class Manifests:
                 yield Pod(owner, template["metadata"]["labels"], template["spec"])
 
 
-def render(values: Mapping[str, Any], name: str = RELEASE) -> Manifests:
+def render(values: Mapping[str, Any], name: str = RELEASE, folder: Path = CHART) -> Manifests:
     """Return what Helm would install; raises helm_python.HelmError where it would refuse."""
-    with helm_python.Chart.load(str(CHART)) as chart:
+    with helm_python.Chart.load(str(folder)) as chart:
         chart.validate_schema(chart.merge_values(dict(values)))
         texts = chart.render(dict(values), name=name, namespace=NAMESPACE)
     files = [text for path, text in sorted(texts.items()) if path.endswith(".yaml")]

@@ -114,6 +114,67 @@ def test_all_who_speak_to_somebody_may_ask_for_names(manifests: Manifests) -> No
         assert len(asks) == (pod.component not in ("redis", "postgres"))
 
 
+@pytest.mark.parametrize(
+    "dns",
+    [
+        {"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}], "port": 53},
+        {
+            "to": [
+                {
+                    "namespaceSelector": {
+                        "matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}
+                    },
+                    "podSelector": {
+                        "matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}
+                    },
+                }
+            ],
+            "port": 5353,
+        },
+    ],
+    ids=["NodeLocal DNS", "OpenShift"],
+)
+def test_who_tells_addresses_can_be_another(dns: dict[str, Any]) -> None:
+    manifests = render({"networkPolicy": {"dns": dns}})
+    expected = [{"protocol": name, "port": dns["port"]} for name in ("UDP", "TCP")]
+    for pod in manifests.pods():
+        rules = [r for p in policies_of(manifests, pod, "Egress") for r in p.get("egress", ())]
+        asks = [rule["ports"] for rule in rules if rule["to"] == dns["to"]]
+        assert asks == ([] if pod.component in ("redis", "postgres") else [expected])
+        assert "kube-dns" not in str(rules)
+
+
+def test_who_traces_reaches_the_collector_and_nobody_else_does(
+    rendered: dict[str, Manifests],
+) -> None:
+    collector = [{"namespaceSelector": {"matchLabels": {"team": "tracing"}}}]
+    traced = render(
+        {
+            "tracing": {"url": "http://otel.tracing:80/v1/traces"},
+            "networkPolicy": {"tracesTo": collector, "tracesPort": 14318},
+        }
+    )
+
+    def ways(manifests: Manifests, peers: list[Any]) -> dict[str, list[Any]]:
+        return {
+            pod.component: [
+                rule["ports"]
+                for policy in policies_of(manifests, pod, "Egress")
+                for rule in policy.get("egress", ())
+                if rule["to"] == peers
+            ]
+            for pod in manifests.pods()
+        }
+
+    way = [[{"protocol": "TCP", "port": 14318}]]
+    found = ways(traced, collector)
+    senders = {pod.component for pod in traced.pods() if "TRACES_URL" in str(pod.environment())}
+    assert senders == {"gateway", "worker"}
+    assert found == {component: way if component in senders else [] for component in found}
+    # without an address nobody sends anything, and nobody may
+    assert "4318" not in str(rendered["defaults"].of("NetworkPolicy"))
+
+
 def external(manifests: Manifests, component: str) -> dict[str, set[int]]:
     """Return what a component may reach outside of the cluster: network -> ports."""
     rules = [

@@ -48,7 +48,7 @@ def test_extensions_are_what_their_operators_take(rendered: dict[str, Manifests]
         jsonschema.Draft202012Validator(schema).validate(each)
 
     assert {each["kind"] for each in extensions} == {
-        "PodMonitor", "ScaledObject", "ServiceMonitor",
+        "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor",
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
+from deploy.compose.setup_secrets import ACL_RULES
 from services.launcher.settings_check import SERVICES
 from services.settings_guard import unknown_variables
 from tests.deploy.chart import ROOT, Manifests, Pod, render
@@ -22,6 +23,7 @@ _SECRETS = {
     "database_url": "postgresql+asyncpg://galen:secret@postgres:5432/galen",
 }
 _ANY_SECRET = "s" * 40
+_PLACE = "GALEN_SECRETS_DIR"
 
 
 def classes_of(pod: Pod) -> list[type[BaseSettings]]:
@@ -47,7 +49,7 @@ def test_variables_are_settings_with_good_values(
     pods: list[Pod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for pod in pods:
-        given = pod.environment()
+        given = {name: v for name, v in pod.environment().items() if name != _PLACE}
         known = tuple(prefix_of(settings) for settings in classes_of(pod))
         assert all(name.startswith(known) for name in given), given
         with monkeypatch.context() as environment:
@@ -76,6 +78,25 @@ def test_secrets_are_files_of_settings(
             assert all(unknown_variables(settings) == [] for settings in classes_of(pod))
 
 
+def test_secrets_lie_where_services_look_and_no_cluster_puts_tokens(manifests: Manifests) -> None:
+    # a pod's role comes as /var/run/secrets/eks.amazonaws.com/..., a link to /run/secrets in images
+    for pod in manifests.pods():
+        place = pod.mounts().get("secrets")
+        assert not [p for p in pod.mounts().values() if p.startswith(("/run/sec", "/var/run/sec"))]
+        assert (place is None) == (pod.component == "ui")
+        if pod.is_ours:
+            assert pod.environment().get(_PLACE) == place
+
+
+def test_a_role_of_the_cloud_is_taken_by_an_annotation() -> None:
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/galen"}
+
+    (account,) = render({"serviceAccount": {"annotations": role}}).of("ServiceAccount")
+
+    assert account["metadata"]["annotations"] == role
+    assert {pod.spec["serviceAccountName"] for pod in render({}).pods()} == {"galen", "default"}
+
+
 def test_no_secret_stands_in_a_variable(manifests: Manifests) -> None:
     for pod in manifests.pods():
         for entry in pod.container.get("env", ()):
@@ -88,8 +109,7 @@ def test_secrets_that_are_mounted_are_in_the_secret(rendered: dict[str, Manifest
     (secret,) = rendered["defaults"].of("Secret")
     mounted = {key for pod in rendered["defaults"].pods() for key in pod.secret_files().values()}
 
-    assert mounted <= secret["stringData"].keys()
-    assert secret["stringData"].keys() - mounted == {"redis-password"}  # part of addresses only
+    assert mounted == secret["stringData"].keys()
 
 
 def test_a_secret_of_ones_own_replaces_the_drawn_one(rendered: dict[str, Manifests]) -> None:
@@ -108,7 +128,7 @@ def test_drawn_secrets_are_long_and_differ() -> None:
     (one,), (other,) = (render({}).of("Secret") for _ in range(2))
     drawn = {key for key in one["stringData"] if key.endswith(("-password", "-pepper", "-key"))}
 
-    assert len(drawn) == 5
+    assert len(drawn) == 4 + len(ACL_RULES)
     assert all(len(one["stringData"][key]) == 40 for key in drawn)
     assert all(one["stringData"][key] != other["stringData"][key] for key in drawn)
 
@@ -133,6 +153,19 @@ def test_commands_are_modules_of_ours(manifests: Manifests) -> None:
             python, dash_m, module = pod.container["livenessProbe"]["exec"]["command"]
             assert (python, dash_m) == ("python", "-m")
             assert importlib.util.find_spec(module) is not None
+
+
+def test_spans_are_sent_where_the_values_say(rendered: dict[str, Manifests]) -> None:
+    def traced(manifests: Manifests) -> dict[str, set[str]]:
+        names = {p.component: p.environment() for p in manifests.pods()}
+        return {c: {v for n, v in given.items() if "TRACES" in n} for c, given in names.items()}
+
+    told = traced(render({"tracing": {"url": "http://collector:4318/v1/traces", "share": 0.25}}))
+
+    assert told.pop("gateway") == {"http://collector:4318/v1/traces", "0.25"}
+    assert told.pop("worker") == {"http://collector:4318/v1/traces"}
+    assert not any(told.values())
+    assert not any(traced(rendered["defaults"]).values())
 
 
 def test_the_default_model_is_the_one_that_ships() -> None:

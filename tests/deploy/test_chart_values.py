@@ -98,6 +98,14 @@ def test_good_values_are_taken(values: dict[str, Any]) -> None:
         ({"files": {"accessMode": "ReadOnlyMany"}}, "accessMode"),
         ({"monitoring": {"prometheusUrl": "prometheus:9090"}}, "prometheusUrl"),
         ({"networkPolicy": {"gatewayFrom": "everyone"}}, "gatewayFrom"),
+        ({"networkPolicy": {"dns": {"to": []}}}, "dns"),
+        ({"networkPolicy": {"tracesPort": 0}}, "tracesPort"),
+        ({"tracing": {"url": "collector:4318"}}, "url"),
+        ({"tracing": {"share": 2}}, "share"),
+        ({"gateway": {"settings": {"TRACES_URL": "http://c/v1/traces"}}}, "TRACES_URL"),
+        ({"models": [{**_MODEL, "settings": {"TRACES_URL": "http://c"}}]}, "TRACES_URL"),
+        ({"serviceAccount": {"annotations": {"role": 1}}}, "role"),
+        ({"monitoring": {"dashboards": {"datasource": ""}}}, "datasource"),
     ],
 )
 def test_bad_values_are_refused_by_the_schema(values: dict[str, Any], about: str) -> None:
@@ -125,6 +133,10 @@ def test_bad_values_are_refused_by_the_schema(values: dict[str, Any], about: str
         ({"models": [{**_MODEL, "gpus": 1, "tensorParallelSize": 2}]}, "above gpus"),
         ({"monitoring": {"enabled": True}}, "keySecret"),
         ({"redis": {"internal": False}}, "existingSecret"),
+        (
+            {"tracing": {"url": "http://c:4318"}, "networkPolicy": {"tracesTo": []}},
+            "where the collector is",
+        ),
         ({"files": {"enabled": False}}, "FILES_URL"),
     ],
 )

@@ -51,7 +51,7 @@ def test_hadolint_finds_nothing() -> None:
 def test_shellcheck_finds_nothing() -> None:
     shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
     assert shellcheck is not None, "shellcheck is missing: make setup"
-    scripts = sorted(map(str, (ROOT / "deploy").glob("[!s]*/*.sh")))
+    scripts = sorted(map(str, (ROOT / "deploy").glob("[!s]*/**/*.sh")))
     done = subprocess.run(
         [shellcheck, "--severity", "warning", *scripts],
         capture_output=True, text=True, check=False,

@@ -47,6 +47,20 @@ async def consumer_of(stack: Stack) -> psutil.Process:
     return below(stack, "MainProcess")[0]
 
 
+async def test_a_job_that_nobody_works_on_is_told_by_the_gateways(
+    platform: Stack, sdk: AsyncOpenAI
+) -> None:
+    await start_batch(sdk, input_of(1))
+    platform.add_gateway("g1")  # it looks when it starts, and then every 15 s
+
+    async def figures() -> bool:
+        names = ("galen_gateway_open_jobs", "galen_gateway_held_shards")
+        return [await platform.metric(name, gateway=1) for name in names] == [1, 0]
+
+    await platform.healthy()
+    await eventually(figures, 10, "the figures of jobs")
+
+
 async def test_a_celery_worker_that_takes_no_tasks_is_replaced(
     platform: Stack, sdk: AsyncOpenAI
 ) -> None:

@@ -16,6 +16,7 @@ from services.store.job_records import (
     counts_of,
     end_job,
     expire_jobs,
+    fail_job,
     finalize_job,
     find_job,
     is_in_use,
@@ -26,10 +27,12 @@ from services.store.job_records import (
 from services.store.models import JobRow
 from services.store.shard_records import (
     Claim,
+    JobFigures,
     claim_shard,
     finish_shard,
     forget_sent,
     give_back_shard,
+    job_figures,
     renew_shard,
     shards_of,
     take_lost_shards,
@@ -235,6 +238,28 @@ async def test_a_shard_is_claimed_by_one(database: Database) -> None:
             return await claim_shard(session, job.id, 1, owner="w", lease_ms=60_000) is not None
 
     assert sorted(await asyncio.gather(*(claim() for _ in range(6)))) == [False] * 5 + [True]
+
+
+async def test_what_stands_open_and_what_is_worked_on_is_counted(database: Database) -> None:
+    async def figures() -> JobFigures:
+        async with database.begin() as session:
+            return await job_figures(session)
+
+    assert await figures() == JobFigures(0, 0)
+    job = await started_job(database)
+    async with database.begin() as session:
+        other = await new_job(session, tenant="b")
+    assert await figures() == JobFigures(2, 0)
+    claim = await claimed(database, job, 0)
+    await claimed(database, job, 1, lease_ms=-1)  # its worker is gone
+    assert await figures() == JobFigures(2, 1)
+    async with database.begin() as session:
+        assert await finish_shard(session, claim.shard, Counts(10, 0), "part")
+        await cancel_job(session, "b", other.id)
+    assert await figures() == JobFigures(2, 0)  # one of them is cancelling
+    async with database.begin() as session:
+        await fail_job(session, job.id, [])
+    assert await figures() == JobFigures(1, 0)
 
 
 async def test_a_worker_that_lost_its_shard_writes_nothing(database: Database) -> None:

@@ -110,7 +110,11 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* Secrets are files, named as the settings are: variables are seen by too many. */}}
+{{/* Services with a user of their own in Redis: those of files/users.acl. */}}
+{{- define "galen.redisUsers" -}}gateway jobs worker{{- end -}}
+
+{{/* Secrets are files, named as the settings are: variables are seen by too many. Not in /run/secrets:
+     clusters put tokens below it, which a volume that is only read has no room for. */}}
 {{- define "galen.secretsVolume" -}}
 - name: secrets
   secret:
@@ -125,8 +129,13 @@ affinity:
 
 {{- define "galen.secretsMount" -}}
 - name: secrets
-  mountPath: /run/secrets
+  mountPath: /etc/galen/secrets
   readOnly: true
+{{- end -}}
+
+{{- define "galen.secretsPlace" -}}
+- name: GALEN_SECRETS_DIR
+  value: /etc/galen/secrets
 {{- end -}}
 
 {{- define "galen.writable" -}}

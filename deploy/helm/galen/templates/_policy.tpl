@@ -1,7 +1,7 @@
 {{/* One component's policy.
      port: that it listens on; from: peers, fromAll: anybody, fromComponents: of this release,
-     monitored: also Prometheus; to: (port, and component or cidr) that it may reach, with DNS; more:
-     further egress rules. */}}
+     monitored: also Prometheus; to: (port, and component or cidr) that it may reach, with DNS; traces:
+     also the collector; more: further egress rules. */}}
 {{- define "galen.policy" }}
 {{- $root := .root }}
 apiVersion: networking.k8s.io/v1
@@ -37,14 +37,19 @@ spec:
   {{- end }}
   {{- if .to }}
   egress:
+    {{- with $root.Values.networkPolicy.dns }}
     - to:
-        - namespaceSelector: {}
-          podSelector:
-            matchLabels:
-              k8s-app: kube-dns
+        {{- toYaml .to | nindent 8 }}
       ports:
-        - {protocol: UDP, port: 53}
-        - {protocol: TCP, port: 53}
+        - {protocol: UDP, port: {{ .port }}}
+        - {protocol: TCP, port: {{ .port }}}
+    {{- end }}
+    {{- if and .traces $root.Values.tracing.url }}
+    - to:
+        {{- toYaml $root.Values.networkPolicy.tracesTo | nindent 8 }}
+      ports:
+        - {protocol: TCP, port: {{ $root.Values.networkPolicy.tracesPort }}}
+    {{- end }}
     {{- range .to }}
     - to:
         {{- if .cidr }}
