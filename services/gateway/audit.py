@@ -21,7 +21,7 @@ from starlette.types import Scope
 from services.gateway.audit_objects import kept_object, object_of
 from services.gateway.caller import ANONYMOUS, Caller
 from services.gateway.catalogue import CatalogueEntry
-from services.gateway.job_store import STORE_FAILED, JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore, unbroken
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.openai_schemas import ChatCompletionRequest
 from services.gateway.settings import GatewaySettings
@@ -186,10 +186,10 @@ class AuditLog:
         """Write what has come, and remove what is too old; cancelled at the gateway's end."""
         swept = -_RETENTION_EVERY_S
         while self.is_on:
-            await self.flush()
+            await unbroken(self.flush())
             if self._days and time.monotonic() - swept > _RETENTION_EVERY_S and self._is_writable:
                 swept = time.monotonic()
-                await self._sweep()
+                await unbroken(self._sweep())
             await asyncio.sleep(_WRITE_EVERY_S)
 
     async def flush(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 
 import structlog
 
-from services.gateway.job_store import STORE_FAILED, JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore, unbroken
 from services.gateway.metrics import GatewayMetrics
 from services.store.shard_records import job_figures
 
@@ -22,7 +22,7 @@ async def watch_jobs(store: JobStore, metrics: GatewayMetrics) -> None:
     """Keep the figures of jobs; cancelled at the gateway's end."""
     while True:
         try:
-            await measure_jobs(store, metrics)
+            await unbroken(measure_jobs(store, metrics))
         except STORE_FAILED as error:  # the figures stay: what they say is no worse known
             _log.warning("jobs.not.counted", cause=type(error).__name__)
         await asyncio.sleep(_LOOK_EVERY_S)

@@ -4,8 +4,9 @@ Chat does not wait for it, and goes on without it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +21,25 @@ _log = structlog.get_logger()
 
 STORE_FAILED = (UnavailableError, SQLAlchemyError)
 """What a loop in the background outlives, and tries again. In a request the second is a bug."""
+
+_LAST_WORK_S = 5.0
+_T = TypeVar("_T")
+
+
+async def unbroken(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do work on the database that the gateway's end does not break off halfway.
+
+    A write that was broken off after it was committed would be done again. A cancelled call gives
+    the work 5 s, and is cancelled after that.
+    """
+    doing = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing], timeout=_LAST_WORK_S)
+        if not doing.cancel() and not doing.cancelled():
+            doing.exception()  # nobody else asks
+        raise
 
 
 class JobStore:

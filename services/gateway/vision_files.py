@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import structlog
 
-from services.gateway.job_store import STORE_FAILED, JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore, unbroken
 from services.gateway.media.image_format import sniff_format
 from services.gateway.threads import in_thread
 from services.protocol.errors import ErrorCode, TooLargeError
@@ -45,7 +45,7 @@ async def sweep_forever(store: JobStore, days: int) -> None:
     """
     while True:
         try:
-            if num := await remove_expired(store, days * _DAY_MS or None):
+            if num := await unbroken(remove_expired(store, days * _DAY_MS or None)):
                 _log.info("files.removed", count=num)
         except (*STORE_FAILED, OSError) as error:
             _log.warning("files.not.removed", cause=type(error).__name__)

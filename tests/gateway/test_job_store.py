@@ -1,5 +1,6 @@
 """A database that is away is told apart from one that was used wrongly."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, StatementError
 
+from services.gateway import job_store
 from services.gateway.error_handlers import known_error
-from services.gateway.job_store import JobStore
+from services.gateway.job_store import JobStore, unbroken
 from services.protocol.errors import ErrorCode, UnavailableError
 from services.store.models import AuditAnchorRow
 from services.store.settings import StoreSettings
@@ -69,3 +71,70 @@ async def test_a_database_that_cannot_do_its_work_is_503(store: JobStore) -> Non
     with pytest.raises(UnavailableError):
         async with store.begin() as session:  # SQLite's word for trouble of any kind
             await session.execute(text("SELECT * FROM a_table_that_went_away"))
+
+
+# ------------------------------------------------------------------------- work that is not broken
+
+
+async def test_cancelled_work_is_done_to_its_end() -> None:
+    begun, may_end, done = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def write() -> None:
+        begun.set()
+        await may_end.wait()
+        done.append("written")
+
+    loop = asyncio.create_task(unbroken(write()))
+    await begun.wait()
+    loop.cancel()
+    await asyncio.sleep(0)
+    assert not loop.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+
+    assert done == ["written"]
+
+
+async def test_cancelled_work_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_store, "_LAST_WORK_S", 0.01)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    loop = asyncio.create_task(unbroken(write()))
+    await begun.wait()
+    loop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_failure_of_the_last_work_does_not_hide_the_end() -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        begun.set()
+        await may_end.wait()
+        raise OSError
+
+    loop = asyncio.create_task(unbroken(write()))
+    await begun.wait()
+    loop.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+
+
+async def test_work_gives_what_it_returns_and_raises() -> None:
+    async def work(number: int) -> int:
+        return 6 // number
+
+    assert await unbroken(work(2)) == 3
+    with pytest.raises(ZeroDivisionError):
+        await unbroken(work(0))

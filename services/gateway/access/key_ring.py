@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.gateway.caller import Caller
-from services.gateway.job_store import STORE_FAILED, JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore, unbroken
 from services.protocol.key_limits import NO_LIMITS, KeyLimits
 from services.store.key_records import (
     burned_in_of,
@@ -140,7 +140,7 @@ class KeyRing:
         """Hear of changes; cancelled at the gateway's end."""
         while True:
             await asyncio.sleep(REFRESH_S)
-            await self.refresh()
+            await unbroken(self.refresh())
 
     async def write_use(self) -> None:
         """Write down which keys were used; raises what is in STORE_FAILED."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from services.gateway.access.key_ring import KeyRing
-from services.gateway.job_store import STORE_FAILED, JobStore
+from services.gateway.job_store import STORE_FAILED, JobStore, unbroken
 from services.store.usage_records import UsagePlace, add_usage
 
 _log = structlog.get_logger()
@@ -55,7 +55,7 @@ class UsageLedger:
         """Write every few seconds; cancelled at the gateway's end."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self.flush()
+            await unbroken(self.flush())
 
 
 def today() -> str:
