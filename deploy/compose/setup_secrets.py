@@ -1,6 +1,7 @@
 """Before anything starts: passwords for each service, each in a volume that only that service sees.
 
     docker compose run --rm setup                  what is missing is made; what is there stays
+    docker compose run --rm setup show             their names
     docker compose run --rm setup show postgres/password
 
 Only the standard library. Passwords are 256 random bits; Redis keeps their SHA-256 alone. What does
@@ -125,14 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="one folder per service")
     commands = parser.add_subparsers(dest="command")
     show = commands.add_parser("show", help="print a secret, such as postgres/password")
-    show.add_argument("name")
+    show.add_argument("name", nargs="?", help="without it: print the names of all")
     options = parser.parse_args(arguments)
     if options.command == "show":
-        file = options.folder / options.name
-        if not file.is_file():
-            known = sorted(str(each.relative_to(options.folder)) for each in _files(options.folder))
-            sys.exit(f"there is no {options.name}; there are {', '.join(known) or 'none yet'}")
-        sys.stdout.write(file.read_text("utf-8"))
+        sys.stdout.write(_shown(options.folder, options.name))
         return
     made = missing_secrets(options.folder)
     write(options.folder, made)
@@ -140,8 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(f"setup: {said}\n")
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*/*") if path.is_file()]
+def _shown(folder: Path, name: str | None) -> str:
+    known = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*") if path.is_file())
+    if name is None:
+        return "".join(f"{each}\n" for each in known)
+    if name not in known:
+        sys.exit(f"there is no {name}; there are {', '.join(known) or 'none yet'}")
+    return (folder / name).read_text("utf-8")
 
 
 if __name__ == "__main__":

@@ -170,6 +170,21 @@ def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
         assert f"user {user} on #{hashed.hexdigest()} " in made["redis/users.acl"]
 
 
+def test_secrets_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in FOLDERS:
+        (tmp_path / folder).mkdir()
+    made = setup_secrets.missing_secrets(tmp_path)
+    setup_secrets.write(tmp_path, made)
+    show = ("--folder", str(tmp_path), "show")
+
+    setup_secrets.main(show)
+    assert capsys.readouterr().out.split() == sorted(made)
+    setup_secrets.main((*show, "postgres/password"))
+    assert capsys.readouterr().out == made["postgres/password"]
+    with pytest.raises(SystemExit, match="there is no ../made; there are gateway/"):
+        setup_secrets.main((*show, "../made"))
+
+
 def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
     for folder in FOLDERS:
         (tmp_path / folder).mkdir()
