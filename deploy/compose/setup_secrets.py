@@ -3,6 +3,7 @@
     docker compose run --rm setup                  what is missing is made; what is there stays
     docker compose run --rm setup show             their names
     docker compose run --rm setup show postgres/password
+    docker compose run --rm -T setup put gateway/galen_store_key_pepper < FILE      of a backup
 
 Only the standard library. Passwords are 256 random bits; Redis keeps their SHA-256 alone. What does
 *not* live here: API keys (`docker compose exec gateway galen keys create NAME`).
@@ -37,6 +38,12 @@ ACL_RULES = {
     ),
 }
 """Of each user of Redis; `health` may say PING, and nobody else may say anything."""
+
+KEPT = {
+    "audit_key": ("gateway/galen_gateway_audit_key",),
+    "key_pepper": ("gateway/galen_store_key_pepper", "jobs/galen_store_key_pepper"),
+}
+"""What data depend on, and where it stands: a backup has it (docs/recovery.md)."""
 
 
 def acl_file(passwords: dict[str, str]) -> str:
@@ -78,16 +85,9 @@ def missing_secrets(folder: Path) -> dict[str, str]:
         made["redis/users.acl"] = acl_file(passwords)
         for user, path in users.items():
             made[path] = _REDIS.format(user=user, password=passwords[user])
-    shared = {
-        "audit_key": (secrets.token_hex(_BYTES), ("gateway/galen_gateway_audit_key",)),
-        "key_pepper": (
-            secrets.token_hex(_BYTES),
-            ("gateway/galen_store_key_pepper", "jobs/galen_store_key_pepper"),
-        ),
-    }
-    for value, paths in shared.values():
+    for paths in KEPT.values():
         present = [folder / path for path in paths if _is_there(folder / path)]
-        kept = present[0].read_text("utf-8") if present else value
+        kept = present[0].read_text("utf-8") if present else secrets.token_hex(_BYTES)
         made |= {path: kept for path in paths if not _is_there(folder / path)}
     password_file = folder / "postgres/password"
     if _is_there(password_file):
@@ -120,18 +120,41 @@ def write(folder: Path, made: dict[str, str]) -> None:
         draft.replace(file)
 
 
+def restored(name: str, value: str) -> dict[str, str]:
+    """Return what `put` writes: a secret of a backup, in each of its places.
+
+    Raises:
+        ValueError: it is none of those that are kept, or there is nothing in it.
+    """
+    places = next((paths for paths in KEPT.values() if name in paths), None)
+    if places is None:
+        known = ", ".join(paths[0] for paths in KEPT.values())
+        raise ValueError(f"{name} is drawn anew, and nothing depends on it; put takes {known}")
+    if not value.strip():
+        raise ValueError(f"nothing came in for {name}; give its file: put {name} < FILE")
+    return dict.fromkeys(places, value.strip())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make what is missing, or print one secret."""
+    """Make what is missing, print one secret, or write one."""
     parser = argparse.ArgumentParser(description="Make the services' passwords.")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="one folder per service")
     commands = parser.add_subparsers(dest="command")
     show = commands.add_parser("show", help="print a secret, such as postgres/password")
     show.add_argument("name", nargs="?", help="without it: print the names of all")
+    put = commands.add_parser("put", help="write a secret of a backup, from stdin")
+    put.add_argument("name")
     options = parser.parse_args(arguments)
     if options.command == "show":
         sys.stdout.write(_shown(options.folder, options.name))
         return
-    made = missing_secrets(options.folder)
+    if options.command == "put":
+        try:
+            made = restored(options.name, sys.stdin.read())
+        except ValueError as error:
+            sys.exit(str(error))
+    else:
+        made = missing_secrets(options.folder)
     write(options.folder, made)
     said = f"made {', '.join(sorted(made))}" if made else "all secrets are there"
     sys.stdout.write(f"setup: {said}\n")

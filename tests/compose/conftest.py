@@ -15,7 +15,10 @@ expect.set_options(timeout=PATIENCE_MS)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What breaks the platform comes after what asks it; the images that it needs not come last."""
-    order = ("test_sdk", "test_work", "test_page", "test_changes", "test_faults", "test_images")
+    order = (
+        *("test_sdk", "test_work", "test_page", "test_documents", "test_changes", "test_faults"),
+        *("test_backup", "test_images"),
+    )
     here = [item for item in items if item.nodeid.startswith("tests/compose/")]
     places = {item: i for i, item in enumerate(items) if item in here}
 

@@ -1,7 +1,7 @@
 """Tests that a document or a list names: whether they are there, and what stands in them.
 
 Files are parsed, never run. What a test says is its function with its decorators, and whatever of
-its own module, or of another module of the tests, these name.
+its own module, or of another module of the tests, these name: a fixture is named by an argument.
 """
 
 import ast
@@ -37,7 +37,9 @@ def text_of(test: str) -> str:
             waiting.append((ROOT / f"{(node.module or '').replace('.', '/')}.py", top))
             continue
         seen[place] = _source(path, node)
-        waiting += [(path, each.id) for each in ast.walk(node) if isinstance(each, ast.Name)]
+        parts = list(ast.walk(node))
+        waiting += [(path, each.id) for each in parts if isinstance(each, ast.Name)]
+        waiting += [(path, each.arg) for each in parts if isinstance(each, ast.arg)]
     return "\n".join(seen.values())
 
 

@@ -1,7 +1,9 @@
 """docker-compose.yml: rules that need no engine. How it runs: tests/compose."""
 
 import hashlib
+import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,30 @@ def test_secrets_that_were_cut_short_are_completed(tmp_path: Path) -> None:
     assert whole["postgres/password"] in rest["jobs/galen_store_database_url"]
     # addresses of Redis are made anew together: the list of users had not been written
     assert "worker/galen_worker_redis_url" in rest
+
+
+def test_secrets_of_a_backup_are_put_into_all_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in FOLDERS:
+        (tmp_path / folder).mkdir()
+    pepper = "gateway/galen_store_key_pepper"
+
+    def put(name: str, said: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+        setup_secrets.main(["--folder", str(tmp_path), "put", name])
+
+    put(pepper, "of a backup\n")
+    setup_secrets.main(["--folder", str(tmp_path)])
+    put("gateway/galen_gateway_audit_key", "another")
+
+    for folder in ("gateway", "jobs"):
+        file = tmp_path / folder / "galen_store_key_pepper"
+        assert file.read_text("utf-8") == "of a backup"
+    assert (tmp_path / "gateway/galen_gateway_audit_key").read_text("utf-8") == "another"
+    for name, said in ((pepper, "\n"), ("postgres/password", "mine")):
+        with pytest.raises(SystemExit, match=name):
+            put(name, said)
 
 
 def test_a_real_redis_takes_the_list_of_users(tmp_path: Path) -> None:

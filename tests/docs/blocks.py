@@ -26,7 +26,7 @@ REASONS = frozenset(
         "needs a published checkpoint",
         "needs data that is not ours to ship",
         "needs the internet",
-        "needs Docker",
+        "needs a domain and its certificate",
         "needs several machines",
         "needs a cluster",
         "needs a paid teacher or judge",
@@ -39,7 +39,8 @@ _PROGRAMS = ("galen", "make", "docker", "docker-compose", "pip", "curl", "python
 _FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?<=\n\n)(?: {4}\S.*\n)+", re.MULTILINE)
 _MARK = re.compile(r"<!-- commands: (.+?) -->\n\n?$")
-_INLINE = re.compile(r"(?<!`)`((?:galen|make) [^`]+)`(?!`)")
+_INLINE = re.compile(r"(?<!`)`((?:[A-Z_]+=\S* )*(?:galen|make|docker compose) [^`]+)`(?!`)")
+_DOCKER = re.compile(r"(?<![\w/-])(docker (?!build )|deploy/compose/\w+\.sh)")
 _HERE_DOCUMENT = re.compile(r"<<-?\s*'?(\w+)'?")
 
 
@@ -82,6 +83,12 @@ class Block:
     @property
     def commands(self) -> Sequence[str]:
         return () if self.language == "python" else commands_in(self.text)
+
+    @property
+    def is_of_compose(self) -> bool:
+        """Whether it calls Docker, a script of ours that does, or names a test beside it."""
+        is_said = any(test.startswith("compose/") for test in self.tests)
+        return is_said or (self.language != "python" and _DOCKER.search(self.text) is not None)
 
 
 def blocks_of(path: Path, text: str | None = None) -> list[Block]:

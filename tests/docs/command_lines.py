@@ -1,7 +1,7 @@
 """Whether a command line fits the commands that there are: its sub-command, options and choices.
 
 Nothing is run. `galen` is read from the Typer programs themselves, its tools' and services'
-included, and `make` from the Makefile.
+included, `make` from the Makefile, and `docker compose` from docker-compose.yml.
 """
 
 import importlib
@@ -21,6 +21,7 @@ from services.gateway.settings import GatewaySettings
 from services.ui.settings import UiSettings
 from services.worker.settings import WorkerSettings
 from tests.contracts.source_tree import ROOT
+from tests.deploy.compose_file import services
 
 _DEFAULTS = {"evaluation.command": "run", "training.command": "run"}
 _SERVICES: Mapping[str, type[BaseSettings]] = {
@@ -30,6 +31,21 @@ _SERVICES: Mapping[str, type[BaseSettings]] = {
     "ui": UiSettings,
 }
 _BECOMES = re.compile(r'_become\("([\w.]+)"')
+_COMPOSE: Mapping[str, Mapping[str, bool]] = {
+    "up": {"--detach": False, "--build": False, "--no-recreate": False, "--scale": True},
+    "down": {"--volumes": False},
+    "exec": {"-T": False},
+    "run": {"--rm": False, "-T": False, "--entrypoint": True},
+    "build": {},
+    "config": {},
+    "logs": {"--tail": True},
+    "ps": {},
+    "restart": {},
+    "stop": {},
+}
+"""The commands of Compose that the documents use: each option, and whether a value follows it."""
+_OF_ONE_SERVICE = frozenset({"exec", "run"})
+"""What comes after the service is a command of its own."""
 _HELP = frozenset({"-h", "--help"})
 _LEFT_OUT = frozenset({"...", "…"})
 
@@ -46,6 +62,8 @@ def mistake_in(words: Sequence[str], *, is_whole: bool = True) -> str | None:
             return _galen([word for word in rest if word not in _LEFT_OUT], is_whole=is_whole)
         case ["make", *rest]:
             return _make(rest)
+        case ["docker", "compose", verb, *rest]:
+            return _compose(verb, rest, is_whole=is_whole)
         case _:
             return None
 
@@ -59,6 +77,36 @@ def _make(words: Sequence[str]) -> str | None:
     named = [part for word in words for part in word.partition("=")[2].split()]
     missing = [each for each in named if each.startswith("tests/") and not (ROOT / each).exists()]
     return f"there is no {missing[0]}" if missing else None
+
+
+def _compose(verb: str, words: Sequence[str], *, is_whole: bool) -> str | None:
+    if verb not in _COMPOSE:
+        return f"the documents know no docker compose {verb}: add it, or correct it"
+    named: list[str] = []
+    waiting = list(words)
+    while waiting and not (verb in _OF_ONE_SERVICE and named):
+        word = waiting.pop(0)
+        if set(word) & set("<>"):
+            break
+        if not word.startswith("-"):
+            named.append(word)
+        elif word not in _COMPOSE[verb]:
+            return f"docker compose {verb} has no option {word} here"
+        elif _COMPOSE[verb][word]:
+            value = waiting.pop(0)
+            named += [value.partition("=")[0]] if word == "--scale" else []
+    if wrong := set(named) - set(services()):
+        return f"docker-compose.yml has no service {', '.join(sorted(wrong))}"
+    return _inside(verb, named, waiting, is_whole=is_whole)
+
+
+def _inside(verb: str, named: Sequence[str], words: list[str], *, is_whole: bool) -> str | None:
+    """Look at a command that runs in a container, where it is one of ours."""
+    match verb, named, words:
+        case ("exec", _, ["galen", *rest]) | ("run", ["training"], rest):
+            return mistake_in(["galen", *rest], is_whole=is_whole)
+        case _:
+            return None
 
 
 def _galen(words: Sequence[str], *, is_whole: bool) -> str | None:

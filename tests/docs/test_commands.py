@@ -1,5 +1,6 @@
 """Every command of the documents is run, or is known to fit and has a test or a reason."""
 
+import ast
 import shutil
 import signal
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.named_tests import TESTS, is_there
+from tests.contracts.named_tests import TESTS, is_there, text_of
 from tests.docs.blocks import (
     PAGES,
     REASONS,
@@ -90,6 +91,52 @@ def test_a_test_that_is_named_says_the_command() -> None:
     assert missing == []
 
 
+def run_by(test: str) -> set[tuple[str, str]]:
+    """Return the page and the beginning of each block that a test runs as it stands."""
+    calls = [node for node in ast.walk(ast.parse(text_of(test))) if isinstance(node, ast.Call)]
+    ours = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "run_documented"]
+    words = [[a.value for a in c.args if isinstance(a, ast.Constant)] for c in ours]
+    return {(str(page), str(start)) for page, start in words}
+
+
+def test_a_test_that_a_block_for_docker_names_runs_the_very_block() -> None:
+    """A mark that names a test of something else is found: the test names page and block."""
+    blocks = [b for b in BLOCKS if b.way is Way.TESTED and b.is_of_compose]
+    unrun = [
+        f"{block.place}: {test}"
+        for block in blocks
+        for test in block.tests
+        if not any(
+            Path(block.page).name == page and block.text.startswith(start)
+            for page, start in run_by(test)
+        )
+    ]
+
+    assert len(blocks) >= 9
+    assert unrun == []
+    assert run_by("compose/test_work.py::test_setup_makes_nothing_twice") == set()
+
+
+def test_what_the_tests_run_of_the_documents_is_marked_as_theirs() -> None:
+    marked = {(test, Path(b.page).name, b.text) for b in BLOCKS for test in b.tests}
+    files = (TESTS / "compose").glob("test_*.py")
+    functions = [
+        f"compose/{file.name}::{node.name}"
+        for file in files
+        for node in ast.parse(file.read_bytes()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    ]
+    unmarked = [
+        (test, page, start)
+        for test in functions
+        for page, start in run_by(test)
+        if not any(t == test and p == page and x.startswith(start) for t, p, x in marked)
+    ]
+
+    assert unmarked == []
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -101,6 +148,12 @@ def test_a_test_that_is_named_says_the_command() -> None:
         (f"{MARK}```sh\nmake coffee\n```\n", "coffee"),
         (f'{MARK}```sh\nmake test ARGS="-q tests/none.py"\n```\n', "tests/none.py"),
         (f"{MARK}```sh\ngalen worker --slot 3\n```\n", "--slot"),
+        (f"{MARK}```sh\ndocker compose up --detached\n```\n", "--detached"),
+        (f"{MARK}```sh\ndocker compose upp\n```\n", "upp"),
+        (f"{MARK}```sh\nA=b docker compose up --detach wroker\n```\n", "wroker"),
+        (f"{MARK}```sh\ndocker compose up --scale wroker=2\n```\n", "wroker"),
+        (f"{MARK}```sh\ndocker compose exec -T gateway galen kees list\n```\n", "kees"),
+        (f"{MARK}```sh\ndocker compose run --rm training trian\n```\n", "trian"),
         ("```sh\ngalen up\n```\n", "no mark"),
         ("<!-- commands: not run, I was lazy -->\n```sh\ngalen up\n```\n", "lazy"),
         ("<!-- commands: tested by test_cli.py::test_no -->\n```sh\ngalen up\n```\n", "test_no"),
