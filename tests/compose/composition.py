@@ -37,10 +37,13 @@ _BUILD_LIMIT_S = 3600.0
 _WHEELS = ROOT / "deploy" / "docker" / "wheels"
 
 
+_COMPOSE_1 = ["docker-compose"]
+
+
 def compose_command() -> list[str]:
     """Return how compose is called here: the plugin, or Debian's program."""
     has_plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    return ["docker", "compose"] if has_plugin.returncode == 0 else ["docker-compose"]
+    return ["docker", "compose"] if has_plugin.returncode == 0 else _COMPOSE_1
 
 
 @dataclass(slots=True)
@@ -56,7 +59,8 @@ class Composition:
             "GALEN_GATEWAY_PUBLISH": f"127.0.0.1:{ports['GATEWAY']}",
             "GALEN_UI_PUBLISH": f"127.0.0.1:{ports['UI']}",
             "GALEN_VERSION": "compose-test",
-            "GALEN_BUILD_NETWORK": "host",
+            # Compose 1.29 builds as this machine reaches its package index; BuildKit refuses that.
+            "GALEN_BUILD_NETWORK": "host" if compose_command() == _COMPOSE_1 else "default",
             **self.environment,
         }
 

@@ -1,18 +1,21 @@
 """What is released: the wheel holds all that runs, installs, and has the one version."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import release_version
 from tests.contracts.source_tree import ROOT
+from tests.deploy.compose_file import DOCKERFILES
 
 PACKAGES = ("services", "modeling", "training", "datagen", "evaluation")
 VERSION = release_version.version_of(ROOT)
@@ -144,6 +147,8 @@ def test_a_workflow_is_pinned_and_may_do_little(path: Path) -> None:
     actions = [step["uses"] for step in steps if "uses" in step]
     assert actions
     assert [each for each in actions if len(each.partition("@")[2]) != 40] == []
+    secret = [step for step in steps if "secrets." in str(step)]
+    assert all(set(re.findall(r"secrets\.(\w+)", str(step))) == {"GITHUB_TOKEN"} for step in secret)
     kept = [s for s in steps if "checkout@" in s.get("uses", "")]
     assert all(step["with"] == {"persist-credentials": False} for step in kept)
 
@@ -153,12 +158,54 @@ def test_workflows_call_what_there_is() -> None:
     text = "".join(path.read_text("utf-8") for path in WORKFLOWS)
 
     assert "./.ci/run" in text
-    for target in ("make dist", "make audit"):
+    for target in ("make dist", "make audit", "make compose-test"):
         assert target in text
         assert f"\n{target.partition(' ')[2]}:" in makefile
     assert "scripts/release_version.py --tag" in text
-    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8"))
-    images = release["jobs"]["images"]["strategy"]["matrix"]["image"]
-    files = [ROOT / "deploy" / "docker" / f"{image}.Dockerfile" for image in images]
-    assert [file for file in files if not file.is_file()] == []
-    assert all(f"ARG {name}" in f.read_text() for f in files for name in ("VERSION", "REVISION"))
+
+
+def release_jobs() -> Any:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8"))[
+        "jobs"
+    ]
+
+
+def built(matrix: Any) -> dict[str, set[str]]:
+    """Return the machines that each image is for, from a matrix with `arch` or `archs`."""
+    each = {"arch": lambda words: words, "archs": lambda words: words[0].split()}
+    [name] = set(each) & set(matrix)
+    found = {image: set(each[name](matrix[name])) for image in matrix["image"]}
+    return found | {more["image"]: set(more[name].split()) for more in matrix["include"]}
+
+
+def test_every_image_but_that_for_cards_is_released() -> None:
+    images = built(release_jobs()["images"]["strategy"]["matrix"])
+    files = {f.name.removesuffix(".Dockerfile"): f.read_text("utf-8") for f in DOCKERFILES}
+
+    assert set(images) == set(files) - {"worker-cuda"}
+    assert all(
+        f"ARG {name}" in files[image] for image in images for name in ("VERSION", "REVISION")
+    )
+    # what needs torch is for the machines that its CPU build was seen for
+    for image, machines in images.items():
+        needs_torch = "ARG TORCH=" in files[image]
+        assert machines == ({"amd64"} if needs_torch else {"amd64", "arm64"}), image
+    assert built(release_jobs()["manifests"]["strategy"]["matrix"]) == images
+
+
+def test_nothing_is_pushed_or_published_before_it_was_checked_and_let_through() -> None:
+    jobs = release_jobs()
+    waits = {name: set(job.get("needs", [])) for name, job in jobs.items()}
+
+    assert waits == {
+        "packages": set(),
+        "images": {"packages"},
+        "manifests": {"images"},
+        "publish": {"packages", "manifests"},
+        "index": {"publish"},
+    }
+    writing = {name for name, job in jobs.items() if "packages" in job["permissions"]}
+    writing |= {name for name, job in jobs.items() if "contents: write" in yaml.dump(job)}
+    gated = {name for name, job in jobs.items() if "environment" in job}
+    # a job that is not gated itself waits for one that is
+    assert all(name in gated or waits[name] & gated for name in writing | {"index"})

@@ -7,6 +7,7 @@ import system_packages
 
 def test_nothing_wanted_asks_nothing() -> None:
     assert system_packages.ensure([]) is None
+    assert system_packages.ensure(["sh"]) is None  # a program that no package is named after
 
 
 def test_only_whole_installations_count() -> None:
