@@ -41,17 +41,6 @@ def texts() -> str:
     return "\n".join([text for text in found if isinstance(text, str)] + [makefile])
 
 
-def test_every_claim_of_the_readme_has_a_command_beside_it() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    claims = re.findall(r"^\| (.+) \| (exists.*?) \| (.*) \|$", text, re.MULTILINE)
-    promises = re.findall(r"^\| ([A-Z].+\.) \| (.*) \|$", text, re.MULTILINE)
-
-    assert len(claims) > 10
-    assert len(promises) > 3
-    told = [claim[-1] for claim in (*claims, *promises)]
-    assert [each for each in told if not re.fullmatch(r"`(make|galen) .+`", each)] == []
-
-
 def known_variables() -> set[str]:
     names = {
         f"{settings.model_config.get('env_prefix', '')}{name}".upper()
