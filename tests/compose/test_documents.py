@@ -36,6 +36,16 @@ def test_the_quickstart_lists_the_model(composition: Composition, tmp_path: Path
     assert MINIATURE in {model["id"] for model in listed["data"]}
 
 
+def test_the_quickstart_asks_about_a_scan(
+    composition: Composition, api_key: str, tmp_path: Path
+) -> None:
+    printed = run_documented(
+        composition, "quickstart.md", "curl", tmp_path, {"GALEN_API_KEY": api_key}
+    )
+
+    assert "CT" in json.loads(printed)["choices"][0]["message"]["content"]
+
+
 def test_the_first_question_is_answered(
     composition: Composition, api_key: str, tmp_path: Path
 ) -> None:
