@@ -89,7 +89,9 @@ def test_ci_runs_the_tests_the_checks_and_the_demo() -> None:
     script = ROOT / ".ci/run"
 
     assert os.access(script, os.X_OK)
-    for command in ("make lint", "make contracts", "make typecheck", "make docs", "make test\n"):
+    for command in (
+        "make setup", "make lint", "make contracts", "make typecheck", "make docs", "make test\n",
+    ):  # fmt: skip
         assert command in script.read_text(encoding="utf-8")
     assert "make demo ARGS=--once" in script.read_text(encoding="utf-8")
 

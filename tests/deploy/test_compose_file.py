@@ -183,7 +183,7 @@ def test_secrets_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.split() == sorted(made)
     setup_secrets.main((*show, "postgres/password"))
     assert capsys.readouterr().out == made["postgres/password"]
-    with pytest.raises(SystemExit, match="there is no ../made; there are gateway/"):
+    with pytest.raises(SystemExit, match=r"there is no ../made; there are gateway/"):
         setup_secrets.main((*show, "../made"))
 
 

@@ -87,6 +87,9 @@ def test_a_test_that_is_named_says_the_command() -> None:
             parts = [words for command in block.commands for words in words_of(command)]
             names = {leaf_of(words) for words in parts if words[0] == "galen"}
             missing += [f"{block.place}: {name}" for name in names if name not in text]
+            told = "".join(text_of(test) for test in block.tests)
+            targets = {f"make {t}" for w in parts if w[0] == "make" for t in w[1:] if "=" not in t}
+            missing += [f"{block.place}: {each}" for each in targets if each not in told]
 
     assert missing == []
 
