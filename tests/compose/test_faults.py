@@ -58,7 +58,7 @@ async def test_a_batch_loses_no_line_while_everything_dies_once(
             owed += [record for record in records if record.invoked < killed_at]
         elif service != "gateway":  # whose own connections end with it
             owed = records
-        failed = [record.label for record in owed if not record.is_complete]
+        failed = [(r.label, r.status, r.error_code) for r in owed if not r.is_complete]
         assert failed == [], f"{len(failed)} of {len(owed)} failed as {service} died"
         if service != "gateway":
             assert_correct(records)  # one end each, and never a wrong or doubled token
