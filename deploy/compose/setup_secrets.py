@@ -16,6 +16,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 FOLDER = Path("/secrets")
 _BYTES = 32
@@ -63,7 +64,9 @@ def acl_of_hashes(hashes: dict[str, str]) -> str:
     Args:
         hashes: SHA-256 of passwords by user, of all in `ACL_RULES`.
     """
-    lines = ["user default off", "user health on nopass -@all +ping"]
+    # Nobody can log in as `default`, but Redis reads its own file as it: without these rights it
+    # drops every transaction there, the scripts' too, and says nothing (redis issue 14541).
+    lines = ["user default off ~* &* +@all", "user health on nopass -@all +ping"]
     lines += [f"user {user} on #{hashes[user]} {rules}" for user, rules in ACL_RULES.items()]
     return "\n".join(lines) + "\n"
 
@@ -75,16 +78,21 @@ def _is_there(file: Path) -> bool:
 def missing_secrets(folder: Path) -> dict[str, str]:
     """Return what is not there yet, by its path within `folder`.
 
-    Passwords of Redis are made all together: its list of users and the addresses that hold them
-    belong together.
+    Passwords of Redis are made all together, where one or its list of users is missing. The list is
+    written anew where a release has other rules; Redis reads it when it starts.
     """
     made: dict[str, str] = {}
     users = {user: f"{user}/galen_{user}_redis_url" for user in ACL_RULES}
-    if not all(_is_there(folder / path) for path in ("redis/users.acl", *users.values())):
+    list_file = folder / "redis/users.acl"
+    if _is_there(list_file) and all(_is_there(folder / path) for path in users.values()):
+        addresses = {user: (folder / path).read_text("utf-8") for user, path in users.items()}
+        passwords = {user: urlsplit(address).password or "" for user, address in addresses.items()}
+    else:
         passwords = {user: secrets.token_hex(_BYTES) for user in ACL_RULES}
-        made["redis/users.acl"] = acl_file(passwords)
         for user, path in users.items():
             made[path] = _REDIS.format(user=user, password=passwords[user])
+    if not list_file.is_file() or list_file.read_text("utf-8") != acl_file(passwords):
+        made["redis/users.acl"] = acl_file(passwords)
     for paths in KEPT.values():
         present = [folder / path for path in paths if _is_there(folder / path)]
         kept = present[0].read_text("utf-8") if present else secrets.token_hex(_BYTES)

@@ -52,6 +52,9 @@ class ModelCatalogue:
     ) -> None:
         """Take a new snapshot.
 
+        A model that had a worker less than `GONE_AFTER_S` ago stays, though nobody says any more
+        that it was there: a Redis that came back empty knows its workers again in a moment.
+
         Args:
             workers: those with a lease.
             seen: the last worker of each model.
@@ -61,7 +64,12 @@ class ModelCatalogue:
         self._workers = tuple(sorted(workers, key=lambda record: record.worker_id))
         self._unloaded = frozenset(unloaded)
         workers = [record for record in workers if record.model.id not in unloaded]
-        cards = {record.model.id: record.model for record in seen}
+        cards = {
+            name: entry.card
+            for name, entry in self._entries.items()
+            if entry.adapter is None and self._is_served(name) and name not in unloaded
+        }
+        cards.update({record.model.id: record.model for record in seen})
         cards.update({record.model.id: record.model for record in workers})
         models = {
             model: CatalogueEntry(card, tuple(w for w in workers if w.model.id == model))

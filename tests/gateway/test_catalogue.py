@@ -103,3 +103,31 @@ def test_adapters_of_an_unloaded_model_go_with_it() -> None:
     catalogue.update([worker("w1", CHEST)], [], unloaded={"llava"})
 
     assert ids(catalogue) == []
+
+
+# ---------------------------------------------------------------- a Redis that came back empty
+
+
+def test_a_model_that_nobody_tells_of_any_more_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    catalogue = showing(worker("w1", CHEST))
+    for _ in range(2):
+        catalogue.update([], [])
+        assert ids(catalogue) == ["llava", "llava:chest"]
+    assert catalogue.find("llava").workers == ()
+    assert catalogue.resumes("llava") == {"greedy"}
+
+    monkeypatch.setattr("services.gateway.catalogue.GONE_AFTER_S", 0.0)
+    catalogue.update([], [])
+    with pytest.raises(NotFoundError):
+        catalogue.find("llava")
+
+
+def test_a_model_that_was_unloaded_is_not_waited_for() -> None:
+    catalogue = showing(worker("w1"))
+
+    catalogue.update([], [], {"llava"})
+
+    with pytest.raises(NotFoundError):
+        catalogue.find("llava")
