@@ -109,6 +109,12 @@ def test_gateways_page_and_stores_are_probed(manifests: Manifests) -> None:
                 assert len(probes) == 3, pod.component
 
 
+def test_gateways_stay_in_their_service_without_a_worker(manifests: Manifests) -> None:
+    # what the route then says: tests/end_to_end/test_without_a_worker.py
+    probe = manifests.pod("gateway").container["readinessProbe"]["httpGet"]
+    assert probe["path"] == "/readyz?worker=optional"
+
+
 def test_ports_that_are_probed_are_listened_on(manifests: Manifests) -> None:
     for pod in manifests.pods():
         names = {port["name"] for port in pod.container.get("ports", ())}
