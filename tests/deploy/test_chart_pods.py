@@ -101,8 +101,8 @@ def test_gateways_page_and_stores_are_probed(manifests: Manifests) -> None:
         match pod.component:
             case "worker":  # its own parent judges its life
                 assert probes == {"startupProbe", "readinessProbe"}
-            case "jobs":  # nobody sends it anything
-                assert probes == {"livenessProbe"}
+            case "jobs":  # its parent does, too; it takes no task while Redis is away
+                assert probes == {"readinessProbe"}
             case "migrations":
                 assert probes == set()
             case _:
