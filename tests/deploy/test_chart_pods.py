@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.gateway.media.decode_process import MEMORY_HEADROOM_BYTES
 from services.gateway.settings import GatewaySettings
 from services.worker.settings import WorkerSettings
 from tests.deploy.chart import EXAMPLES, Manifests, Pod, render
@@ -93,6 +94,17 @@ def test_resources_are_asked_for_and_bounded(manifests: Manifests) -> None:
         resources = pod.container["resources"]
         assert {"cpu", "memory"} <= resources["requests"].keys()
         assert "memory" in resources["limits"]
+
+
+def test_a_gateway_and_its_decoders_fit_into_its_memory(manifests: Manifests) -> None:
+    # Kubernetes kills all of a container that has no more, not the decoder that took it
+    pod = manifests.pod("gateway")
+    own = int(pod.environment()["GALEN_GATEWAY_MEMORY_LIMIT_BYTES"])
+    decoders = GatewaySettings.model_fields["decoder_processes"].default
+    limit = pod.container["resources"]["limits"]["memory"]
+
+    assert limit.endswith("Gi")
+    assert own + decoders * MEMORY_HEADROOM_BYTES <= int(limit[:-2]) << 30
 
 
 def test_gateways_page_and_stores_are_probed(manifests: Manifests) -> None:
