@@ -1,8 +1,8 @@
 """In a stage of its own: of a Debian file system, leave what a Python program needs.
 
 No shell, no package manager, no pip: who breaks into a service finds no tools, and the image is
-smaller. The list of Debian's packages stays, for scanners. Afterwards the stage's `/` is copied
-into an empty image.
+smaller. The list of Debian's packages stays, for scanners, and so do their licences. Afterwards the
+stage's `/` is copied into an empty image.
 
     RUN ["python3", "deploy/docker/strip_root.py"]
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 UID = 10001
 PROGRAM_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
 NEEDED_PROGRAM = "python"
+LICENCE = "copyright"
 UNUSED = (
     "build",
     "etc/apt",
@@ -36,7 +37,6 @@ UNUSED = (
     "usr/lib/python3*/idlelib",
     "usr/lib/python3*/test",
     "usr/share/bash-completion",
-    "usr/share/doc",
     "usr/share/info",
     "usr/share/locale",
     "usr/share/man",
@@ -55,6 +55,9 @@ def main() -> None:
     root = Path("/")
     for pattern in UNUSED:
         for path in root.glob(pattern):
+            _remove(path)
+    for path in list(root.glob("usr/share/doc/*/*")):
+        if path.name != LICENCE and not path.parent.is_symlink():
             _remove(path)
     for folder in {(root / each).resolve() for each in PROGRAM_FOLDERS}:
         for path in folder.iterdir():

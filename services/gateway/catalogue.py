@@ -90,6 +90,22 @@ class ModelCatalogue:
             NotFoundError: no worker ever served it.
             UnavailableError: its workers have been gone for `GONE_AFTER_S`.
         """
+        entry = self.known(model)
+        if not self._is_served(entry.card.id):
+            raise UnavailableError(
+                ErrorCode.BACKEND_UNAVAILABLE,
+                f"no worker serves the model {model!r} at the moment; try again later",
+                param="model",
+                retry_after_s=10.0,
+            )
+        return entry
+
+    def known(self, model: str) -> CatalogueEntry:
+        """Return a model that was ever served and not unloaded, whoever serves it now.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
         entry = self._entries.get(model)
         if entry is None:
             names = ", ".join(self._names()) or "none yet"
@@ -97,13 +113,6 @@ class ModelCatalogue:
                 ErrorCode.MODEL_NOT_FOUND,
                 f"the model {model[:80]!r} does not exist; served here: {names[:400]}",
                 param="model",
-            )
-        if not self._is_served(entry.card.id):
-            raise UnavailableError(
-                ErrorCode.BACKEND_UNAVAILABLE,
-                f"no worker serves the model {model!r} at the moment; try again later",
-                param="model",
-                retry_after_s=10.0,
             )
         return entry
 

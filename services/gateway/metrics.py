@@ -57,8 +57,8 @@ class GatewayMetrics:
         )
         self.failed = Counter(
             "galen_gateway_failed_requests",
-            "Requests that ended with an error",
-            ("code",),
+            "Requests that ended with an error; whether of a route that generates",
+            ("code", "generates"),
             registry=registry,
         )
         self.prompt_tokens = Counter(
@@ -184,7 +184,8 @@ class GatewayMetrics:
     def _begin_at_zero(self) -> None:
         """Make the series of closed sets: the first of them to happen is an increase, too."""
         for code in ErrorCode:
-            self.failed.labels(code.value)
+            for generates in ("yes", "no"):
+                self.failed.labels(code.value, generates)
         for reason in get_args(LossReason):
             self.lost.labels(reason)
         self.first_attempts = self.attempts.labels("first")

@@ -40,6 +40,7 @@ _ROUTES = frozenset({
     "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/feedback", "/v1/usage", "/v1/galen/preview",
     "/healthz", "/readyz", "/metrics",
 })  # fmt: skip
+_GENERATING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 _ID_PREFIXES = {"/v1/completions": "cmpl-", "/v1/responses": "resp_"}
 _FAMILIES = frozenset({
     "/v1/files", "/v1/batches", "/v1/evaluations", "/v1/feedback", "/v1/admin",
@@ -146,7 +147,7 @@ class FrontDoor:
         self._access.meter.end(scope, status)
         self._metrics.responses.labels(route, str(status)).inc()
         if code:
-            self._metrics.failed.labels(code).inc()
+            self._metrics.failed.labels(code, "yes" if route in _GENERATING else "no").inc()
             asked: Asked | None = scope.get("galen.asked")
             model = asked.entry.id if asked is not None else ""
             self._metrics.recent_errors.add(code, model, status)

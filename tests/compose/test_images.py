@@ -25,6 +25,7 @@ print(json.dumps({
     "packages": sorted(
         ".".join(each.parts[2:]) for each in pathlib.Path("/app").glob("*/*") if each.is_dir()
     ),
+    "licences": len(list(pathlib.Path("/usr/share/doc").glob("*/copyright"))),
     "writable": [
         each for each in ("/", "/app", "/opt/galen", "/etc", "/usr") if os.access(each, os.W_OK)
     ],
@@ -64,6 +65,11 @@ def test_there_is_no_shell_and_no_package_manager(service: str) -> None:
 
     assert [each for each in seen["programs"] if not each.startswith("python")] == []
     assert not seen["pip"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_licences_of_debians_packages_are_in_it(service: str) -> None:
+    assert look_into(service)["licences"] > 50
 
 
 @pytest.mark.parametrize("service", WITHOUT_TORCH)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.gateway.media.decode_process import MEMORY_HEADROOM_BYTES
 from services.gateway.settings import GatewaySettings
 from services.worker.settings import WorkerSettings
 from tests.deploy.chart import EXAMPLES, Manifests, Pod, render
@@ -95,18 +96,35 @@ def test_resources_are_asked_for_and_bounded(manifests: Manifests) -> None:
         assert "memory" in resources["limits"]
 
 
+def test_a_gateway_and_its_decoders_fit_into_its_memory(manifests: Manifests) -> None:
+    # Kubernetes kills all of a container that has no more, not the decoder that took it
+    pod = manifests.pod("gateway")
+    own = int(pod.environment()["GALEN_GATEWAY_MEMORY_LIMIT_BYTES"])
+    decoders = GatewaySettings.model_fields["decoder_processes"].default
+    limit = pod.container["resources"]["limits"]["memory"]
+
+    assert limit.endswith("Gi")
+    assert own + decoders * MEMORY_HEADROOM_BYTES <= int(limit[:-2]) << 30
+
+
 def test_gateways_page_and_stores_are_probed(manifests: Manifests) -> None:
     for pod in manifests.pods():
         probes = {"startupProbe", "livenessProbe", "readinessProbe"} & pod.container.keys()
         match pod.component:
             case "worker":  # its own parent judges its life
                 assert probes == {"startupProbe", "readinessProbe"}
-            case "jobs":  # nobody sends it anything
-                assert probes == {"livenessProbe"}
+            case "jobs":  # its parent does, too; it takes no task while Redis is away
+                assert probes == {"readinessProbe"}
             case "migrations":
                 assert probes == set()
             case _:
                 assert len(probes) == 3, pod.component
+
+
+def test_gateways_stay_in_their_service_without_a_worker(manifests: Manifests) -> None:
+    # what the route then says: tests/end_to_end/test_without_a_worker.py
+    probe = manifests.pod("gateway").container["readinessProbe"]["httpGet"]
+    assert probe["path"] == "/readyz?worker=optional"
 
 
 def test_ports_that_are_probed_are_listened_on(manifests: Manifests) -> None:

@@ -170,6 +170,16 @@ def test_the_gateways_metrics_are_asked_for_with_a_key(rendered: dict[str, Manif
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+def test_a_gateway_that_drains_is_no_target_that_is_down(rendered: dict[str, Manifests]) -> None:
+    # it has closed its port while its last answers end; GalenGatewayDown would page for minutes
+    (gateways,) = rendered["gpu-models"].of("ServiceMonitor")
+    (endpoint,) = gateways["spec"]["endpoints"]
+    (drop,) = [each for each in endpoint["relabelings"] if each.get("action") == "drop"]
+
+    terminating = "__meta_kubernetes_endpointslice_endpoint_conditions_terminating"
+    assert drop == {"action": "drop", "sourceLabels": [terminating], "regex": "true"}
+
+
 def test_targets_bear_the_jobs_that_rules_and_dashboards_know(
     rendered: dict[str, Manifests],
 ) -> None:
@@ -180,5 +190,5 @@ def test_targets_bear_the_jobs_that_rules_and_dashboards_know(
         workers["spec"]["podMetricsEndpoints"],
     )
 
-    assert of_gateways["relabelings"] == [{"targetLabel": "job", "replacement": "gateway"}]
+    assert of_gateways["relabelings"][0] == {"targetLabel": "job", "replacement": "gateway"}
     assert of_workers["relabelings"] == [{"targetLabel": "job", "replacement": "worker"}]

@@ -14,7 +14,8 @@ from tests.support.program import ROOT
 NAMES = {file.name.removesuffix(".Dockerfile"): file for file in DOCKERFILES}
 IMPORTED = {
     "gateway": "services.gateway.main, services.gateway.media.decode_process, services.cli, "
-    "services.launcher.key_commands, services.launcher.audit_command, services.health_check, "
+    "services.launcher.key_commands, services.launcher.audit_command, "
+    "services.launcher.admin_options, services.launcher.admin_client, services.health_check, "
     "services.tracing.otel",
     "ui": "services.ui.main, services.health_check, services.ui.benchmark_files, "
     "services.ui.chat_tab as c; c.example_cards()",

@@ -40,6 +40,14 @@ def test_every_page_is_there_and_is_found_by_the_search(site: Path) -> None:
     assert [each.stem for each in decisions if f"{each.stem}.html" not in listed] == []
 
 
+def test_no_page_stands_twice_in_the_navigation() -> None:
+    _, _, navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")
+    pages = re.findall(r": (\S+\.md)$", navigation, re.MULTILINE)
+
+    assert len(pages) > 20
+    assert sorted(pages) == sorted(set(pages))
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from services.gateway.catalogue import ModelCatalogue
-from services.protocol.errors import ErrorCode, NotFoundError
+from services.protocol.errors import ErrorCode, NotFoundError, UnavailableError
 from services.protocol.messages import AdapterCard, ModelCard, WorkerRecord, WorkerState
 
 CHEST = AdapterCard("chest", "llava:chest", is_base_verified=True, created=7)
@@ -65,6 +65,17 @@ def test_new_gateway_knows_the_adapters_of_workers_that_are_gone() -> None:
     with pytest.raises(NotFoundError):
         catalogue.find("llava:other")
     assert catalogue.resumes("llava") == {"greedy"}
+
+
+def test_model_whose_workers_are_gone_for_long_is_known_and_not_served() -> None:
+    catalogue = ModelCatalogue()
+    catalogue.update([], [worker("w1")])
+
+    with pytest.raises(UnavailableError):
+        catalogue.find("llava")
+    assert catalogue.known("llava").card.id == "llava"
+    with pytest.raises(NotFoundError):
+        catalogue.known("none")
 
 
 def test_adapter_that_is_unloaded_is_not_found() -> None:

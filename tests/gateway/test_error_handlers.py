@@ -144,6 +144,7 @@ def door(metrics: GatewayMetrics) -> FrontDoor:
     for name, handler in FAILURES.items():
         app.add_route(f"/framework/{name}", handler)
     direct = {("GET", f"/direct/{name}"): handler for name, handler in FAILURES.items()}
+    direct["GET", "/v1/responses"] = fail_as_known
     access = make_access(GatewaySettings(auth="off"), StoreSettings())
     return FrontDoor(app, direct, metrics, MemoryGuard(0, 0.8, 0.92), access, NoTracing())
 
@@ -178,7 +179,16 @@ async def test_known_error_is_its_status_and_is_counted(
 
     assert response.status_code == 504
     assert response.headers["x-request-id"]
-    counted = 'galen_gateway_failed_requests_total{code="timeout"} 1.0'
+    counted = 'galen_gateway_failed_requests_total{code="timeout",generates="no"} 1.0'
+    assert counted in generate_latest(metrics.registry).decode()
+
+
+async def test_error_of_a_route_that_generates_is_counted_as_such(
+    door: FrontDoor, metrics: GatewayMetrics
+) -> None:
+    await get(door, "/v1/responses")
+
+    counted = 'galen_gateway_failed_requests_total{code="timeout",generates="yes"} 1.0'
     assert counted in generate_latest(metrics.registry).decode()
 
 

@@ -49,7 +49,7 @@ def test_metric_labels_are_closed_sets() -> None:
 
     assert labels - {""} <= {
         "route", "status", "model", "finish_reason", "code", "lane", "reason",
-        "attempt", "source", "state", "tenant",
+        "attempt", "source", "state", "tenant", "generates",
     }  # fmt: skip
 
 

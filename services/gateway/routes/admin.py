@@ -130,7 +130,7 @@ async def unload_model(request: Request, model: str) -> Response:
     hosts = [h for h in await hosts_of(state) if any(m.id == model for m in h.models)]
     workers = [record for record in state.catalogue.workers if record.model.id == model]
     if not hosts and not workers:
-        entry = state.catalogue.find(model)  # raises where it was never served
+        entry = state.catalogue.known(model)  # raises where it was never served
         if entry.adapter is not None:
             raise RequestError(
                 ErrorCode.INVALID_VALUE,

@@ -24,14 +24,18 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="Can this process answer requests?", responses=_NOT_READY)
 async def readyz(request: Request) -> Response:
-    """200 where Redis answers and a worker makes progress; else 503 and what is missing."""
+    """200 where Redis answers and a worker makes progress; else 503 and what is missing.
+
+    `?worker=optional` asks for no worker: for a balancer whose clients may wait for one.
+    """
     state = state_of(request)
     checks = {
         "accepting": not state.is_draining,
         "redis": state.dispatcher.is_redis_up and state.pulse.is_fresh,
         "worker": state.catalogue.has_ready_worker,
     }
-    is_ready = all(checks.values())
+    is_optional = request.query_params.get("worker") == "optional"
+    is_ready = all(done for name, done in checks.items() if name != "worker" or not is_optional)
     body = {"status": "ready" if is_ready else "not ready", "checks": checks}
     return JSONResponse(body, 200 if is_ready else 503)
 
