@@ -83,7 +83,7 @@ def test_no_secret_is_in_what_docker_shows(composition: Composition) -> None:
 
     assert len(secrets) == 10
     assert all(len(secret) == 64 for secret in secrets.values())
-    assert all('"Env": [' in shown[f"inspect of {service}"] for service in SERVICES)
+    assert all('"Env": ' in shown[f"inspect of {service}"] for service in SERVICES)
     assert "gateway.ready" in shown["logs of gateway"]
     assert [
         f"{name} in {place}"
