@@ -91,8 +91,9 @@ def missing_secrets(folder: Path) -> dict[str, str]:
         passwords = {user: secrets.token_hex(_BYTES) for user in ACL_RULES}
         for user, path in users.items():
             made[path] = _REDIS.format(user=user, password=passwords[user])
-    if not list_file.is_file() or list_file.read_text("utf-8") != acl_file(passwords):
-        made["redis/users.acl"] = acl_file(passwords)
+    rules = acl_file(passwords)
+    if not list_file.is_file() or list_file.read_text("utf-8") != rules:
+        made["redis/users.acl"] = rules
     for paths in KEPT.values():
         present = [folder / path for path in paths if _is_there(folder / path)]
         kept = present[0].read_text("utf-8") if present else secrets.token_hex(_BYTES)

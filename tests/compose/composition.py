@@ -159,6 +159,10 @@ class Composition:
         bound = inspect(newest)["NetworkSettings"]["Ports"][f"{port}/tcp"][0]
         return f"{bound['HostIp']}:{bound['HostPort']}"
 
+    def gateway_url(self) -> str:
+        """Where the API is published; its port may be another after each `up`."""
+        return f"http://{self.address('gateway', 8000)}/v1"
+
     def all_variables(self) -> dict[str, str]:
         """What compose's environment holds."""
         outer = os.environ  # noqa: TID251 - a child's environment is made here

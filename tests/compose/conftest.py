@@ -60,7 +60,7 @@ def api_key(composition: Composition) -> str:
 
 @pytest.fixture(scope="session")
 def gateway_url(composition: Composition) -> str:
-    return f"http://{composition.address('gateway', 8000)}/v1"
+    return composition.gateway_url()
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,7 @@ class Work:
 
 
 def client_of(composition: Composition, key: str) -> AsyncOpenAI:
-    url = f"http://{composition.address('gateway', 8000)}/v1"
-    return AsyncOpenAI(base_url=url, api_key=key, max_retries=4, timeout=60)
+    return AsyncOpenAI(base_url=composition.gateway_url(), api_key=key, max_retries=4, timeout=60)
 
 
 async def evaluate(client: AsyncOpenAI) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _replace_gateway(composition: Composition, folder: Path) -> None:
 
 @pytest.fixture
 async def new_client(composition: Composition, api_key: str) -> AsyncIterator[AsyncOpenAI]:
-    url = f"http://{composition.address('gateway', 8000)}/v1"
+    url = composition.gateway_url()
     async with AsyncOpenAI(base_url=url, api_key=api_key, max_retries=4, timeout=60) as client:
         yield client
 

@@ -20,7 +20,7 @@ KILLED = ("worker", "jobs", "postgres", "ui", "worker-fake", "redis", "gateway")
 
 @pytest.fixture
 async def patient_client(composition: Composition, api_key: str) -> AsyncIterator[AsyncOpenAI]:
-    url = f"http://{composition.address('gateway', 8000)}/v1"
+    url = composition.gateway_url()
     async with AsyncOpenAI(base_url=url, api_key=api_key, max_retries=8, timeout=60) as client:
         yield client
 

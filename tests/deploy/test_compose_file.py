@@ -40,6 +40,14 @@ OF_OTHERS = {"prometheus", "grafana"}
 """Published images of others, which nothing waits for."""
 
 
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """What `setup` has before it: an empty folder, a volume, for each service."""
+    for folder in FOLDERS:
+        (tmp_path / folder).mkdir()
+    return tmp_path
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_service_is_confined(name: str) -> None:
     service = SERVICES[name]
@@ -157,15 +165,13 @@ def test_variables_have_one_form() -> None:
 # ------------------------------------------------------------------------------------- secrets
 
 
-def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
+def test_secrets_are_made_once_and_belong_together(secrets: Path) -> None:
 
-    made = setup_secrets.missing_secrets(tmp_path)
-    setup_secrets.write(tmp_path, made)
+    made = setup_secrets.missing_secrets(secrets)
+    setup_secrets.write(secrets, made)
 
-    assert setup_secrets.missing_secrets(tmp_path) == {}
-    password = (tmp_path / "postgres/password").read_text("utf-8")
+    assert setup_secrets.missing_secrets(secrets) == {}
+    password = (secrets / "postgres/password").read_text("utf-8")
     assert password in made["gateway/galen_store_database_url"]
     assert made["gateway/galen_store_database_url"] == made["jobs/galen_store_database_url"]
     assert made["gateway/galen_store_key_pepper"] == made["jobs/galen_store_key_pepper"]
@@ -175,12 +181,10 @@ def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
         assert f"user {user} on #{hashed.hexdigest()} " in made["redis/users.acl"]
 
 
-def test_secrets_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
-    made = setup_secrets.missing_secrets(tmp_path)
-    setup_secrets.write(tmp_path, made)
-    show = ("--folder", str(tmp_path), "show")
+def test_secrets_are_shown_by_name(secrets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = setup_secrets.missing_secrets(secrets)
+    setup_secrets.write(secrets, made)
+    show = ("--folder", str(secrets), "show")
 
     setup_secrets.main(show)
     assert capsys.readouterr().out.split() == sorted(made)
@@ -190,24 +194,20 @@ def test_secrets_are_shown_by_name(tmp_path: Path, capsys: pytest.CaptureFixture
         setup_secrets.main((*show, "../made"))
 
 
-def test_a_release_with_other_rules_writes_the_list_of_users_anew(tmp_path: Path) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
-    setup_secrets.write(tmp_path, setup_secrets.missing_secrets(tmp_path))
-    users = tmp_path / "redis/users.acl"
+def test_a_release_with_other_rules_writes_the_list_of_users_anew(secrets: Path) -> None:
+    setup_secrets.write(secrets, setup_secrets.missing_secrets(secrets))
+    users = secrets / "redis/users.acl"
     made = users.read_text("utf-8")
     users.chmod(0o644)
     users.write_text(made.replace("+@all -@admin", "+@all"), encoding="utf-8")
 
-    assert setup_secrets.missing_secrets(tmp_path) == {"redis/users.acl": made}
+    assert setup_secrets.missing_secrets(secrets) == {"redis/users.acl": made}
 
 
-def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
-    (tmp_path / "postgres/password").touch()
+def test_an_empty_file_is_no_secret(secrets: Path) -> None:
+    (secrets / "postgres/password").touch()
 
-    assert len(setup_secrets.missing_secrets(tmp_path)["postgres/password"]) == 64
+    assert len(setup_secrets.missing_secrets(secrets)["postgres/password"]) == 64
 
 
 def test_what_lies_in_memory_fits_into_it() -> None:
@@ -231,14 +231,12 @@ def test_kernels_that_are_compiled_may_be_loaded() -> None:
         assert "exec" in SERVICES[name]["tmpfs"][0]
 
 
-def test_secrets_that_were_cut_short_are_completed(tmp_path: Path) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
-    whole = setup_secrets.missing_secrets(tmp_path)
+def test_secrets_that_were_cut_short_are_completed(secrets: Path) -> None:
+    whole = setup_secrets.missing_secrets(secrets)
     kept = {path: whole[path] for path in ("postgres/password", "worker/galen_worker_redis_url")}
-    setup_secrets.write(tmp_path, kept)
+    setup_secrets.write(secrets, kept)
 
-    rest = setup_secrets.missing_secrets(tmp_path)
+    rest = setup_secrets.missing_secrets(secrets)
 
     assert "postgres/password" not in rest
     assert whole["postgres/password"] in rest["jobs/galen_store_database_url"]
@@ -247,24 +245,22 @@ def test_secrets_that_were_cut_short_are_completed(tmp_path: Path) -> None:
 
 
 def test_secrets_of_a_backup_are_put_into_all_their_places(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir()
     pepper = "gateway/galen_store_key_pepper"
 
     def put(name: str, said: str) -> None:
         monkeypatch.setattr(sys, "stdin", io.StringIO(said))
-        setup_secrets.main(["--folder", str(tmp_path), "put", name])
+        setup_secrets.main(["--folder", str(secrets), "put", name])
 
     put(pepper, "of a backup\n")
-    setup_secrets.main(["--folder", str(tmp_path)])
+    setup_secrets.main(["--folder", str(secrets)])
     put("gateway/galen_gateway_audit_key", "another")
 
     for folder in ("gateway", "jobs"):
-        file = tmp_path / folder / "galen_store_key_pepper"
+        file = secrets / folder / "galen_store_key_pepper"
         assert file.read_text("utf-8") == "of a backup"
-    assert (tmp_path / "gateway/galen_gateway_audit_key").read_text("utf-8") == "another"
+    assert (secrets / "gateway/galen_gateway_audit_key").read_text("utf-8") == "another"
     for name, said in ((pepper, "\n"), ("postgres/password", "mine")):
         with pytest.raises(SystemExit, match=name):
             put(name, said)
